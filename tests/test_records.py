@@ -1,0 +1,87 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from dynlib import records
+from dynlib.errors import InputError
+
+
+@pytest.fixture
+def record():
+    config = {"alpha": 0.5, "arch": "resnet50"}
+    return records.Record(
+        key="octconv",
+        kind="training",
+        profile="smoke",
+        config=config,
+        config_hash=records.config_hash(config),
+        dataset={},
+        seed=3,
+        metrics={"top1": 0.5},
+        curve=[{"epoch": 1, "loss": 2.0}],
+        environment=records.environment(),
+        wall_s=1.5,
+    )
+
+
+def test_a_saved_record_is_found_again_by_its_configuration_and_seed(record, tmp_path):
+    records.save(record, tmp_path)
+    assert records.lookup("octconv", "training", "smoke", record.config, 3, tmp_path) == record
+    assert records.lookup("octconv", "training", "smoke", record.config, 4, tmp_path) is None
+    assert list(records.find("octconv", "training", folder=tmp_path)) == [record]
+    assert list(records.find("octconv", "training", "public", tmp_path)) == []
+
+
+def test_the_hash_ignores_the_order_of_keys_and_nothing_else():
+    assert records.config_hash({"a": 1, "b": 2}) == records.config_hash({"b": 2, "a": 1})
+    assert records.config_hash({"a": 1}) != records.config_hash({"a": 1.5})
+
+
+def test_nothing_but_the_record_is_left_in_its_folder(record, tmp_path):
+    path = records.save(record, tmp_path)
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+
+
+def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
+    path = records.write_atomically(tmp_path / "a.json", "old")
+
+    def refuse(source, target):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(records.os, "replace", refuse)
+    with pytest.raises(InputError, match="No space left"):
+        records.write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="file"):
+        records.write_atomically(tmp_path / "file" / "a.json", "x")
+
+
+def test_an_infinite_metric_is_refused(record, tmp_path):
+    with pytest.raises(InputError, match="loss is inf"):
+        records.save(replace(record, metrics={"loss": float("inf")}), tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "field", "config"])
+def test_a_damaged_record_is_refused_by_name(record, tmp_path, damage):
+    path = records.save(record, tmp_path)
+    content = json.loads(path.read_text())
+    if damage == "field":
+        del content["seed"]
+    if damage == "config":
+        content["config"]["alpha"] = 0.25
+    text = json.dumps(content)
+    path.write_text(text[: len(text) // 2] if damage == "truncate" else text)
+    with pytest.raises(InputError, match=path.name):
+        records.load(path)
+
+
+def test_the_environment_names_machine_versions_and_commit():
+    environment = records.environment(threads=2)
+    assert {"device", "threads", "torch", "commit", "date"} <= set(environment)
+    assert all(environment[name] for name in ("device", "torch", "commit", "date"))
