@@ -1,0 +1,131 @@
+"""Backbones: exact sizes and costs, torch.fx, and names."""
+
+import pytest
+import torch
+from torch import fx
+from torch.utils.flop_counter import FlopCounterMode
+
+from dynlib import backbones
+from dynlib.backbones.cifar_resnet import CifarResNet, PadShortcut
+from dynlib.errors import InputError
+
+
+def macs_and_params(arch, **kw):
+    with torch.device("meta"):
+        net = backbones.build(arch, num_classes=10, **kw).eval()
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            net(torch.empty(1, 3, 32, 32))
+    return counter.get_total_flops() // 2, sum(p.numel() for p in net.parameters())
+
+
+def macs_and_params_by_hand(n, w, projected):
+    """He et al., Sec. 4.2, summed layer by layer; each batch norm holds two numbers per channel."""
+    macs, params = 27 * w * 32**2, 27 * w + 2 * w
+    for c_in, c, side in [(w, w, 32), (w, 2 * w, 16), (2 * w, 4 * w, 8)]:
+        first = 9 * c_in * c
+        rest = (2 * n - 1) * 9 * c * c
+        shortcut = c_in * c if projected and c_in != c else 0
+        macs += (first + rest + shortcut) * side**2
+        params += first + rest + shortcut + 2 * n * 2 * c + (2 * c if shortcut else 0)
+    return macs + 40 * w, params + 40 * w + 10
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize(("depth", "width"), [(20, 16), (32, 16), (44, 16), (56, 16), (110, 16), (20, 8)])
+def test_cifar_resnets_have_the_macs_and_parameters_of_the_paper_s_layer_list(depth, width, shortcut):
+    by_hand = macs_and_params_by_hand((depth - 2) // 6, width, shortcut == "B")
+    assert macs_and_params(f"cifar_resnet{depth}", width=width, shortcut=shortcut) == by_hand
+
+
+@pytest.mark.parametrize(
+    ("arch", "shortcut", "mega"),
+    [("20", "A", 40.55), ("20", "B", 40.81), ("56", "A", 125.49), ("110", "A", 252.89)],
+)
+def test_cifar_resnets_cost_the_usually_quoted_mega_macs(arch, shortcut, mega):
+    assert round(macs_and_params(f"cifar_resnet{arch}", shortcut=shortcut)[0] / 1e6, 2) == mega
+
+
+def test_default_shortcut_is_the_papers_for_cifar():
+    assert macs_and_params("cifar_resnet20") == macs_and_params("cifar_resnet20", shortcut="A")
+
+
+def test_pad_shortcut_keeps_every_second_pixel_and_old_channel_indices():
+    x = torch.arange(2 * 3 * 5 * 7.0).reshape(2, 3, 5, 7)
+    y = PadShortcut(3, 8, 2)(x)
+    assert y.shape == (2, 8, 3, 4)
+    for n, c, i, j in torch.cartesian_prod(*map(torch.arange, y.shape)).tolist():
+        assert y[n, c, i, j] == (x[n, c, 2 * i, 2 * j] if c < 3 else 0)
+
+
+@pytest.mark.parametrize("shortcut", ["A", "B"])
+@pytest.mark.parametrize("size", [32, 33])
+def test_traced_network_computes_the_same_logits(shortcut, size):
+    net = CifarResNet(20, width=4, shortcut=shortcut).eval()
+    x = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(fx.symbolic_trace(net)(x), net(x))
+
+
+def test_tracing_may_keep_the_pad_shortcut_whole():
+    class Tracer(fx.Tracer):
+        def is_leaf_module(self, m, qualified_name):
+            return isinstance(m, PadShortcut) or super().is_leaf_module(m, qualified_name)
+
+    graph = Tracer().trace(CifarResNet(20))
+    assert [n.target for n in graph.nodes if "downsample" in str(n.target)] == [
+        "layer2.0.downsample",
+        "layer3.0.downsample",
+    ]
+
+
+def test_same_seed_gives_the_same_weights():
+    a, b = (torch.manual_seed(3) and backbones.build("cifar_resnet20", 10) for _ in range(2))
+    assert all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_two_steps_lower_the_loss_on_eight_images():
+    torch.manual_seed(0)
+    net, x, y = CifarResNet(20, width=8), torch.randn(8, 3, 32, 32), torch.arange(8)
+    optimizer, losses = torch.optim.SGD(net.parameters(), 0.05), []
+    for _ in range(3):
+        losses.append(torch.nn.functional.cross_entropy(net(x), y))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[0] > losses[1] > losses[2]
+
+
+@pytest.mark.parametrize(
+    ("arch", "shape"), [("resnet18", (2, 3, 64, 64)), ("googlenet", (2, 3, 64, 64)), ("r3d_18", (2, 3, 8, 64, 64))]
+)
+def test_torchvision_names_give_plain_logits_in_train_mode(arch, shape):
+    with torch.device("meta"):
+        assert backbones.build(arch, num_classes=7)(torch.empty(shape)).shape == (2, 7)
+
+
+def test_our_names_do_not_clash_with_torchvisions():
+    assert len(backbones.names()) == len(set(backbones.names()))
+
+
+@pytest.mark.parametrize(
+    ("arch", "kw", "says"),
+    [
+        ("resnet5", {}, r"arch 'resnet5' is unknown; closest: .*resnet50"),
+        ("cifar_resnet21", {}, "cifar_resnet20"),
+        ("???", {}, "allowed: alexnet, "),
+        ("fasterrcnn_resnet50_fpn", {}, "unknown"),
+        ("cifar_resnet20", {"shortcut": "C"}, r"shortcut is 'C'; allowed"),
+        ("cifar_resnet20", {"width": 0}, "width is 0"),
+        ("resnet18", {"num_classes": 0}, "num_classes is 0"),
+    ],
+)
+def test_wrong_names_and_values_are_named_in_one_line(arch, kw, says):
+    with pytest.raises(InputError, match=says) as error:
+        backbones.build(arch, **kw)
+    assert "\n" not in str(error.value)
+
+
+def test_depth_must_be_six_n_plus_two():
+    with pytest.raises(InputError, match="depth is 21"):
+        CifarResNet(21)
