@@ -1,0 +1,161 @@
+"""Packed data sets: `<root>/<name>/<split>.npz` holds the encoded image files one after the other, with their targets.
+
+Keys, as the README.md beside the files has it: `data` uint8, all image files in a row, `offset` (N + 1), where each
+begins; `label` (N,); `label_data` and `label_offset`, masks as PNG files in a row; `box` (M, 4), `box_label` (M,) and
+`box_image` (M,); `class_name`.
+"""
+
+import hashlib
+import io
+import os
+import re
+import zipfile
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.io import ImageReadMode, decode_image
+
+from dynlib.data.samples import Samples
+from dynlib.errors import InputError
+
+
+def read(path: Path, classes: tuple[str, ...] | None = None, size_px: int | tuple[int, int] | None = None) -> Samples:
+    """The samples packed in `path`, decoded once; `classes` stand in where the file names none.
+
+    `size_px`, one side of a square or (height, width), resizes while decoding; masks and boxes follow.
+    Raises InputError for a file that is missing, damaged, incomplete or not the one its README.md has the sha256 of.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        there = ", ".join(sorted(file.name for file in path.parent.glob("*.npz"))) or "no .npz file"
+        raise InputError(f"no file {path}: the folder has {there}") from error
+    checksum = hashlib.sha256(content).hexdigest()
+    _verify(path, checksum)
+    arrays = _arrays(path, content)
+    files = _slices(path, arrays, "data", "offset")
+    size = None if size_px is None else _height_width(size_px)
+    images, stored = _decode(path, files, ImageReadMode.RGB, size)
+    count = len(images)
+
+    if "class_name" in arrays:
+        classes = tuple(str(name) for name in arrays["class_name"])
+    elif classes is None:
+        raise InputError(f"{path} has no key class_name: its keys are {', '.join(arrays)}")
+    labels = _ids(path, arrays, "label", len(classes), count) if "label" in arrays else None
+    masks = boxes = box_labels = box_images = None
+    if "label_data" in arrays:
+        files = _slices(path, arrays, "label_data", "label_offset")
+        masks, mask_sizes = _decode(path, files, ImageReadMode.GRAY, size)
+        if mask_sizes != stored:
+            raise InputError(f"{path}: label_data has masks that differ from their images in number or size")
+    if "box" in arrays:
+        boxes = torch.from_numpy(arrays["box"].astype(np.float32))
+        if boxes.ndim != 2 or boxes.shape[1] != 4:
+            raise InputError(f"{path}: box has shape {tuple(boxes.shape)}, allowed is (M, 4)")
+        box_labels = _ids(path, arrays, "box_label", len(classes), len(boxes))
+        box_images = _ids(path, arrays, "box_image", count, len(boxes))
+        if size is not None:
+            boxes = boxes * _box_scale(stored, size)[box_images]
+    return Samples(
+        name=path.parent.name,
+        split=path.stem,
+        images=_stack(images),
+        labels=labels,
+        classes=classes,
+        checksum=checksum,
+        masks=None if masks is None else _stack(masks)[:, 0],
+        boxes=boxes,
+        box_labels=box_labels,
+        box_images=box_images,
+    )
+
+
+def _height_width(size_px: int | tuple[int, int]) -> tuple[int, int]:
+    height, width = (size_px, size_px) if isinstance(size_px, int) else size_px
+    if min(height, width) < 1:
+        raise InputError(f"size_px = {size_px}: allowed is a side, or (height, width), of 1 or more")
+    return height, width
+
+
+def _verify(path: Path, checksum: str) -> None:
+    """Compare with the line `<sha256>  <file>` of the README.md beside the file, where there is one."""
+    readme = path.with_name("README.md")
+    lines = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    stated = re.search(rf"^([0-9a-f]{{64}})\s+{re.escape(path.name)}\s*$", lines, re.MULTILINE)
+    if stated and stated[1] != checksum:
+        raise InputError(f"{path} has sha256 {checksum}: {readme} allows {stated[1]}")
+
+
+def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError) as error:
+        raise InputError(f"{path} is not a whole .npz file without pickles ({error})".replace("\n", " ")) from error
+
+
+def _key(path: Path, arrays: dict[str, np.ndarray], key: str) -> np.ndarray:
+    if key not in arrays:
+        raise InputError(f"{path} has no key {key}: its keys are {', '.join(arrays)}")
+    return arrays[key]
+
+
+def _slices(path: Path, arrays: dict[str, np.ndarray], data_key: str, offset_key: str) -> list[np.ndarray]:
+    """The files that lie one after the other in `data_key`, as views."""
+    data, offset = _key(path, arrays, data_key), _key(path, arrays, offset_key)
+    if data.dtype != np.uint8 or data.ndim != 1:
+        raise InputError(f"{path}: {data_key} is {data.dtype} {data.shape}, allowed is uint8 (bytes,)")
+    whole = offset.ndim == 1 and offset.dtype.kind in "iu" and len(offset) > 1
+    if not whole or offset[0] != 0 or offset[-1] != len(data) or (np.diff(offset.astype(np.int64)) <= 0).any():
+        raise InputError(f"{path}: {offset_key} does not climb from 0 to the {len(data)} bytes of {data_key}")
+    return [data[begin:end] for begin, end in pairwise(offset)]
+
+
+def _ids(path: Path, arrays: dict[str, np.ndarray], key: str, limit: int, count: int) -> Tensor:
+    """`count` whole numbers in 0 .. limit - 1 as int64."""
+    values = _key(path, arrays, key)
+    if values.shape != (count,) or values.dtype.kind not in "iu":
+        raise InputError(f"{path}: {key} is {values.dtype} {values.shape}, allowed is whole numbers ({count},)")
+    if count and not 0 <= int(values.min()) <= int(values.max()) < limit:
+        raise InputError(f"{path}: {key} runs from {values.min()} to {values.max()}, allowed is 0 to {limit - 1}")
+    return torch.from_numpy(values.astype(np.int64))
+
+
+def _decode(
+    path: Path, files: list[np.ndarray], mode: ImageReadMode, size: tuple[int, int] | None
+) -> tuple[list[Tensor], list[torch.Size]]:
+    """Of each JPEG or PNG file: pixels, uint8 (3, H, W) or for masks (1, H, W), and (height, width) as stored."""
+    how = {"mode": "bilinear", "antialias": True} if mode is ImageReadMode.RGB else {"mode": "nearest-exact"}
+
+    def decode(index: int) -> tuple[Tensor, torch.Size]:
+        try:
+            image = decode_image(torch.from_numpy(files[index]), mode)
+        except RuntimeError as error:
+            raise InputError(f"{path}: image {index} cannot be decoded ({str(error).splitlines()[0]})") from error
+        stored = image.shape[1:]
+        return (image if size in (None, stored) else F.interpolate(image[None], size, **how)[0]), stored
+
+    def decode_some(first: int) -> list[tuple[Tensor, torch.Size]]:
+        return [decode(index) for index in range(first, min(first + chunk, len(files)))]
+
+    chunk = 256  # images a task, so that handing out tasks costs little beside decoding
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = [pair for some in pool.map(decode_some, range(0, len(files), chunk)) for pair in some]
+    return [image for image, _ in decoded], [stored for _, stored in decoded]
+
+
+def _stack(images: list[Tensor]) -> Tensor | list[Tensor]:
+    return torch.stack(images) if len({image.shape for image in images}) == 1 else images
+
+
+def _box_scale(stored: list[torch.Size], size: tuple[int, int]) -> Tensor:
+    """New size over stored size of each image, as (N, 4) for x1 y1 x2 y2."""
+    ratio = torch.tensor(size) / torch.tensor([tuple(shape) for shape in stored])  # (N, 2): height, width
+    return ratio.flip(1).repeat(1, 2)

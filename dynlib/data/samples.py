@@ -1,0 +1,141 @@
+"""What every data set becomes: uint8 pixels with their targets, and the batches that training iterates over."""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dynlib.errors import InputError
+
+Augment = Callable[[Tensor, torch.Generator], Tensor]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One split of one data set, decoded and held in memory."""
+
+    name: str
+    split: str
+    images: Tensor | list[Tensor]  # uint8 (N, 3, H, W); clips (N, 3, T, H, W); a list of (3, H, W) where sizes differ
+    labels: Tensor | None  # int64 (N,)
+    classes: tuple[str, ...]
+    checksum: str  # sha256: of the packed file, or of what made the pixels; records carry it
+    masks: Tensor | None = None  # uint8 (N, H, W), class of each pixel
+    boxes: Tensor | None = None  # float32 (M, 4): x1 y1 x2 y2 in px
+    box_labels: Tensor | None = None  # int64 (M,)
+    box_images: Tensor | None = None  # int64 (M,): the image that each box belongs to
+
+    def __len__(self) -> int:
+        """Images, or clips."""
+        return len(self.images)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> "Samples":
+        """The samples at `indices`, in that order, under a checksum of their own; boxes follow their image.
+
+        Raises InputError where an index is outside 0 .. N-1.
+        """
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        outside = index[(index < 0) | (index >= len(self))]
+        if len(outside):
+            raise InputError(
+                f"index {outside[0].item()} into {self.name}/{self.split}: allowed is 0 to {len(self) - 1}"
+            )
+
+        def pick(values: Tensor | None) -> Tensor | None:
+            return None if values is None else values[index]
+
+        boxes, box_labels, box_images = self.boxes, self.box_labels, self.box_images
+        if boxes is not None:
+            image, box = torch.nonzero(index[:, None] == box_images[None], as_tuple=True)  # one row a box, in new order
+            boxes, box_labels, box_images = boxes[box], box_labels[box], image
+        return replace(
+            self,
+            images=[self.images[i] for i in index.tolist()] if isinstance(self.images, list) else self.images[index],
+            labels=pick(self.labels),
+            checksum=hashlib.sha256(self.checksum.encode() + index.numpy().tobytes()).hexdigest(),
+            masks=pick(self.masks),
+            boxes=boxes,
+            box_labels=box_labels,
+            box_images=box_images,
+        )
+
+
+def channel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel of uint8 `images` (N, 3, ...), on the scale 0 .. 1.
+
+    Exact: both follow from the 256-bin histogram of a channel.
+    """
+    value = torch.arange(256, dtype=torch.float64) / 255
+    share = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    share = share / share.sum(1, keepdim=True, dtype=torch.float64)  # (3, 256)
+    mean = share @ value
+    variance = (share * (value - mean[:, None]) ** 2).sum(1)
+    return tuple(mean.tolist()), tuple(variance.sqrt().tolist())
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Normalised batches of equally sized images with their labels, or with their masks where there are no labels.
+
+    `mean` and `std` (a number a channel, pixels on the scale 0 .. 1) are computed from these samples unless given.
+    Evaluation takes them from training: `replace(train, samples=val, augment=None)`. Raises InputError for samples
+    that cannot be stacked or have no targets.
+    """
+
+    samples: Samples
+    batch_size: int
+    augment: Augment | None = None  # uint8 (N, C, [T,] H, W) -> the same, or float32 on the same scale 0 .. 255
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be batched; settle mean and std."""
+        where = f"{self.samples.name}/{self.samples.split}"
+        if self.batch_size < 1:
+            raise InputError(f"batch_size = {self.batch_size}: allowed is 1 or more")
+        if isinstance(self.samples.images, list):
+            raise InputError(f"{where} holds images of different sizes: a batch needs one size, load it with size_px")
+        if self.samples.labels is None and self.samples.masks is None:
+            raise InputError(f"{where} has neither labels nor masks: a batch needs one of them")
+        if self.mean is None or self.std is None:
+            mean, std = channel_stats(self.samples.images)
+            object.__setattr__(self, "mean", self.mean or mean)
+            object.__setattr__(self, "std", self.std or std)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return -(-len(self.samples) // self.batch_size)
+
+    def epoch(
+        self, generator: torch.Generator | None, device: torch.device | str = "cpu"
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every sample once: float32 images (n, 3, [T,] H, W), channels last, and int64 labels (n,) or masks (n, H, W).
+
+        With a generator in a drawn order and augmented; with None in the order of the samples and as they are. Batches
+        are as equal as they can be, n <= batch_size, so that no epoch ends on a batch of one that batch norm refuses.
+        """
+        count = len(self.samples)
+        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+        targets = self.samples.masks if self.samples.labels is None else self.samples.labels
+        for index in order.tensor_split(len(self)):
+            images, target = self.samples.images[index].to(device), targets[index].to(device)
+            if generator is not None and self.augment is not None:
+                images, target = self._augmented(images, target, generator)
+            yield normalise(images, self.mean, self.std), target.long()
+
+    def _augmented(self, images: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        if target.ndim == 1:
+            return self.augment(images, generator), target
+        moved = self.augment(torch.cat([images, target[:, None]], 1), generator)  # the mask travels as one more channel
+        return moved[:, :-1], moved[:, -1]
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(images / 255 - mean) / std a channel, float32 in channels-last memory, from (N, 3, [T,] H, W) on 0 .. 255."""
+    layout = torch.channels_last if images.ndim == 4 else torch.channels_last_3d
+    shape = (1, -1) + (1,) * (images.ndim - 2)
+    scale = torch.tensor([1 / (255 * s) for s in std], device=images.device).view(shape)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], device=images.device).view(shape)
+    return torch.addcmul(shift, images.to(torch.float32, memory_format=layout), scale)
