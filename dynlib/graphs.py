@@ -1,0 +1,185 @@
+"""Reading a network as a graph: what every node does to channels, and a constraint solver over the channels.
+
+A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes channels
+(conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add) or lines layouts up (cat). Both
+octaves (which channels are low) and early exits (which stage owns a channel) follow from the roles alone.
+"""
+
+import operator
+from collections.abc import Callable, Hashable
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from dynlib.errors import InputError
+from dynlib.ops import evaluating
+
+# Role: what a node does to the channel dimension (dim 1).
+CONV, LINEAR = "conv", "linear"  # mixes channels by a kernel
+NORM = "norm"  # one set of parameters a channel
+POINTWISE, POOL = "pointwise", "pool"  # the same for every channel, without parameters
+GLOBAL_POOL, FLATTEN = "global pool", "flatten"  # ends the map
+ADD, CAT = "add", "cat"
+INPUT, OUTPUT = "input", "output"
+
+_MODULES: dict[type[nn.Module], str] = {
+    nn.Conv2d: CONV,
+    nn.Linear: LINEAR,
+    nn.BatchNorm2d: NORM,
+    **dict.fromkeys(
+        (
+            nn.ReLU,
+            nn.ReLU6,
+            nn.LeakyReLU,
+            nn.ELU,
+            nn.GELU,
+            nn.SiLU,
+            nn.Hardswish,
+            nn.Sigmoid,
+            nn.Hardsigmoid,
+            nn.Tanh,
+            nn.Dropout,
+            nn.Identity,
+        ),
+        POINTWISE,
+    ),
+    nn.MaxPool2d: POOL,
+    nn.AvgPool2d: POOL,
+    nn.AdaptiveAvgPool2d: GLOBAL_POOL,
+    nn.Flatten: FLATTEN,
+}
+_FUNCTIONS: dict[Callable, str] = {
+    **dict.fromkeys((operator.add, operator.iadd, torch.add), ADD),
+    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), CAT),
+    **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid, F.dropout), POINTWISE),
+    **dict.fromkeys((F.max_pool2d, F.avg_pool2d), POOL),
+    F.adaptive_avg_pool2d: GLOBAL_POOL,
+    torch.flatten: FLATTEN,
+}
+_METHODS: dict[str, str] = {
+    **dict.fromkeys(("add", "add_"), ADD),
+    **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous"), POINTWISE),
+    **dict.fromkeys(("flatten", "view", "reshape"), FLATTEN),
+    "mean": GLOBAL_POOL,
+}
+
+
+class _Tracer(fx.Tracer):
+    """Keeps the modules of `leaves` whole, as fx keeps those of torch.nn."""
+
+    def __init__(self, leaves: tuple[type[nn.Module], ...]):
+        super().__init__()
+        self.leaves = leaves
+
+    def is_leaf_module(self, module, qualified_name):
+        return isinstance(module, self.leaves) or super().is_leaf_module(module, qualified_name)
+
+
+def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int = 224) -> fx.GraphModule:
+    """Graph of a model, sharing its modules; every node's `meta["shape"]` holds its shape at batch 1 and `size` pixels.
+
+    Shapes are found on the meta device: nothing is computed. Raises InputError where torch.fx cannot follow the model
+    or the model does not take a (1, 3, size, size) image.
+    """
+    name = type(model).__name__
+    try:
+        graph = _Tracer(leaves).trace(model)
+    except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data") from error
+    traced = fx.GraphModule(model, graph, class_name=name)
+    state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
+    try:
+        with evaluating(traced):
+            _Shadow(traced, state).propagate(torch.empty(1, 3, size, size, device="meta"))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"{name}: does not run on a 3x{size}x{size} image: {reason}") from error
+    for node in graph.nodes:
+        found = node.meta.pop("tensor_meta", None)
+        node.meta["shape"] = tuple(found.shape) if hasattr(found, "shape") else None
+    return traced
+
+
+class _Shadow(ShapeProp):
+    """Shape propagation that runs every module on meta copies of its parameters."""
+
+    def __init__(self, traced, state):
+        super().__init__(traced)
+        self.state = state
+
+    def call_module(self, target, args, kwargs):
+        module = self.fetch_attr(target)
+        prefix = f"{target}."
+        state = {key[len(prefix) :]: value for key, value in self.state.items() if key.startswith(prefix)}
+        return torch.func.functional_call(module, state, args, kwargs)
+
+    def get_attr(self, target, args, kwargs):
+        return self.state[target]
+
+
+def role(traced: fx.GraphModule, node: fx.Node, extra: dict[type[nn.Module], str] | None = None) -> str:
+    """What the node does to channels; `extra` adds module types that only one method knows.
+
+    Raises InputError naming the node where nobody taught us the operation: a wrong guess would be silent.
+    """
+    if node.op == "placeholder":
+        return INPUT
+    if node.op == "output":
+        return OUTPUT
+    found = None
+    if node.op == "call_module":
+        module = traced.get_submodule(node.target)
+        found = (extra or {}).get(type(module)) or _MODULES.get(type(module))
+        what = type(module).__name__
+    elif node.op == "call_function":
+        found = _FUNCTIONS.get(node.target)
+        what = getattr(node.target, "__name__", str(node.target))
+    else:
+        found = _METHODS.get(node.target) if node.op == "call_method" else None
+        what = str(node.target)
+    if found is None:
+        known = sorted({kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS})
+        raise InputError(f"{node.name}: no rule for the operation {what}; known are {', '.join(known)}")
+    return found
+
+
+def reduction(node: fx.Node, size: int = 224) -> int:
+    """How many times smaller than the image a node's map is: 224 px to 7 px is 32. The node must yield a map."""
+    return round(size / node.meta["shape"][-1])
+
+
+class Classes:
+    """Union-find: sets of channel blocks that must be treated alike, with a flag that spreads over the whole set."""
+
+    def __init__(self):
+        self._parent: dict[Hashable, Hashable] = {}
+        self._marks: set[Hashable] = set()
+
+    def add(self, item: Hashable) -> None:
+        """Start a set of its own for `item`."""
+        self._parent.setdefault(item, item)
+
+    def find(self, item: Hashable) -> Hashable:
+        """The representative of the item's set."""
+        while self._parent[item] != item:
+            self._parent[item] = item = self._parent[self._parent[item]]
+        return item
+
+    def union(self, a: Hashable, b: Hashable) -> None:
+        """Join two sets; a mark on either holds for both."""
+        a, b = self.find(a), self.find(b)
+        if a != b:
+            self._parent[b] = a
+            if b in self._marks:
+                self._marks.add(a)
+
+    def mark(self, item: Hashable) -> None:
+        """Mark the item's set."""
+        self._marks.add(self.find(item))
+
+    def marked(self, item: Hashable) -> bool:
+        """Whether anything in the item's set was marked."""
+        return self.find(item) in self._marks

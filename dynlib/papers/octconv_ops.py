@@ -1,0 +1,331 @@
+"""The octave operator and the layers of an octave network.
+
+    symbol          name                 meaning
+    X^H, X^L        x.high, x.low        features at full and at half resolution
+    alpha           Config.alpha         share of the channels that is low
+    W^{H->H} ...    w_hh, w_hl, w_lh, w_ll   the four blocks of the kernel; `hl` reads high and writes low
+    p, i            -                    position in a map, offset in a kernel
+
+A layer keeps its kernel as one tensor of the vanilla shape, rows and columns in octave order (high channels first), so an
+octave network has exactly the vanilla network's parameters, under the same names.
+"""
+
+import operator
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dynlib.errors import InputError
+from dynlib.ops import pad_to_multiple
+
+AVERAGE, STRIDED = "average", "strided"
+
+
+class Octave(NamedTuple):
+    """Features in two frequency bands; a band without channels is None."""
+
+    high: Tensor | None  # (N, c_high, H, W)
+    low: Tensor | None  # (N, c_low, H/2, W/2)
+
+
+class Split(NamedTuple):
+    """How many channels of a tensor are high and how many low."""
+
+    high: int
+    low: int
+
+
+def split_channels(channels: int, alpha: float) -> Split:
+    """The channel split of one tensor, the only place that computes it: c_low = floor(alpha c) (Sec. 3.2)."""
+    low = int(alpha * channels)
+    return Split(channels - low, low)
+
+
+def octave_conv(
+    x: Octave,
+    weight: Tensor,
+    bias: Tensor | None,
+    out: Split,
+    *,
+    stride: int = 1,
+    padding: tuple[int, int] = (0, 0),
+    dilation: tuple[int, int] = (1, 1),
+    groups: int = 1,
+    downsampling: str = AVERAGE,
+    high_to_low: bool = True,
+    low_to_high: bool = True,
+) -> Octave:
+    """Octave convolution of Eq. 2 and 3 (Sec. 3.3): Y^H = f(X^H) + up(f(X^L)), Y^L = f(X^L) + f(pool(X^H)).
+
+    `weight` is (c_out, c_in / groups, K, K) in octave order. Where a path has to lose resolution it pools first and then
+    convolves at stride 1 (`downsampling="average"`), or takes a strided convolution (`"strided"`, Table 3); where it
+    has to gain resolution it convolves first and up-samples after, the cheap order. The bias is added once a band.
+    A path switched off (Table 3) stays where it is the only one that reaches its band.
+    """
+    high, low = x
+
+    def path(source: Tensor, kernel: Tensor, shrink: int, offset: Tensor | None) -> Tensor:
+        step = 1
+        if shrink > 1 and downsampling == AVERAGE:
+            source = F.avg_pool2d(source, shrink)
+        elif shrink > 1:
+            step = shrink
+        return F.conv2d(source, kernel, offset, step, padding, dilation, groups)
+
+    in_high = 0 if high is None else high.shape[1]
+    in_low = 0 if low is None else low.shape[1]
+    bias_h, bias_l = (None, None) if bias is None else bias.split(out)
+    if groups > 1 and groups == in_high + in_low:  # depthwise: a channel sees itself, so bands do not mix
+        kernels = weight.split(out)
+        groups = out.high
+        y_high = path(high, kernels[0], stride, bias_h) if out.high else None
+        groups = out.low
+        y_low = path(low, kernels[1], stride, bias_l) if out.low else None
+        return Octave(y_high, y_low)
+
+    rows_h, rows_l = weight.split(out)
+    columns = (in_high // groups, in_low // groups)
+    w_hh, w_lh = rows_h.split(columns, dim=1)
+    w_hl, w_ll = rows_l.split(columns, dim=1)
+    y_high = y_low = None
+    if out.high and in_high:
+        y_high = path(high, w_hh, stride, bias_h)
+    if out.high and in_low and (low_to_high or y_high is None):
+        offset = bias_h if y_high is None else None
+        if stride == 1:
+            raised = F.interpolate(path(low, w_lh, 1, offset), scale_factor=2.0, mode="nearest")
+        else:  # X^L is already at half resolution: one halving less
+            raised = path(low, w_lh, stride // 2, offset)
+        y_high = raised if y_high is None else y_high + raised
+    if out.low and in_low:
+        y_low = path(low, w_ll, stride, bias_l)
+    if out.low and in_high and (high_to_low or y_low is None):
+        lowered = path(high, w_hl, 2 * stride, bias_l if y_low is None else None)
+        y_low = lowered if y_low is None else y_low + lowered
+    return Octave(y_high, y_low)
+
+
+def as_octave(x: Tensor | Octave) -> Octave:
+    """A plain tensor is an octave without a low band."""
+    return x if isinstance(x, Octave) else Octave(x, None)
+
+
+def as_value(x: Octave) -> Tensor | Octave:
+    """The plain tensor where there is no low band."""
+    return x.high if x.low is None else x
+
+
+class OctConv2d(nn.Module):
+    """Octave form of a convolution, holding its weight; reads and writes a tensor or an `Octave` as its splits say."""
+
+    def __init__(
+        self,
+        conv: nn.Conv2d,
+        inp: Split,
+        out: Split,
+        *,
+        name: str,
+        downsampling: str = AVERAGE,
+        high_to_low: bool = True,
+        low_to_high: bool = True,
+    ):
+        super().__init__()
+        assert (sum(inp), sum(out)) == (conv.in_channels, conv.out_channels)
+        same = [2 * p == d * (k - 1) for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)]
+        if not all(same) or conv.padding_mode != "zeros" or conv.stride[0] != conv.stride[1]:
+            raise InputError(
+                f"{name}: kernel {conv.kernel_size}, padding {conv.padding}, stride {conv.stride}; an octave convolution "
+                "needs zero padding that keeps the size and equal strides; name the layer in `vanilla` to leave it as it is"
+            )
+        self.depthwise = conv.groups > 1 and conv.groups == conv.in_channels
+        if self.depthwise and inp != out:
+            raise InputError(f"{name}: a depthwise convolution needs equal splits, got {tuple(inp)} and {tuple(out)}")
+        odd = [c for c in (*inp, *out) if c % conv.groups]
+        if odd and not self.depthwise:
+            raise InputError(
+                f"{name}: {conv.groups} groups do not divide {odd[0]} channels of one band; choose alpha so that they do"
+            )
+        self.weight, self.bias = conv.weight, conv.bias
+        self.inp, self.out = inp, out
+        self.kernel_size, self.padding, self.dilation = conv.kernel_size, conv.padding, conv.dilation
+        self.stride, self.groups = conv.stride[0], conv.groups
+        self.downsampling, self.high_to_low, self.low_to_high = downsampling, high_to_low, low_to_high
+
+    def forward(self, x: Tensor | Octave) -> Tensor | Octave:
+        """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
+        return as_value(
+            octave_conv(
+                as_octave(x),
+                self.weight,
+                self.bias,
+                self.out,
+                stride=self.stride,
+                padding=self.padding,
+                dilation=self.dilation,
+                groups=self.groups,
+                downsampling=self.downsampling,
+                high_to_low=self.high_to_low,
+                low_to_high=self.low_to_high,
+            )
+        )
+
+    def macs(self, height: int, width: int) -> int:
+        """Multiply-accumulates for one image, by the formula of Sec. 3.2; `height, width` of the full-resolution output."""
+        kernel = self.kernel_size[0] * self.kernel_size[1]
+        full, half = height * width, (height // 2) * (width // 2)
+        if self.depthwise:
+            return kernel * (self.out.high * full + self.out.low * half)
+        raised = half if self.stride == 1 else full  # LH runs at the resolution of its source, or of a strided output
+        hh = self.out.high * self.inp.high * full
+        ll = self.out.low * self.inp.low * half
+        lh = self.out.high * self.inp.low * raised if self.low_to_high or not hh else 0
+        hl = self.out.low * self.inp.high * half if self.high_to_low or not ll else 0
+        return kernel * (hh + lh + hl + ll) // self.groups
+
+    def extra_repr(self) -> str:
+        """The two splits, as the reader of a printed network wants them."""
+        return f"{tuple(self.inp)} -> {tuple(self.out)}, kernel_size={self.kernel_size}, stride={self.stride}"
+
+
+class OctBatchNorm2d(nn.BatchNorm2d):
+    """Batch norm with its own statistics and affine parameters in each band; holds those of a vanilla batch norm."""
+
+    def __init__(self, norm: nn.BatchNorm2d, split: Split):
+        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta")
+        self.weight, self.bias = norm.weight, norm.bias
+        self.running_mean, self.running_var = norm.running_mean, norm.running_var
+        self.num_batches_tracked = norm.num_batches_tracked
+        self.training = norm.training
+        self.split = split
+
+    def forward(self, x: Octave) -> Octave:
+        """Normalises (N, c_high, H, W) and (N, c_low, H/2, W/2) separately; shapes stay."""
+        momentum = self.momentum
+        if self.training and self.track_running_stats:
+            self.num_batches_tracked.add_(1)
+            if momentum is None:
+                momentum = 1.0 / float(self.num_batches_tracked)
+        state = [self.running_mean, self.running_var, self.weight, self.bias]
+        bands = zip(*([None, None] if tensor is None else tensor.split(self.split) for tensor in state), strict=True)
+        batch = self.training or not self.track_running_stats
+        return Octave(
+            *(
+                None if band is None else F.batch_norm(band, mean, var, weight, bias, batch, momentum or 0.0, self.eps)
+                for band, (mean, var, weight, bias) in zip(x, bands, strict=True)
+            )
+        )
+
+
+class Both(nn.Module):
+    """A module without parameters applied to each band: activation, pooling, dropout."""
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor | Octave) -> Tensor | Octave:
+        """Shapes as the module's, in each band."""
+        return both(self.module, x)
+
+
+def both(function: Callable, x: Tensor | Octave, *args, **kwargs) -> Tensor | Octave:
+    """`function(band, ...)` on each band that exists."""
+    if not isinstance(x, Octave):
+        return function(x, *args, **kwargs)
+    return Octave(*(None if band is None else function(band, *args, **kwargs) for band in x))
+
+
+def octave_add(a: Octave, b: Octave) -> Octave:
+    """Residual addition a band at a time; both sides have the same split, the conversion saw to that."""
+    return Octave(*(None if x is None else operator.add(x, y) for x, y in zip(a, b, strict=True)))
+
+
+def octave_cat(values: list[Tensor | Octave], dim: int = 1) -> Octave:
+    """Concatenation a band at a time: the split of the result is the concatenation of the splits."""
+    bands = zip(*(as_octave(value) for value in values), strict=True)
+    joined = [[x for x in band if x is not None] for band in bands]
+    return Octave(*(torch.cat(band, dim) if band else None for band in joined))
+
+
+def octave_identity(x: Octave, out: Split, stride: int = 1, downsampling: str = AVERAGE) -> Octave:
+    """A shortcut without parameters between two splits: channel i stays channel i, new channels are zero.
+
+    A channel that changes its band is pooled, or up-sampled, to that band's resolution; `stride` shrinks all of them.
+    """
+    bands = []
+    for band, (first, stop) in enumerate(((0, out.high), (out.high, sum(out)))):
+        pieces, start = [], 0
+        for source, tensor in enumerate(x):
+            if tensor is None:
+                continue
+            a, b = max(first - start, 0), min(stop - start, tensor.shape[1])
+            if a < b:
+                pieces.append(_resize(tensor[:, a:b], stride * 2**band, 2**source, downsampling))
+            start += tensor.shape[1]
+        missing = stop - max(first, start)
+        if pieces and missing > 0:
+            pieces.append(pieces[0].new_zeros(pieces[0].shape[0], missing, *pieces[0].shape[2:]))
+        elif missing > 0:  # a band of new channels only
+            like = _resize(as_octave(x).high[:, :1], stride * 2**band, 1, downsampling)
+            pieces.append(like.new_zeros(like.shape[0], missing, *like.shape[2:]))
+        bands.append(torch.cat(pieces, 1) if pieces else None)
+    return Octave(*bands)
+
+
+def _resize(x: Tensor, target: int, source: int, downsampling: str) -> Tensor:
+    """A band at 1/source of the resolution, brought to 1/target."""
+    if target < source:
+        return F.interpolate(x, scale_factor=float(source // target), mode="nearest")
+    factor = target // source
+    if factor == 1:
+        return x
+    return F.avg_pool2d(x, factor) if downsampling == AVERAGE else x[..., ::factor, ::factor]
+
+
+class OctIdentity(nn.Module):
+    """`octave_identity` as a layer: a parameter-free shortcut, or the door through which a plain tensor enters."""
+
+    def __init__(self, out: Split, stride: int, downsampling: str):
+        super().__init__()
+        self.out, self.stride, self.downsampling = out, stride, downsampling
+
+    def forward(self, x: Tensor | Octave) -> Tensor | Octave:
+        """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
+        return as_value(octave_identity(as_octave(x), self.out, self.stride, self.downsampling))
+
+
+class OctaveInput(nn.Module):
+    """Stands before an octave network and lets no image in whose maps would not halve.
+
+    `carriers` are (layer name, multiple): where the low band stands at 1/multiple of the image, both sides of the image
+    have to be multiples of it. With `pad`, zeros are added below and to the right instead.
+    """
+
+    def __init__(self, carriers: list[tuple[str, int]], pad: bool):
+        super().__init__()
+        self.carriers, self.pad = carriers, pad
+        self.multiple = max(multiple for _, multiple in carriers)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, 3, H, W) unchanged, or padded. Raises InputError naming the first layer that H or W do not fit."""
+        height, width = image.shape[-2:]
+        if self.pad:
+            return pad_to_multiple(image, self.multiple)
+        for layer, multiple in self.carriers:
+            if height % multiple or width % multiple:
+                near = " or ".join(_nearest(height, width, self.multiple))
+                raise InputError(
+                    f"size {height}x{width}: {layer} needs sides that are multiples of {multiple}, the network of "
+                    f"{self.multiple}; nearest sizes that work: {near}; or set sizes=pad"
+                )
+        return image
+
+
+def _nearest(height: int, width: int, multiple: int) -> list[str]:
+    """The next smaller and next larger size whose sides are multiples of `multiple`."""
+    smaller = [max(side // multiple, 1) * multiple for side in (height, width)]
+    larger = [-(-side // multiple) * multiple for side in (height, width)]
+    return [f"{h}x{w}" for h, w in dict.fromkeys((tuple(smaller), tuple(larger)))]
