@@ -1,0 +1,216 @@
+"""One training loop for everything: any objective, one or many devices, resumed after a kill, stopped at the first NaN.
+
+`lightning_fabric` carries precision, devices and nodes; it is imported only when something trains. Everything random in an
+epoch follows from (seed, epoch), so a run that was killed and resumed goes the way of one that was not.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dynlib.data import Batches
+from dynlib.errors import InputError
+from dynlib.ops import evaluating
+from dynlib.records import write_atomically
+
+# (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
+Objective = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast: SGD with momentum and a cosine learning rate after a linear warm-up."""
+
+    epochs: int
+    lr: float = 0.1  # at the end of the warm-up, for the batch size used
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    nesterov: bool = True
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self):
+        for name, low in (("epochs", 1), ("lr", 0), ("momentum", 0), ("weight_decay", 0), ("warmup_epochs", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not math.isfinite(value) or value < low:
+                raise InputError(f"{name} is {value!r}; it is a number from {low} up")
+        if self.warmup_epochs >= self.epochs:
+            raise InputError(f"warmup_epochs is {self.warmup_epochs}; it ends before epoch {self.epochs}, the last one")
+
+    def lr_at(self, done: float) -> float:
+        """Learning rate when the share `done` of all steps lies behind."""
+        warm = self.warmup_epochs / self.epochs
+        if done < warm:
+            return self.lr * done / warm
+        return self.lr * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What to train on, in Fabric's own words."""
+
+    accelerator: str = "auto"  # cpu, cuda, mps
+    devices: int = 1  # of one node
+    nodes: int = 1
+    precision: str = "32-true"  # bf16-mixed, 16-mixed
+    strategy: str = "auto"  # ddp
+
+
+@dataclass
+class _State:
+    """What a checkpoint holds besides the weights."""
+
+    run: str  # what the checkpoint belongs to
+    curve: list[dict] = field(default_factory=list)
+
+
+def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
+    """The default objective: logits against labels, mean over the batch."""
+    return F.cross_entropy(network(images), targets)
+
+
+def fit(
+    model: nn.Module,
+    train: Batches,
+    schedule: Schedule,
+    *,
+    seed: int,
+    objective: Objective = cross_entropy,
+    valid: Batches | None = None,
+    groups: Iterable[tuple[Iterable[nn.Parameter], float]] | None = None,
+    hardware: Hardware | None = None,
+    checkpoint: Path | None = None,
+    progress: bool = False,
+) -> list[dict]:
+    """Train `model` in place and return its curve: one dict an epoch with `epoch, lr, loss, seconds` and, with `valid`, `top1`.
+
+    `groups` are (parameters, factor on the learning rate); by default all parameters at factor 1. With a `checkpoint`
+    path the state is written there after every epoch, whole or not at all, and a later call with the same arguments goes
+    on from it. `progress` shows a bar on standard error.
+
+    Raises InputError where the loss stops being finite, naming step and learning rate, and where the checkpoint belongs
+    to another run.
+    """
+    from lightning_fabric import Fabric  # seconds of import: only where something trains
+
+    setup = asdict(hardware or Hardware())
+    fabric = Fabric(num_nodes=setup.pop("nodes"), **setup)
+    fabric.launch()
+    groups = [(list(parameters), factor) for parameters, factor in groups or [(model.parameters(), 1.0)]]
+    sgd = torch.optim.SGD(
+        [{"params": parameters} for parameters, _ in groups],
+        lr=schedule.lr,
+        momentum=schedule.momentum,
+        weight_decay=schedule.weight_decay,
+        nesterov=schedule.nesterov and schedule.momentum > 0,
+    )
+    network, optimizer = fabric.setup(model.to(memory_format=torch.channels_last), sgd)
+    state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size}")
+    if checkpoint is not None and checkpoint.exists():
+        _restore(checkpoint, state, model, sgd)
+    steps = len(train)
+    with torch.random.fork_rng(), tqdm(total=schedule.epochs * steps, disable=not progress, unit="step") as bar:
+        bar.update(len(state.curve) * steps)
+        for epoch in range(len(state.curve), schedule.epochs):
+            began, total, seen = time.perf_counter(), torch.zeros((), device=fabric.device), 0
+            generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
+            torch.manual_seed(seed * 100_003 + epoch)  # dropout
+            network.train()
+            batches = islice(train.epoch(generator, fabric.device), fabric.global_rank, None, fabric.world_size)
+            for index, (images, targets) in enumerate(batches):
+                done = (epoch * steps + index * fabric.world_size) / (schedule.epochs * steps)
+                lr = schedule.lr_at(done)
+                for group, (_, factor) in zip(sgd.param_groups, groups, strict=True):
+                    group["lr"] = lr * factor
+                loss = objective(network, images, targets, done)
+                total += loss.detach() * len(images)
+                seen += len(images)
+                # A GPU is asked only now and then: asking waits for it, and a sum that was NaN once stays NaN.
+                if (fabric.device.type == "cpu" or index % 20 == 0) and not math.isfinite(total.item()):
+                    raise _not_finite(total, epoch, index, lr)
+                optimizer.zero_grad(set_to_none=True)
+                fabric.backward(loss)
+                optimizer.step()
+                bar.update(fabric.world_size)
+            mean = total.item() / seen
+            if not math.isfinite(mean):
+                raise _not_finite(total, epoch, index, lr)
+            point = {"epoch": epoch + 1, "lr": lr, "loss": mean}
+            if valid is not None:
+                point["top1"] = evaluate(model, valid)["top1"]
+            state.curve.append(point | {"seconds": round(time.perf_counter() - began, 2)})
+            bar.set_postfix({key: f"{value:.4g}" for key, value in point.items()})
+            if checkpoint is not None and fabric.is_global_zero:
+                _save(checkpoint, state, model, sgd)
+            fabric.barrier()
+    return state.curve
+
+
+def _not_finite(total: Tensor, epoch: int, index: int, lr: float) -> InputError:
+    return InputError(
+        f"the loss is {total.item()} at step {index} of epoch {epoch + 1}, learning rate {lr:.3g}: "
+        "try a smaller lr or a longer warm-up, and look for NaN in the data"
+    )
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model's modes stay as they were."""
+    device = next(model.parameters()).device
+    outputs, targets = [], []
+    with evaluating(model):
+        for images, target in batches.epoch(None, device):
+            outputs.append(model(images).float().cpu())
+            targets.append(target.cpu())
+    return torch.cat(outputs), torch.cat(targets)
+
+
+def top1(logits: Tensor, labels: Tensor) -> float:
+    """Share of the samples whose largest logit (N, C) is their label (N,)."""
+    return (logits.argmax(1) == labels).double().mean().item()
+
+
+def evaluate(model: nn.Module, batches: Batches) -> dict[str, float]:
+    """`top1` as a fraction and mean cross-entropy `loss` over all samples."""
+    logits, labels = predict(model, batches)
+    return {"top1": top1(logits, labels), "loss": F.cross_entropy(logits, labels).item()}
+
+
+def _save(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """One safetensors file: weights, optimizer state, and the rest as JSON in its header."""
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    for index, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    write_atomically(path, safetensors.torch.save(tensors, {"state": json.dumps(asdict(state))}))
+
+
+def _restore(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Fill state, model and optimizer from a checkpoint of the same run."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            found = json.loads(file.metadata()["state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is not a checkpoint ({error}); remove it to start anew") from error
+    if found["run"] != state.run:
+        raise InputError(f"{path} belongs to another run ({found['run']}); remove it, or give another path")
+    state.curve = found["curve"]
+    model.load_state_dict(
+        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+    )
+    content = optimizer.state_dict()
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, index, entry = name.split(".", 2)
+            content["state"].setdefault(int(index), {})[entry] = tensor
+    optimizer.load_state_dict(content)

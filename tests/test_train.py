@@ -1,0 +1,130 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from dynlib import train
+from dynlib.data import Batches, Samples
+from dynlib.errors import InputError
+from dynlib.train import Hardware, Schedule, fit
+
+CPU = Hardware(accelerator="cpu")
+SCHEDULE = Schedule(epochs=3, lr=0.05, warmup_epochs=0.5)
+
+
+@pytest.fixture(scope="module")
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(24) % 3
+    images = (labels[:, None, None, None] * 80 + torch.randint(0, 60, (24, 3, 8, 8), generator=generator)).byte()
+    return Batches(Samples("toy", "train", images, labels, ("a", "b", "c"), "none"), batch_size=8)
+
+
+def network():
+    torch.manual_seed(0)
+    body = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.1), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*body, nn.Linear(8, 3))
+
+
+def without_time(curve):
+    return [{key: value for key, value in point.items() if key != "seconds"} for point in curve]
+
+
+def test_training_lowers_the_loss_and_reports_every_epoch(batches):
+    curve = fit(network(), batches, SCHEDULE, seed=1, valid=batches, hardware=CPU)
+    assert [point["epoch"] for point in curve] == [1, 2, 3]
+    assert curve[-1]["loss"] < curve[0]["loss"]
+    assert curve[-1]["top1"] > 1 / 3
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(batches):
+    curves = [without_time(fit(network(), batches, SCHEDULE, seed=seed, hardware=CPU)) for seed in (1, 1, 2)]
+    assert curves[0] == curves[1] != curves[2]
+
+
+@pytest.mark.parametrize("survived", [1, 2])
+def test_a_killed_run_resumes_to_the_same_curve_and_weights(batches, tmp_path, survived):
+    whole = network()
+    expected = fit(whole, batches, SCHEDULE, seed=1, hardware=CPU)
+
+    path, model, steps = tmp_path / "run.safetensors", network(), 0
+
+    def killed(net, images, targets, done):
+        nonlocal steps
+        steps += 1
+        if steps > survived * len(batches) + 1:  # in the middle of an epoch
+            raise KeyboardInterrupt
+        return train.cross_entropy(net, images, targets, done)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path, objective=killed)
+    resumed = network()
+    curve = fit(resumed, batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path)
+    assert without_time(curve) == without_time(expected)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_with_step_and_learning_rate(batches, value):
+    def broken(net, images, targets, done):
+        return train.cross_entropy(net, images, targets, done) * (value if done > 0.4 else 1.0)
+
+    with pytest.raises(InputError, match=r"step 1 of epoch 2, learning rate 0\.0.*try a smaller lr"):
+        fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, objective=broken)
+
+
+def test_a_checkpoint_of_another_run_is_refused(batches, tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path)
+    with pytest.raises(InputError, match="belongs to another run"):
+        fit(network(), batches, SCHEDULE, seed=2, hardware=CPU, checkpoint=path)
+
+
+def test_a_damaged_checkpoint_is_named(batches, tmp_path):
+    path = tmp_path / "run.safetensors"
+    fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="run.safetensors is not a checkpoint"):
+        fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path)
+
+
+def test_a_group_with_factor_zero_stays_where_it_was(batches):
+    model = network()
+    before = model[0].weight.clone()
+    fit(model, batches, SCHEDULE, seed=1, hardware=CPU, groups=[(model[0].parameters(), 0.0), (model[6].parameters(), 1.0)])
+    assert torch.equal(model[0].weight, before)
+
+
+def test_the_objective_learns_how_much_of_the_schedule_is_done(batches):
+    shares = []
+
+    def watch(net, images, targets, done):
+        shares.append(done)
+        return train.cross_entropy(net, images, targets, done)
+
+    fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, objective=watch)
+    assert shares == pytest.approx([step / 9 for step in range(9)])
+
+
+def test_evaluation_leaves_every_module_in_its_mode(batches):
+    model = network()
+    model[1].eval()  # a frozen batch norm
+    train.evaluate(model, batches)
+    assert model.training and not model[1].training
+
+
+def test_the_learning_rate_warms_up_and_ends_near_zero():
+    schedule = Schedule(epochs=10, lr=1.0, warmup_epochs=1)
+    assert schedule.lr_at(0.0) == 0.0
+    assert schedule.lr_at(0.05) == pytest.approx(0.5)
+    assert schedule.lr_at(0.1) == pytest.approx(1.0)
+    assert schedule.lr_at(0.55) == pytest.approx(0.5)
+    assert schedule.lr_at(1.0) == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("bad", [{"epochs": 0}, {"epochs": 5, "lr": -1}, {"epochs": 2, "warmup_epochs": 2}, {"epochs": "3"}])
+def test_a_bad_schedule_is_refused_by_name(bad):
+    with pytest.raises(InputError, match=next(reversed(bad))):
+        Schedule(**bad)
