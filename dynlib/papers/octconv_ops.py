@@ -172,10 +172,15 @@ class OctConv2d(nn.Module):
             )
         )
 
-    def macs(self, height: int, width: int) -> int:
-        """Multiply-accumulates for one image, by the formula of Sec. 3.2; `height, width` of the full-resolution output."""
+    def macs(self, inputs: tuple, output: tuple | Octave) -> int:
+        """Multiply-accumulates for one image (Sec. 3.2), from the output's shape (C, H, W) or octave of shapes."""
         kernel = self.kernel_size[0] * self.kernel_size[1]
-        full, half = height * width, (height // 2) * (width // 2)
+        if isinstance(output, Octave) and output.high is None:
+            half = output.low[1] * output.low[2]
+            full = 4 * half
+        else:
+            _, height, width = as_octave(output).high
+            full, half = height * width, (height // 2) * (width // 2)
         if self.depthwise:
             return kernel * (self.out.high * full + self.out.low * half)
         raised = half if self.stride == 1 else full  # LH runs at the resolution of its source, or of a strided output
