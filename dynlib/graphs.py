@@ -88,7 +88,9 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
         graph = _Tracer(leaves).trace(model)
     except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise InputError(f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data") from error
+        raise InputError(
+            f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data"
+        ) from error
     traced = fx.GraphModule(model, graph, class_name=name)
     state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
     try:

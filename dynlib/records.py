@@ -77,7 +77,9 @@ def save(record: Record, folder: Path = RESULTS) -> Path:
     """Write a record and return its path. A metric that is not finite is refused with an InputError."""
     bad = [name for name, value in record.metrics.items() if isinstance(value, float) and not math.isfinite(value)]
     if bad:
-        raise InputError(f"record {record.key}/{record.kind}: {bad[0]} is {record.metrics[bad[0]]}, not a finite number")
+        raise InputError(
+            f"record {record.key}/{record.kind}: {bad[0]} is {record.metrics[bad[0]]}, not a finite number"
+        )
     return write_atomically(path_of(record, folder), json.dumps(asdict(record), indent=1) + "\n")
 
 

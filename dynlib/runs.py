@@ -110,7 +110,9 @@ def run(
     metrics = train.evaluate(model, valid)
     metrics |= {"macs": cost.macs, "params": cost.params, "size_px": side}
     for size in recipe.test_sizes_px:
-        metrics[f"top1_at_{size}_px"] = train.evaluate(model, replace(valid, samples=resized(valid.samples, size)))["top1"]
+        metrics[f"top1_at_{size}_px"] = train.evaluate(model, replace(valid, samples=resized(valid.samples, size)))[
+            "top1"
+        ]
     device = next(model.parameters()).device
     return Record(
         key=key,
@@ -183,7 +185,10 @@ def balanced(labels: Tensor, count: int) -> Tensor:
 def resized(samples: Samples, size_px: int) -> Samples:
     """The same images at another side: bilinear, anti-aliased when smaller."""
     images = [
-        F.interpolate(part.float(), size=(size_px, size_px), mode="bilinear", antialias=True).round().clamp(0, 255).byte()
+        F.interpolate(part.float(), size=(size_px, size_px), mode="bilinear", antialias=True)
+        .round()
+        .clamp(0, 255)
+        .byte()
         for part in samples.images.split(500)
     ]
     return replace(samples, images=torch.cat(images))

@@ -93,7 +93,14 @@ def test_a_damaged_checkpoint_is_named(batches, tmp_path):
 def test_a_group_with_factor_zero_stays_where_it_was(batches):
     model = network()
     before = model[0].weight.clone()
-    fit(model, batches, SCHEDULE, seed=1, hardware=CPU, groups=[(model[0].parameters(), 0.0), (model[6].parameters(), 1.0)])
+    fit(
+        model,
+        batches,
+        SCHEDULE,
+        seed=1,
+        hardware=CPU,
+        groups=[(model[0].parameters(), 0.0), (model[6].parameters(), 1.0)],
+    )
     assert torch.equal(model[0].weight, before)
 
 
@@ -124,7 +131,9 @@ def test_the_learning_rate_warms_up_and_ends_near_zero():
     assert schedule.lr_at(1.0) == pytest.approx(0.0)
 
 
-@pytest.mark.parametrize("bad", [{"epochs": 0}, {"epochs": 5, "lr": -1}, {"epochs": 2, "warmup_epochs": 2}, {"epochs": "3"}])
+@pytest.mark.parametrize(
+    "bad", [{"epochs": 0}, {"epochs": 5, "lr": -1}, {"epochs": 2, "warmup_epochs": 2}, {"epochs": "3"}]
+)
 def test_a_bad_schedule_is_refused_by_name(bad):
     with pytest.raises(InputError, match=next(reversed(bad))):
         Schedule(**bad)

@@ -75,6 +75,7 @@ class Config:
     def __post_init__(self):
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 <= self.alpha <= 1:
             raise InputError(f"alpha is {self.alpha!r}; it is the share of low-frequency channels, from 0 to 1")
+        object.__setattr__(self, "alpha", float(self.alpha))  # 0 and 0.0 are one setting and have one hash
         for name, allowed in (("downsampling", (AVERAGE, STRIDED)), ("sizes", ("reject", "pad"))):
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
@@ -85,6 +86,7 @@ class Config:
             raise InputError(f"pooled_control is a control at alpha 0 with average pooling; alpha is {self.alpha}")
         if isinstance(self.vanilla, str) or not all(isinstance(name, str) for name in self.vanilla):
             raise InputError(f"vanilla is {self.vanilla!r}; it is a list of layer names")
+        object.__setattr__(self, "vanilla", tuple(self.vanilla))
 
 
 Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that made them, how many
@@ -307,7 +309,9 @@ def _reorder(conv: nn.Conv2d, rows: torch.Tensor, columns: torch.Tensor, name: s
         if not torch.equal(columns, torch.arange(len(columns))) and conv.groups == 1:
             conv.weight.data = conv.weight.data[:, columns]
         elif not torch.equal(columns, torch.arange(len(columns))) and conv.groups != conv.in_channels:
-            raise InputError(f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`")
+            raise InputError(
+                f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`"
+            )
         if not torch.equal(rows, torch.arange(len(rows))):
             conv.weight.data = conv.weight.data[rows]
             if conv.bias is not None:

@@ -199,7 +199,9 @@ class OctBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with its own statistics and affine parameters in each band; holds those of a vanilla batch norm."""
 
     def __init__(self, norm: nn.BatchNorm2d, split: Split):
-        super().__init__(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta")
+        super().__init__(
+            norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
+        )
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
