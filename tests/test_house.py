@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dynlib import __version__
 from dynlib.paths import BOOK, NOTEBOOKS, ROOT
 
 REGISTRY = re.compile(r"pythonhoste[d]|pyp[i]\.|https?://[^\s\"']*(?:/simple\b|/registry)|--(?:extra-)?index-url")
@@ -90,3 +91,9 @@ def test_every_chapter_is_in_the_table_of_contents_and_on_the_cover():
     cover = (BOOK / "intro.md").read_text(encoding="utf-8")
     chapters = [f"notebooks/{path.stem}" for path in sorted(NOTEBOOKS.glob("*.ipynb"))]
     assert [name for name in chapters if name not in entries or f"<{name}>" not in cover] == []
+
+
+def test_the_citation_and_the_change_log_name_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    newest = re.search(r"^## (\S+?),", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[1]
+    assert citation["version"] == newest == __version__
