@@ -12,7 +12,7 @@ from dynlib import __version__
 from dynlib.paths import BOOK, NOTEBOOKS, ROOT
 
 REGISTRY = re.compile(r"pythonhoste[d]|pyp[i]\.|https?://[^\s\"']*(?:/simple\b|/registry)|--(?:extra-)?index-url")
-MACHINE = re.compile(r"(?<![\w.~}])/(?:work|root|tmp|farm|home|Users)/[A-Za-z]")
+MACHINE = re.compile(r"(?<![\w.~}])/(?:work|root|tmp|farm|home|Users)/[A-Za-z.]")
 
 
 def tracked_texts() -> list[tuple[str, str]]:
