@@ -1,0 +1,94 @@
+# Two commands do everything on a fresh machine: `make book` and `make test`. `make` alone lists the rest.
+# Needs GNU make and Python 3.11 or newer; everything else is installed into .venv from the lock, requirements.txt.
+
+PYTHON    ?= python3
+CHAPTER   ?= 02_octconv
+PARAMS    ?=
+PROFILE   ?=
+DATA_ROOT ?=
+UPGRADE   ?=
+
+# The paper-scale latency records: one `python -m dynlib latency ... --record` a row.
+LATENCY := \
+  "octconv --arch resnet50 --size 224 -p alpha=0.125" \
+  "octconv --arch resnet50 --size 224 -p alpha=0.25" \
+  "octconv --arch resnet50 --size 224 -p alpha=0.5" \
+  "octconv --arch resnet50 --size 224 -p alpha=0.75"
+
+PY       := .venv/bin/python
+HTML     := _build/html/index.html
+CHAPTERS := $(patsubst %,book/%,$(sort $(wildcard notebooks/*.ipynb)))
+LIBRARY  := $(shell find dynlib -name '*.py')
+PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/*)
+
+# What a chapter is made from besides its source and the library: the settings, claims and records of its own paper.
+# Folders stand in the list so that a removed record is noticed too.
+key      = $(word 2,$(subst _, ,$(1)))
+evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/$(call key,$(1)).csv \
+             data/results/$(call key,$(1)) data/results/$(call key,$(1))/*.json)
+
+# Byte code is kept: without it every start compiles torch and Sphinx anew.
+unexport PYTHONDONTWRITEBYTECODE
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SECONDEXPANSION:
+.PHONY: help book test lint chapter latency lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+book: $(HTML) ## set-up, every chapter at smoke scale, the pages in _build/html
+	@echo "The book: $(HTML)"
+
+test: $(HTML) ## set-up, the book, unit tests, every notebook, the built pages
+	@echo "Testing the library, the notebooks and the pages"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadscope --nbval-lax tests notebooks
+
+lint: .venv/ready ## ruff: lint and format, notebooks too
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+
+chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=1" PROFILE=public DATA_ROOT=DIR
+	@$(PY) -m dynlib run $(CHAPTER) $(addprefix -p ,$(PARAMS)) \
+	  $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
+
+latency: .venv/ready ## measure the paper-scale CPU latency records of this machine
+	@for row in $(LATENCY); do \
+	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --batch 1 --threads 1 --record || exit 1; \
+	done
+
+lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes the newest versions
+	@$(PY) -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header \
+	  $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
+
+clean: ## remove what is generated; .venv and data stay
+	rm -rf _build book/notebooks .pytest_cache .ruff_cache .hypothesis
+
+# The page set is whole only when index.html is newer than its parts: it goes first and is touched last.
+$(HTML): $(CHAPTERS) $(PAGES) | .venv/ready
+	@echo "Building the pages"
+	@rm -f $@
+	@mkdir -p _build
+	@.venv/bin/jupyter-book build book -W -n --keep-going -q >_build/book.log || { cat _build/book.log; exit 1; }
+	@touch $@
+
+book/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $$(call evidence,$$*) | .venv/ready
+	@echo "Running chapter $*"
+	@mkdir -p $(@D)
+	@$(PY) -m dynlib run $* --out $@
+
+.venv/ready: requirements.txt pyproject.toml | .venv/uv
+	@echo "Installing the locked requirements into .venv (some 6 GB with the CUDA build of torch)"
+	@$(PY) -m uv pip install -q -r requirements.txt
+	@$(PY) -m uv pip install -q --no-deps -e .
+	@touch $@
+
+.venv/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "This book needs Python 3.11 or newer, but '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=/path/to/python3.12" >&2; exit 2; }
+	@echo "Creating .venv"
+	@$(PYTHON) -m venv .venv
+	@$(PY) -m pip install -q uv
+	@touch $@

@@ -1,0 +1,98 @@
+"""Published numbers: complete, unique, and as printed."""
+
+import csv
+from collections import Counter
+
+import pytest
+
+from dynlib.paths import CLAIMS
+
+COLUMNS = ["table", "row", "metric", "value", "unit", "confidence", "source", "note"]
+FILES = sorted(CLAIMS.glob("*.csv"))
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def octconv(table, row, metric):
+    """The one octave claim under this key."""
+    claims = read(CLAIMS / "octconv.csv")
+    (claim,) = [c for c in claims if (c["table"], c["row"], c["metric"]) == (table, row, metric)]
+    return claim
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_claim_says_what_it_is_in_which_unit_and_whence(path):
+    claims = read(path)
+    assert claims and list(claims[0]) == COLUMNS
+    for claim in claims:
+        missing = [c for c in ("table", "row", "metric", "unit", "source") if not claim[c]]
+        assert not missing, f"{claim} lacks {missing}"
+        assert claim["confidence"] in ("verified", "recalled"), claim
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_claim_is_a_number_or_quotes_what_is_printed_instead(path):
+    for claim in read(path):
+        if claim["value"]:
+            float(claim["value"])
+        else:
+            assert claim["note"].startswith('printed "'), claim
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_number_is_claimed_twice_under_one_key(path):
+    keys = Counter((c["table"], c["row"], c["metric"]) for c in read(path))
+    assert [key for key, times in keys.items() if times > 1] == []
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "metric", "value", "unit"),
+    [
+        ("table1", "one layer, alpha 0.5", "macs_ratio", "44", "%"),
+        ("table2", "ResNet-50", "cpu_time_mkldnn", "119", "ms"),
+        ("table2", "ResNet-50, alpha 0.5", "top1", "77.3", "%"),
+        ("table2", "ResNet-50, alpha 0.5", "cpu_time_tvm", "74", "ms"),
+        ("table3", "ResNet-50, alpha 0.5, strided convolution, both paths", "top1", "76.3", "%"),
+        ("table4", "ResNet-50, alpha 0.5, 448 px", "top1_gain", "0.9", "points"),
+        ("fig4_preprint", "ResNet-200, alpha 0.125", "macs", "12.623", "GMAC"),
+        ("fig4_released", "ResNet-50, alpha 0.5", "top1", "77.4", "%"),
+        ("table5", "0.75 MobileNet v1, alpha 0.375", "macs", "213", "MMAC"),
+        ("table6", "ResNeXt-50 32x4d, alpha 0.25", "top1", "78.7", "%"),
+        ("table7", "ResNet-152, alpha 0.125, 320/331 px", "macs", "22.2", "GMAC"),
+        ("table8", "I3D, alpha 0.1, Kinetics-600, pretrained on ImageNet", "top1_gain", "1.7", "points"),
+        ("pytorch_reimplementation", "ResNet-50, alpha 0.5, cosine 120 epochs", "top1", "77.640", "%"),
+    ],
+)
+def test_octave_claims_stand_as_printed(table, row, metric, value, unit):
+    claim = octconv(table, row, metric)
+    assert (claim["value"], claim["unit"]) == (value, unit)
+
+
+def test_the_octave_tables_join_on_their_rows():
+    rows = {}
+    for claim in read(CLAIMS / "octconv.csv"):
+        rows.setdefault(claim["table"], set()).add(claim["row"])
+    assert rows["table2"] <= rows["fig4_preprint"]
+    assert rows["fig4_released"] <= rows["fig4_preprint"]
+    assert rows["gpu_latency_report"] - {"ResNet-50, alpha 0"} <= rows["table2"]
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "metric", "hint"),
+    [
+        ("table1", "one layer, alpha 0.875", "memory_ratio", "34.375"),
+        ("table4", "ResNet-50, 740 px", "top1", "704"),
+        ("table8", "I3D, alpha 0.3, Kinetics-400, from scratch", "macs", "misprinted"),
+    ],
+)
+def test_slips_in_print_are_kept_and_noted(table, row, metric, hint):
+    claim = octconv(table, row, metric)
+    assert claim["value"] and "slip" in claim["note"] and hint in claim["note"]
+
+
+def test_a_bound_is_not_turned_into_a_number():
+    claim = octconv("table7", "NASNet-A (N=6, F=168)", "train_memory")
+    assert claim["value"] == "" and '">32480"' in claim["note"]
