@@ -1,0 +1,327 @@
+"""What a network costs: multiply-accumulates (MACs) counted as they run, and the same integers in closed form.
+
+A "FLOP" of these papers is one multiply-accumulate. The rule "macs" counts convolutions, linear layers and matrix
+products and nothing else; what else computed is named in `Cost.uncounted`. The rule "authors" is the convention
+behind OctConv's figures, see `AUTHORS`. Counting takes no arithmetic: it runs on fake tensors, which have shapes and no
+values, so a network at 1000 px is counted in a second. A network that looks at values (an exit taken on confidence,
+positions chosen by a mask) cannot run on shapes alone; it is counted while it really runs, on the example given.
+"""
+
+import contextlib
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, floor, prod
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+from torch.utils.flop_counter import FlopCounterMode
+
+from dynlib.errors import InputError
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The cost of one image."""
+
+    macs: int  # multiply-accumulates of the whole network, batch 1
+    params: int  # numbers in all parameters, buffers excluded
+    by_layer: dict[
+        str, int
+    ]  # module name -> MACs of its own operators, non-zero only, in execution order; sums to macs
+    uncounted: tuple[
+        str, ...
+    ] = ()  # operators that computed something and were not counted, sorted; empty in closed form
+
+
+# ---------------------------------------------------------------------------------------------------------- inputs
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """Height and width in pixels from "224" or "480x640".
+
+    Raises:
+        InputError: anything else.
+    """
+    parts = text.split("x")
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
+        raise InputError(f"size {text!r}: write S or HxW in whole pixels, such as 224 or 480x640")
+    return int(parts[0]), int(parts[-1])
+
+
+def example(size: int | tuple[int, ...], channels: int = 3, batch: int = 1) -> Tensor:
+    """A standard-normal input (batch, channels, *size), always the same one; an int is a square image.
+
+    Raises:
+        InputError: a side, the channels or the batch is below 1.
+    """
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    shape = (batch, channels, *size)
+    if min(shape) < 1:
+        raise InputError(f"example shape is {shape}; every number in it must be at least 1")
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+# ---------------------------------------------------------------------------------------------------------- formulas
+
+
+def conv_macs(conv: nn.Module, pixels: Iterable[int]) -> int:
+    """MACs of a convolution of any dimension and any groups: each weight is used once per pixel.
+
+    `pixels` is the output size (H, W), (L,) or (T, H, W); for a transposed convolution, the input size.
+    """
+    return conv.weight.numel() * prod(pixels)
+
+
+def linear_macs(linear: nn.Linear, positions: int = 1) -> int:
+    """MACs of a linear layer applied at `positions` places (tokens, pixels) of one image."""
+    return linear.weight.numel() * positions
+
+
+# ------------------------------------------------------------------------------------- the authors' rule, by operator
+
+
+def _convolution(x, weight, bias, stride, padding, dilation, transposed, *_, out_shape) -> int:
+    pixels = (x if transposed else out_shape)[2:]
+    return x[0] * prod(weight) * prod(pixels) + (prod(out_shape) if bias else 0)
+
+
+def _linear_with_bias(bias, x, weight, *_, out_shape, **__) -> int:
+    return prod(x) * weight[1] + prod(out_shape)
+
+
+def _max_pool(x, kernel, *_, out_shape) -> int:
+    return _avg_pool(x, kernel, out_shape=out_shape[0])  # [1] are the indices
+
+
+def _avg_pool(x, kernel, *_, out_shape) -> int:
+    window = kernel[0] ** (len(x) - 2) if len(kernel) == 1 else prod(kernel)
+    return window * prod(out_shape)
+
+
+def _adaptive_pool(x, out_size, *_, out_shape) -> int:
+    """Window i of o along a side of n pixels covers floor(i n / o) up to ceil((i + 1) n / o)."""
+    sides = zip(x[2:], out_shape[2:], strict=True)
+    windows = (sum(ceil((i + 1) * n / o) - floor(i * n / o) for i in range(o)) for n, o in sides)
+    return prod(x[:2]) * prod(windows)
+
+
+def _one_per_input(x, *_, **__) -> int:
+    return prod(x)
+
+
+AUTHORS: dict[Any, Callable[..., int]] = {
+    aten.convolution: _convolution,
+    aten.addmm: _linear_with_bias,
+    aten.max_pool2d_with_indices: _max_pool,
+    aten.max_pool3d_with_indices: _max_pool,
+    aten.avg_pool2d: _avg_pool,
+    aten.avg_pool3d: _avg_pool,
+    aten._adaptive_avg_pool2d: _adaptive_pool,
+    aten._adaptive_avg_pool3d: _adaptive_pool,
+    aten.mean: _one_per_input,  # global average pooling arrives as a mean
+    aten.relu: _one_per_input,
+    aten.relu_: _one_per_input,
+}
+"""Operator -> count, from shapes: the rule of the counter that OctConv's authors credit (Chen et al., ICCV 2019).
+
+Convolution and linear layer: one per multiply-add, one more per output where there is a bias. Pooling: k*k per output;
+global pooling: one per input. ReLU: one per element. Batch norm, addition, up-sampling and the rest: free; so is ReLU6,
+because their framework calls it a clip. Their Gluon networks were counted without ReLU except in stems, because Gluon's
+activations are another kind of node; here every ReLU counts. ResNet-50 at 224 px comes to 4.103 G in their
+pre-activation form and to 4.101 G in torchvision's; 4.089 G of either are multiply-adds.
+"""
+
+# ------------------------------------------------------------------------------------------------------- counting
+
+# Making, moving and viewing numbers is not computing. Anything neither listed here nor counted is reported.
+_MOVES = {
+    *("arange", "empty", "empty_like", "fill", "full", "full_like", "new_empty", "new_full", "new_zeros", "ones"),
+    *("ones_like", "scalar_tensor", "zero", "zeros", "zeros_like"),
+    *("_local_scalar_dense", "_to_copy", "_unsafe_view", "cat", "clone", "constant_pad_nd", "copy", "gather", "index"),
+    *("index_copy", "index_put", "index_select", "lift_fresh", "reflection_pad2d", "repeat", "replicate_pad2d", "roll"),
+    *("scatter", "stack"),
+}
+
+
+class _Ledger(TorchDispatchMode):
+    """Stands above a counter and books what each operator added under the innermost module that was running."""
+
+    def __init__(self, counter: FlopCounterMode):
+        super().__init__()
+        self.counter = counter
+        self.flops: dict[str, int] = {}
+        self.uncounted: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = self.counter.get_total_flops()
+        out = func(*args, **(kwargs or {}))
+        flops = self.counter.get_total_flops() - before
+        if flops:
+            path = max(self.counter.mod_tracker.parents - {"Global"}, key=len)  # "ResNet.layer1.0.conv1"
+            layer = path.partition(".")[2]  # "layer1.0.conv1"; "" is the network itself, as in named_modules()
+            self.flops[layer] = self.flops.get(layer, 0) + flops
+        elif func.overloadpacket not in self.counter.flop_registry and not (func.is_view or func.namespace == "prim"):
+            namespace, name = func._schema.name.split("::")
+            name = name.removesuffix("_")  # in place or not is the same operator
+            if namespace != "aten":
+                self.uncounted.add(f"{namespace}.{name}")
+            elif name not in _MOVES:
+                self.uncounted.add(name)
+        return out
+
+
+def count(module: nn.Module, *example: Tensor, rule: Literal["macs", "authors"] = "macs") -> Cost:
+    """The cost of running `module` in eval mode on one image, by torch's own counter.
+
+    It counts what really ran: a block skipped costs nothing. The module keeps its mode, its weights and its buffers.
+
+    Args:
+        module: anything whose forward takes the example's tensors.
+        example: its inputs, each (1, ...), on the module's device.
+        rule: "macs", or "authors" for the convention described at `AUTHORS`.
+
+    Raises:
+        InputError: an input holds more than one image, or the rule is unknown.
+    """
+    if rule not in ("macs", "authors"):
+        raise InputError(f'rule is {rule!r}; allowed: "macs" or "authors"')
+    for x in example:
+        if len(x) != 1:
+            raise InputError(f"example has batch {len(x)}; a cost is that of one image, so it must be 1")
+    # The counter's unit is two per multiply-add.
+    formulas = {op: _doubled(f) for op, f in AUTHORS.items()} if rule == "authors" else {}
+
+    def counted(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Ledger:
+        with FlopCounterMode(display=False, custom_mapping=formulas) as counter, _Ledger(counter) as ledger:
+            module(*inputs)
+        assert sum(ledger.flops.values()) == counter.get_total_flops()
+        return ledger
+
+    ledger = _run(module, example, counted)
+    by_layer = {layer: flops // 2 for layer, flops in ledger.flops.items()}
+    return Cost(sum(by_layer.values()), _params(module), by_layer, tuple(sorted(ledger.uncounted)))
+
+
+def _doubled(formula: Callable[..., int]) -> Callable[..., int]:
+    return lambda *args, **kwargs: 2 * formula(*args, **kwargs)
+
+
+def _params(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def _run(module: nn.Module, inputs: tuple[Tensor, ...], watched: Callable):
+    """`watched(module, inputs)` in eval mode without gradients: on a fake twin, or for real where values are looked at.
+
+    torch reports a look at a value that does not exist, and an operator without a rule for shapes, as a RuntimeError. A
+    mistake in the network or its input raises again in the real run, and there it is not caught.
+    """
+    fake = FakeTensorMode()
+    with FakeCopyMode(fake):
+        twin, shapes = copy.deepcopy((module, inputs))
+    with torch.no_grad():
+        with contextlib.suppress(RuntimeError), fake:
+            return watched(twin.eval(), shapes)
+        modes = {m: m.training for m in module.modules()}
+        try:
+            return watched(module.eval(), inputs)
+        finally:
+            for m, training in modes.items():
+                m.training = training
+
+
+# ------------------------------------------------------------------------------------------------------ closed form
+
+Shape = tuple  # sizes of one image: (C, H, W); a pair of tensors has a pair of them, an absent one is None
+Formula = Callable[[nn.Module, Shape, Shape], int]  # (module, shape of its inputs, shape of its output) -> MACs
+
+_PLAIN: dict[type[nn.Module], Formula] = {
+    nn.modules.conv._ConvTransposeNd: lambda m, inputs, output: conv_macs(m, inputs[0][1:]),
+    nn.modules.conv._ConvNd: lambda m, inputs, output: conv_macs(m, output[1:]),
+    nn.Linear: lambda m, inputs, output: linear_macs(m, prod(output[:-1])),
+}
+_FREE = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.PReLU,
+)  # parameters, yet no multiply-accumulates
+
+
+def layer_sizes(module: nn.Module, input_size: int | tuple[int, ...], channels: int = 3) -> dict[str, Shape]:
+    """Output (C, H, W) of every leaf module, by name, in execution order; of a module called again, its last.
+
+    The input is one image of `channels` channels and `input_size` pixels; an int is a square.
+    """
+    leaves = [name for name, m in module.named_modules() if not any(m.children())]
+    return {name: output for name, _, output in _calls(module, leaves, input_size, channels)}
+
+
+def closed_form(
+    module: nn.Module,
+    input_size: int | tuple[int, ...],
+    extra: Mapping[type[nn.Module], Formula] | None = None,
+    channels: int = 3,
+) -> Cost:
+    """The MACs of one image as a sum of formulas over modules; equals `count` where all products lie in such modules.
+
+    Args:
+        module: convolutions (plain and transposed, any dimension, any groups) and linear layers have formulas.
+        input_size: pixels of the image; an int is a square.
+        extra: formulas for further types, which also stand for all modules inside them; they come first.
+        channels: of the image.
+
+    Raises:
+        InputError: a module has parameters of its own and no formula.
+    """
+    formulas = {**(extra or {}), **_PLAIN}
+    known = tuple(formulas)
+    leaves: dict[str, nn.Module] = {}
+    inside: tuple[str, ...] = ()
+    for name, m in module.named_modules():
+        if inside and name.startswith(inside):
+            continue
+        if isinstance(m, known):
+            leaves[name] = m
+            inside = (*inside, f"{name}." if name else "")
+        elif not isinstance(m, _FREE) and any(True for _ in m.parameters(recurse=False)):
+            what = f"{name or 'the network'} is a {type(m).__name__}"
+            raise InputError(f"{what}, which has parameters and no formula; give one in extra")
+    by_layer: dict[str, int] = {}
+    for name, inputs, output in _calls(module, leaves, input_size, channels):
+        formula = next(f for kind, f in formulas.items() if isinstance(leaves[name], kind))
+        by_layer[name] = by_layer.get(name, 0) + formula(leaves[name], inputs, output)
+    by_layer = {name: macs for name, macs in by_layer.items() if macs}
+    return Cost(sum(by_layer.values()), _params(module), by_layer)
+
+
+def _calls(module: nn.Module, leaves: Iterable[str], input_size, channels: int) -> list[tuple[str, Shape, Shape]]:
+    """(name, shape of the inputs, shape of the output) of each call of the named modules, in order, batch left out."""
+
+    def watched(module: nn.Module, inputs: tuple[Tensor, ...]):
+        calls = []
+
+        def hook(name, m, args, output):
+            calls.append((name, _shape(args), _shape(output)))
+
+        with contextlib.ExitStack() as hooks:
+            for name in leaves:
+                hooks.callback(module.get_submodule(name).register_forward_hook(partial(hook, name)).remove)
+            module(*inputs)
+        return calls
+
+    parameter = next(module.parameters(), None)
+    image = example(input_size, channels).to("cpu" if parameter is None else parameter.device)
+    return _run(module, (image,), watched)
+
+
+def _shape(value):
+    return tree_map(lambda v: tuple(v.shape[1:]) if isinstance(v, Tensor) else v, value)
