@@ -1,9 +1,9 @@
-"""One training run makes one record: data, network, method and schedule brought together, found again by their hash."""
+"""One run makes one record: network, method, data and schedule brought together, found again by their hash."""
 
 import importlib
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -12,22 +12,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynlib import records, train
+from dynlib import records, settings, train
 from dynlib.backbones import build
-from dynlib.cost import count, example
+from dynlib.cost import Cost, count, example
 from dynlib.data import DATASETS, Batches, Samples, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
+from dynlib.papers import METHODS
 from dynlib.paths import RESULTS, RUNS
 from dynlib.records import Record
-
-METHODS = {"octconv": "Octave convolution"}
 
 
 def method(key: str) -> ModuleType:
     """The module of a paper: Config, convert, cost, deploy. Raises InputError for an unknown key."""
     if key not in METHODS:
-        raise InputError(f"method {key!r} is unknown; allowed: {', '.join(METHODS)}")
+        raise settings.unknown("method", key, METHODS)
     return importlib.import_module(f"dynlib.papers.{key}")
 
 
@@ -58,11 +57,8 @@ def describe(config: object, recipe: Recipe) -> dict:
 
 
 def recipe_of(values: Mapping) -> Recipe:
-    """A recipe from plain values; raises InputError for an unknown name."""
-    known = {field.name for field in fields(Recipe)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{unknown[0]!r} is no setting of a recipe; allowed: {', '.join(sorted(known))}")
-    return Recipe(**{**values, "test_sizes_px": tuple(values.get("test_sizes_px", ()))})
+    """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
+    return settings.build(Recipe, values)
 
 
 def recorded(key: str, config: object, recipe: Recipe, *, profile: str, seed: int) -> Record | None:
