@@ -1,0 +1,252 @@
+"""The timing protocol: one network against another on this CPU, fairly.
+
+Both sides run in one process of their own, whose threads and huge pages are set before torch is imported. They are
+warmed up and then timed in turn, round by round, so that whatever else the machine does meets both. The static side is
+the fastest of its variants. The result is the median and quartiles of the rounds' ratios, never a ratio of two runs.
+
+`python -m dynlib.latency` is that process: a specification as JSON on standard input, one JSON line on standard output.
+"""
+
+import contextlib
+import copy
+import gc
+import importlib
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from math import ceil
+from statistics import median, quantiles
+from time import perf_counter_ns
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynlib.errors import InputError
+
+Net = Callable[[Tensor], Any]  # an input batch in, whatever it computes out
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds are medians over rounds, for the whole batch."""
+
+    batch: int
+    threads: int
+    dtype: str
+    static_ms: float  # of the fastest variant
+    method_ms: float
+    speedup: float  # median over rounds of static / method
+    speedup_iqr: tuple[float, float]  # its lower and upper quartile
+    static_variant: str  # the name of the fastest
+    variants_ms: dict[str, float]  # every static variant
+    repeats: int  # rounds
+
+
+def macs_ratio(static_macs: int, method_macs: int) -> float:
+    """How many times fewer multiply-accumulates the method needs: the speed-up to hope for."""
+    return static_macs / method_macs
+
+
+def efficiency(speedup: float, macs_ratio: float) -> float:
+    """The share of the saved multiply-accumulates that the clock saw; 1 is all of it."""
+    return speedup / macs_ratio
+
+
+# ---------------------------------------------------------------------------------------------------- in this process
+
+
+@torch.no_grad()
+def compare(
+    static: Mapping[str, Net], method: Net, example: Tensor, *, repeats: int = 20, min_seconds: float = 0.2
+) -> Latency:
+    """Time every static variant and the method on `example`, (N, ...), interleaved.
+
+    A round times a block of calls of each, starting with another one each round. A block lasts about `min_seconds`:
+    enough calls in a row that each network finds its own weights in the cache, as it would in use. The clock is read
+    here because torch's benchmark timer measures one statement at a time, with at least two warm-up calls of its own in
+    every block, which would double the run of a large network.
+
+    Raises:
+        InputError: fewer than 2 repeats, or a block of no time.
+    """
+    _check(repeats=repeats, min_seconds=min_seconds)
+    assert static and "method" not in static
+    nets = {**static, "method": method}
+    calls = {name: ceil(min_seconds * 1e9 / _warm_up(net, example, min_seconds)) for name, net in nets.items()}
+    times: dict[str, list[float]] = {name: [] for name in nets}  # ms per call, a number a round
+    with _no_garbage_collection():
+        for start in range(repeats):
+            for name in _rotated(list(nets), start):
+                times[name].append(_block(nets[name], example, calls[name]) / 1e6)
+    variants_ms = {name: median(times[name]) for name in static}
+    best = min(variants_ms, key=variants_ms.__getitem__)
+    ratios = [s / m for s, m in zip(times[best], times["method"], strict=True)]
+    lower, middle, upper = quantiles(ratios, n=4, method="inclusive")
+    return Latency(
+        batch=len(example),
+        threads=torch.get_num_threads(),
+        dtype=str(example.dtype).removeprefix("torch."),
+        static_ms=variants_ms[best],
+        method_ms=median(times["method"]),
+        speedup=middle,
+        speedup_iqr=(lower, upper),
+        static_variant=best,
+        variants_ms=variants_ms,
+        repeats=repeats,
+    )
+
+
+def _warm_up(net: Net, example: Tensor, min_seconds: float) -> int:
+    """Run for `min_seconds` and at least three times; the fastest call in ns. The first one may compile."""
+    times, begin = [], perf_counter_ns()
+    while len(times) < 3 or perf_counter_ns() - begin < min_seconds * 1e9:
+        times.append(_block(net, example, 1))
+    return max(1, int(min(times)))
+
+
+def _block(net: Net, example: Tensor, calls: int) -> float:
+    """Nanoseconds per call of a block. One call before it brings the weights back; a single long call needs no help."""
+    if calls > 1:
+        net(example)
+    begin = perf_counter_ns()
+    for _ in range(calls):
+        net(example)
+    return (perf_counter_ns() - begin) / calls
+
+
+def _rotated(names: list[str], start: int) -> list[str]:
+    start %= len(names)
+    return names[start:] + names[:start]
+
+
+@contextlib.contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@torch.no_grad()
+def static_variants(module: nn.Module, example: Tensor) -> dict[str, Net]:
+    """The network as a careful user would run it: `eager`, `channels_last`, and `compiled` with its weights frozen.
+
+    Each has its own copy of the weights, in eval mode, and takes `example`'s plain layout: changing the layout is
+    inside the measured time. Compiling happens here, for the shape of `example` and the present number of threads.
+    Without a working C++ compiler `compiled` is left out, with a warning: speed-ups then look better than they are.
+    Call them without gradients, as `compare` does: freezing is for inference.
+    """
+    from torch._dynamo.exc import BackendCompilerFailed  # seconds to import, and the parent process never compiles
+    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+
+    layout = {4: torch.channels_last, 5: torch.channels_last_3d}[example.ndim]
+    eager, last, frozen = (copy.deepcopy(module).eval() for _ in range(3))
+    last = last.to(memory_format=layout)
+    variants: dict[str, Net] = {"eager": eager, "channels_last": lambda x: last(x.to(memory_format=layout))}
+    compiled = torch.compile(frozen, dynamic=False, options={"freezing": True})
+    try:
+        compiled(example)
+        variants["compiled"] = compiled
+    except BackendCompilerFailed as error:
+        if not isinstance(error.inner_exception, (InvalidCxxCompiler, CppCompileError)):
+            raise
+        warnings.warn("no working C++ compiler: the compiled static network is not among those timed", stacklevel=2)
+    return variants
+
+
+# ------------------------------------------------------------------------------------------------- in its own process
+
+
+def in_own_process(
+    factory: str,
+    arguments: Mapping[str, Any],
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    repeats: int = 20,
+    min_seconds: float = 0.2,
+) -> Latency:
+    """`compare` in a fresh process with `threads` threads and transparent huge pages for both sides.
+
+    Args:
+        factory: "package.module:function"; called there as `function(batch=batch, **arguments)`, it returns the static
+            network, the method as a callable, and the float32 example both take, (batch, ...).
+        arguments: anything JSON can carry.
+        batch: images in the example.
+        threads: of every library that has some.
+        repeats: rounds, at least 2.
+        min_seconds: of one network in one round.
+
+    Raises:
+        InputError: a value is out of range, or the factory found something wrong with its arguments.
+        RuntimeError: the process failed; its traceback is on standard error.
+    """
+    _check(factory=factory, batch=batch, threads=threads, repeats=repeats, min_seconds=min_seconds)
+    spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads}
+    child = subprocess.run(
+        [sys.executable, "-m", "dynlib.latency"],
+        input=json.dumps(spec | {"repeats": repeats, "min_seconds": min_seconds}),
+        env=_environment(threads),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    sys.stderr.write(child.stderr)
+    if child.returncode:
+        last = (child.stderr.strip() or "no message").splitlines()[-1]
+        raise RuntimeError(f"measuring {factory} ended with exit status {child.returncode}: {last}")
+    answer = json.loads(child.stdout)
+    if "input_error" in answer:
+        raise InputError(answer["input_error"])
+    return Latency(**answer | {"speedup_iqr": tuple(answer["speedup_iqr"])})
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """What must be set before torch is imported; and the child finds the modules that this process finds."""
+    fixed = dict.fromkeys(
+        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads)
+    )
+    return os.environ | fixed | {"THP_MEM_ALLOC_ENABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _check(
+    *, repeats: int, min_seconds: float, factory: str = "module:function", batch: int = 1, threads: int = 1
+) -> None:
+    cores = os.cpu_count() or 1
+    if factory.count(":") != 1 or not all(factory.split(":")):
+        raise InputError(f"factory is {factory!r}; write package.module:function")
+    if batch < 1:
+        raise InputError(f"batch is {batch}; at least 1 image")
+    if not 1 <= threads <= cores:
+        raise InputError(f"threads is {threads}; this machine allows 1 to {cores}")
+    if repeats < 2:
+        raise InputError(f"repeats is {repeats}; quartiles need at least 2 rounds")
+    if not min_seconds > 0:
+        raise InputError(f"min_seconds is {min_seconds}; it must be above 0")
+
+
+def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The measurement that `in_own_process` asked for, ready for JSON."""
+    torch.set_num_threads(spec["threads"])
+    module_name, function = spec["factory"].split(":")
+    make = getattr(importlib.import_module(module_name), function)
+    try:
+        module, method, example = make(batch=spec["batch"], **spec["arguments"])
+    except InputError as error:
+        return {"input_error": str(error)}
+    assert len(example) == spec["batch"] and example.dtype == torch.float32
+    variants = static_variants(module, example)
+    return asdict(compare(variants, method, example, repeats=spec["repeats"], min_seconds=spec["min_seconds"]))
+
+
+if __name__ == "__main__":
+    with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints, the answer stays one line
+        answer = _child(json.load(sys.stdin))
+    print(json.dumps(answer))
