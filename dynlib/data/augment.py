@@ -4,7 +4,10 @@ Each function takes images (N, C, [T,] H, W), uint8 or float32 on 0 .. 255. Ever
 its own device, so that one seed gives the same batch on a CPU and on a GPU. All frames of a clip move together.
 """
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -32,6 +35,45 @@ def shift(images: Tensor, generator: torch.Generator, pad_px: int = 4) -> Tensor
 def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     """The usual recipe for small images (He et al. 2016, Sec. 4.2)."""
     return flip(shift(images, generator), generator)
+
+
+def draw_crops(
+    count: int,
+    generator: torch.Generator,
+    area: tuple[float, float] = (0.08, 1.0),
+    aspect: float = 1.0,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+) -> Tensor:
+    """Crops of images whose width / height is `aspect`: (count, 4), left, top, width, height as shares of the image.
+
+    Area uniform, ratio of width to height log-uniform (Szegedy et al. 2015, Sec. 6); a side too long for the image is
+    cut to it, so nothing is drawn again.
+    """
+    draw = torch.rand(4, count, generator=generator, device=generator.device)
+    share = area[0] + (area[1] - area[0]) * draw[0]
+    ratio_px = torch.exp(math.log(ratio[0]) + (math.log(ratio[1]) - math.log(ratio[0])) * draw[1])
+    width = (share * ratio_px / aspect).sqrt().clamp(max=1)
+    height = (share * aspect / ratio_px).sqrt().clamp(max=1)
+    return torch.stack([draw[2] * (1 - width), draw[3] * (1 - height), width, height], 1)
+
+
+def random_resized_crop(
+    images: Tensor, generator: torch.Generator, size_px: int | None = None, area: tuple[float, float] = (0.25, 1.0)
+) -> Tensor:
+    """A crop of each image, resized bilinearly to (H, W) or a square of `size_px`: float32 on 0 .. 255.
+
+    No low-pass filter comes first: fit for a change of scale up to about 2. Pixels blend, so masks cannot travel along.
+    """
+    height, width = images.shape[-2:]
+    size = (height, width) if size_px is None else (size_px, size_px)
+    left, top, wide, high = draw_crops(len(images), generator, area, width / height).to(images.device).unbind(1)
+    zero = torch.zeros_like(left)
+    # from the crop's coordinates to the image's, both -1 .. 1
+    theta = torch.stack([wide, zero, 2 * left + wide - 1, zero, high, 2 * top + high - 1], 1).view(-1, 2, 3)
+    flat = images.flatten(1, -3).float()  # frames of a clip as channels
+    grid = F.affine_grid(theta, [*flat.shape[:2], *size], align_corners=False)
+    cropped = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return cropped.view(*images.shape[:-2], *size)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

@@ -25,11 +25,14 @@ from dynlib.data.samples import Samples
 from dynlib.errors import InputError
 
 
-def read(path: Path, classes: tuple[str, ...] | None = None, size_px: int | tuple[int, int] | None = None) -> Samples:
-    """The samples packed in `path`, decoded once; `classes` stand in where the file names none.
+def read(
+    path: Path, task: str, classes: tuple[str, ...] | None = None, size_px: int | tuple[int, int] | None = None
+) -> Samples:
+    """The samples packed in `path` with the targets of a task: classification, segmentation or detection.
 
-    `size_px`, one side of a square or (height, width), resizes while decoding; masks and boxes follow.
-    Raises InputError for a file that is missing, damaged, incomplete or not the one its README.md has the sha256 of.
+    `classes` stand in where the file names none. `size_px`, one side of a square or (height, width), resizes while
+    decoding; masks and boxes follow. Raises InputError for a file that is missing, damaged, incomplete or not the one
+    whose sha256 its README.md states.
     """
     try:
         content = path.read_bytes()
@@ -48,17 +51,15 @@ def read(path: Path, classes: tuple[str, ...] | None = None, size_px: int | tupl
         classes = tuple(str(name) for name in arrays["class_name"])
     elif classes is None:
         raise InputError(f"{path} has no key class_name: its keys are {', '.join(arrays)}")
-    labels = _ids(path, arrays, "label", len(classes), count) if "label" in arrays else None
-    masks = boxes = box_labels = box_images = None
-    if "label_data" in arrays:
-        files = _slices(path, arrays, "label_data", "label_offset")
-        masks, mask_sizes = _decode(path, files, ImageReadMode.GRAY, size)
-        if mask_sizes != stored:
-            raise InputError(f"{path}: label_data has masks that differ from their images in number or size")
-    if "box" in arrays:
-        boxes = torch.from_numpy(arrays["box"].astype(np.float32))
-        if boxes.ndim != 2 or boxes.shape[1] != 4:
-            raise InputError(f"{path}: box has shape {tuple(boxes.shape)}, allowed is (M, 4)")
+    labels = masks = boxes = box_labels = box_images = None
+    if task == "classification":
+        labels = _ids(path, arrays, "label", len(classes), count)
+    elif task == "segmentation":
+        masks = _masks(path, arrays, len(classes), stored, size)
+    else:
+        boxes = torch.from_numpy(_key(path, arrays, "box").astype(np.float32))
+        if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes[:, :2] < boxes[:, 2:]).all():
+            raise InputError(f"{path}: box, of shape {tuple(boxes.shape)}, does not hold (M, 4) of x1 < x2 and y1 < y2")
         box_labels = _ids(path, arrays, "box_label", len(classes), len(boxes))
         box_images = _ids(path, arrays, "box_image", count, len(boxes))
         if size is not None:
@@ -70,7 +71,7 @@ def read(path: Path, classes: tuple[str, ...] | None = None, size_px: int | tupl
         labels=labels,
         classes=classes,
         checksum=checksum,
-        masks=None if masks is None else _stack(masks)[:, 0],
+        masks=masks,
         boxes=boxes,
         box_labels=box_labels,
         box_images=box_images,
@@ -126,6 +127,21 @@ def _ids(path: Path, arrays: dict[str, np.ndarray], key: str, limit: int, count:
     if count and not 0 <= int(values.min()) <= int(values.max()) < limit:
         raise InputError(f"{path}: {key} runs from {values.min()} to {values.max()}, allowed is 0 to {limit - 1}")
     return torch.from_numpy(values.astype(np.int64))
+
+
+def _masks(
+    path: Path, arrays: dict[str, np.ndarray], limit: int, stored: list[torch.Size], size: tuple[int, int] | None
+) -> Tensor:
+    """uint8 (N, H, W)."""
+    masks, sizes = _decode(path, _slices(path, arrays, "label_data", "label_offset"), ImageReadMode.GRAY, size)
+    if sizes != stored:
+        raise InputError(f"{path}: the masks in label_data differ from their images in number or size")
+    masks = _stack(masks)
+    if isinstance(masks, list):
+        raise InputError(f"{path}: images with masks have different sizes, load them with size_px")
+    if masks.max() >= limit:
+        raise InputError(f"{path}: a mask has class {masks.max()}, allowed is 0 to {limit - 1}")
+    return masks[:, 0]
 
 
 def _decode(

@@ -129,6 +129,8 @@ class Batches:
         if target.ndim == 1:
             return self.augment(images, generator), target
         moved = self.augment(torch.cat([images, target[:, None]], 1), generator)  # the mask travels as one more channel
+        if moved.dtype != torch.uint8:
+            raise InputError("augment blends pixels: with masks allowed is what moves them whole, as flip and shift do")
         return moved[:, :-1], moved[:, -1]
 
 
