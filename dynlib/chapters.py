@@ -1,4 +1,4 @@
-"""Chapters: notebooks with one cell of parameters, which are checked before a kernel starts; executed whole or not at all."""
+"""Chapters: notebooks whose parameters are checked before a kernel starts; executed whole or not at all."""
 
 import ast
 import importlib
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dynlib import paths, settings
+from dynlib.catalogue import METHODS
 from dynlib.errors import InputError
-from dynlib.papers import METHODS
 from dynlib.records import write_atomically
 
 SMOKE = "smoke"  # the profile that has no file: the defaults in the notebook

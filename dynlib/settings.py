@@ -1,6 +1,7 @@
 """Settings as people write them, `name=value` or lines of a YAML file, checked before anything runs."""
 
 import dataclasses
+import json
 import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
@@ -28,7 +29,7 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
     for text in assignments:
         name, sign, value = text.partition("=")
         if not sign or not name.isidentifier():
-            raise InputError(f"parameter {text!r}: write name=value, such as alpha=0.25 or sizes=[32,64]")
+            raise InputError(f"parameter {text!r}: write name=value, such as alpha=0.25 or test_sizes_px=[32,64]")
         values[name] = _yaml(value, f"parameter {text!r}")
     return values
 
@@ -55,15 +56,14 @@ def unknown(what: str, name: str, allowed: Iterable[str]) -> InputError:
 
 
 def fit(name: str, value: Any, kind: Any) -> Any:
-    """The value as the type `kind` has it: a whole number becomes a float, a list a tuple, where that is what is asked for.
+    """The value as the type `kind` has it: where that asks for them, whole numbers become floats and lists tuples.
 
     Raises InputError naming the setting, its value and the type where it is neither.
     """
     try:
         return _fitted(value, kind)
     except TypeError:
-        wanted = kind.__name__ if isinstance(kind, type) and not get_args(kind) else kind
-        raise InputError(f"{name} is {value!r}; allowed: {wanted}") from None
+        raise InputError(f"{name} is {value!r}; allowed: {word(kind)}") from None
 
 
 def _fitted(value: Any, kind: Any) -> Any:
@@ -83,6 +83,18 @@ def _fitted(value: Any, kind: Any) -> Any:
     raise TypeError
 
 
+def word(kind: Any) -> str:
+    """A type as one writes it: float, list[int], int | None."""
+    if kind is object:
+        return "anything"
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def written(value: Any) -> str:
+    """A value as it is given to -p."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
 def build(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     """A dataclass of settings from plain values. Raises InputError for a name, a type or a value that it refuses."""
     kinds = get_type_hints(kind)
@@ -97,5 +109,9 @@ def build(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
 
 def part_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that are fields of the dataclass."""
-    names = {field.name for field in dataclasses.fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+    return {name: value for name, value in values.items() if name in names(kind)}
+
+
+def names(kind: type) -> list[str]:
+    """The fields of a dataclass of settings."""
+    return [field.name for field in dataclasses.fields(kind)]
