@@ -16,7 +16,7 @@ from typing import Any
 from dynlib import paths, settings
 from dynlib.catalogue import METHODS
 from dynlib.errors import InputError
-from dynlib.records import write_atomically
+from dynlib.records import check_writable, write_atomically
 
 SMOKE = "smoke"  # the profile that has no file: the defaults in the notebook
 
@@ -142,7 +142,7 @@ def execute(name: str, values: Mapping[str, Any], out: Path, *, progress: bool =
                 dict(values),
                 kernel_name="python3",
                 kernel_manager_class=_kernel_manager(),
-                extra_arguments=["--IPKernelApp.log_level=ERROR"],  # not a word about TCP without encryption
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL"],  # no word about TCP or being interrupted
                 progress_bar=progress,
                 cwd=paths.ROOT,
             )
@@ -173,11 +173,7 @@ def _check_target(out: Path) -> None:
         raise InputError(f"cannot write {out}: give the name of an .ipynb file")
     if out.resolve().parent == paths.NOTEBOOKS.resolve():
         raise InputError(f"cannot write {out}: that folder holds the sources; give another one")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise InputError(f"cannot write {out}: {error.strerror}; give a folder that can be written") from error
+    check_writable(out)
 
 
 def _without_paths(draft: Path) -> str:

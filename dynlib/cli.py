@@ -107,7 +107,7 @@ def cost(
         ("MACs", _giga(result["macs"])),
         ("  by the authors' rule", _giga(result["authors_macs"])),
         ("  of the network as it was", _giga(result["macs_static"])),
-        ("ratio", f"{result['ratio']:.3f}"),
+        ("ratio", f"{result['ratio']:8.3f}"),
         ("parameters", _giga(result["params"])),
         *((f"MACs, {choice}", _giga(macs)) for choice, macs in result.get("macs_by_choice", {}).items()),
         ("not counted", ", ".join(result["uncounted"]) or "nothing"),
@@ -132,6 +132,8 @@ def latency(
     from dynlib.cost import parse_size
 
     config = settings.build(runs.method(key).Config, settings.parse(param or ()))
+    if record:
+        records.check_writable(paths.RESULTS / key)
     measured = runs.time_latency(key, config, arch, parse_size(size), batch=batch, threads=threads, repeats=repeats)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config
@@ -160,7 +162,7 @@ def train(
     data_root: DataRoot = None,
     param: Params = None,
     seed: Annotated[int, typer.Option(min=0, help="Of first weights, order and augmentation.")] = 0,
-    out: Annotated[Path, typer.Option(help="Folder of records.")] = paths.RESULTS,
+    out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Train even where the record exists.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -182,9 +184,11 @@ def train(
     defaults = {parameter.name: parameter.default for parameter in chapters.parameters(chapter).values()}
     values = defaults | chapters.profile_values(chapter, profile) | given
     config, recipe = (settings.build(kind, settings.part_of(kind, values)) for kind in kinds)
+    out = paths.RESULTS if out is None else out
     which = {"profile": profile, "seed": seed, "folder": out}
     found = None if again else runs.recorded(key, config, recipe, **which)
-    record = found or runs.measure(key, config, recipe, root=root, progress=sys.stderr.isatty(), **which)
+    how = {"root": root, "checkpoints": paths.RUNS, "progress": sys.stderr.isatty()}
+    record = found or runs.measure(key, config, recipe, **which, **how)
     path, top1 = records.path_of(record, out), record.metrics["top1"]
     if as_json:
         return _print_json({"record": str(path), "trained": found is None, "top1": top1, "config": record.config})
@@ -192,13 +196,11 @@ def train(
 
 
 @app.command()
-def data(
-    name: Annotated[str, typer.Argument(help="Data set, such as cifar10.")], data_root: DataRoot = paths.RAW
-) -> None:
+def data(name: Annotated[str, typer.Argument(help="Data set, such as cifar10.")], data_root: DataRoot = None) -> None:
     """Download a data set by torchvision, verify it and pack it into DATA_ROOT/NAME."""
     from dynlib.data import pack
 
-    print(pack(name, data_root))
+    print(pack(name, paths.RAW if data_root is None else data_root))
 
 
 def _existing(data_root: Path | None) -> Path | None:

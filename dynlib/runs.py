@@ -1,6 +1,7 @@
 """One run makes one record: network, method, data and schedule brought together, found again by their hash."""
 
 import importlib
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -159,6 +160,7 @@ def measure(
     **options,
 ) -> Record:
     """Train and save the record in `folder`; only then is the checkpoint of no more use, and removed."""
+    records.check_writable(folder / key)
     record = run(key, config, recipe, profile=profile, seed=seed, checkpoints=checkpoints, **options)
     records.save(record, folder)
     _checkpoint(checkpoints, key, profile, record.config_hash, seed).unlink(missing_ok=True)
@@ -230,6 +232,7 @@ def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes:
     untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`.
     Raises InputError for a network or a size that the method cannot take.
     """
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
     paper, network, image = method(key), _image_network(arch, classes), example(size)
     model = paper.convert(network, config)
     try:
