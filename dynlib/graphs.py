@@ -6,7 +6,7 @@ octaves (which channels are low) and early exits (which stage owns a channel) fo
 """
 
 import operator
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -122,8 +122,8 @@ class _Shadow(ShapeProp):
         return self.state[target]
 
 
-def role(traced: fx.GraphModule, node: fx.Node, extra: dict[type[nn.Module], str] | None = None) -> str:
-    """What the node does to channels; `extra` adds module types that only one method knows.
+def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None) -> str:
+    """What the node does to channels; `extra` adds module types and functions that only one method knows.
 
     Raises InputError naming the node where nobody taught us the operation: a wrong guess would be silent.
     """
@@ -137,7 +137,7 @@ def role(traced: fx.GraphModule, node: fx.Node, extra: dict[type[nn.Module], str
         found = (extra or {}).get(type(module)) or _MODULES.get(type(module))
         what = type(module).__name__
     elif node.op == "call_function":
-        found = _FUNCTIONS.get(node.target)
+        found = (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
         what = getattr(node.target, "__name__", str(node.target))
     else:
         found = _METHODS.get(node.target) if node.op == "call_method" else None

@@ -13,9 +13,8 @@ from pathlib import Path
 
 from dynlib import paths
 from dynlib.catalogue import DATASETS, Dataset
-from dynlib.data import packed
+from dynlib.data import packed, scenes
 from dynlib.data.samples import Batches, Samples, channel_stats, normalise
-from dynlib.data.scenes import scenes
 from dynlib.data.vision import PACKABLE, FolderBatches, FolderSamples, load_folder, pack
 from dynlib.errors import InputError
 
@@ -49,7 +48,7 @@ def load(name: str, split: str, root: Path | str | None = None, **options: objec
     if unknown := options.keys() - set(dataset.options):
         raise InputError(f"option {min(unknown)!r} of {name}: allowed are {', '.join(dataset.options) or 'none'}")
     if name == "scenes":
-        return scenes(split, **options)
+        return scenes.make(split, **options)
     root = paths.RAW if root is None else Path(root)
     folder = root / name
     if name == "imagenet":

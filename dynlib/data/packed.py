@@ -11,15 +11,17 @@ import os
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
 from dynlib.data.samples import Samples
 from dynlib.errors import InputError
@@ -44,7 +46,7 @@ def read(
     arrays = _arrays(path, content)
     files = _slices(path, arrays, "data", "offset")
     size = None if size_px is None else _height_width(size_px)
-    images, stored = _decode(path, files, ImageReadMode.RGB, size)
+    images, stored = _decode(path, files, rgb, size)
     count = len(images)
 
     if "class_name" in arrays:
@@ -133,7 +135,7 @@ def _masks(
     path: Path, arrays: dict[str, np.ndarray], limit: int, stored: list[torch.Size], size: tuple[int, int] | None
 ) -> Tensor:
     """uint8 (N, H, W)."""
-    masks, sizes = _decode(path, _slices(path, arrays, "label_data", "label_offset"), ImageReadMode.GRAY, size)
+    masks, sizes = _decode(path, _slices(path, arrays, "label_data", "label_offset"), _class_ids, size)
     if sizes != stored:
         raise InputError(f"{path}: the masks in label_data differ from their images in number or size")
     masks = _stack(masks)
@@ -144,17 +146,31 @@ def _masks(
     return masks[:, 0]
 
 
+def rgb(file: BinaryIO | Path) -> Tensor:
+    """uint8 (3, H, W) of an image file of any kind."""
+    with Image.open(file) as image:
+        return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _class_ids(file: BinaryIO) -> Tensor:
+    """uint8 (1, H, W) of a single-channel image file: the values as they stand, palette or not."""
+    with Image.open(file) as image:
+        if image.mode not in ("L", "P"):
+            raise ValueError(f"its mode is {image.mode}, allowed are L and P")
+        return torch.from_numpy(np.array(image))[None]
+
+
 def _decode(
-    path: Path, files: list[np.ndarray], mode: ImageReadMode, size: tuple[int, int] | None
+    path: Path, files: list[np.ndarray], pixels: Callable[[BinaryIO], Tensor], size: tuple[int, int] | None
 ) -> tuple[list[Tensor], list[torch.Size]]:
-    """Of each JPEG or PNG file: pixels, uint8 (3, H, W) or for masks (1, H, W), and (height, width) as stored."""
-    how = {"mode": "bilinear", "antialias": True} if mode is ImageReadMode.RGB else {"mode": "nearest-exact"}
+    """Of each file: what `pixels` makes of it, resized, and (height, width) as stored."""
+    how = {"mode": "bilinear", "antialias": True} if pixels is rgb else {"mode": "nearest-exact"}
 
     def decode(index: int) -> tuple[Tensor, torch.Size]:
         try:
-            image = decode_image(torch.from_numpy(files[index]), mode)
-        except RuntimeError as error:
-            raise InputError(f"{path}: image {index} cannot be decoded ({str(error).splitlines()[0]})") from error
+            image = pixels(io.BytesIO(files[index]))
+        except (OSError, SyntaxError, ValueError) as error:  # SyntaxError is Pillow's word for a broken PNG
+            raise InputError(f"{path}: image {index} cannot be decoded ({error})".replace("\n", " ")) from error
         stored = image.shape[1:]
         return (image if size in (None, stored) else F.interpolate(image[None], size, **how)[0]), stored
 

@@ -11,6 +11,8 @@ In reading order: the random numbers that make a scene, the objects, the backgro
 import hashlib
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -258,7 +260,18 @@ def _render(table: Tensor, grain: Tensor, speckle: Tensor, frames: int) -> dict[
     return {"clips": clips, "label": label, "motion": motion, "mask": mask, "box": box, "box_label": box_label}
 
 
-def scenes(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kind: str = "images") -> Samples:
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Many small operations: on a busy machine, waiting for a second thread at each costs more than it brings."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def make(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kind: str = "images") -> Samples:
     """`n` scenes of `size_px` x `size_px`, the same bytes for the same arguments.
 
     A larger n begins with the scenes of a smaller one; another size_px shows the same scenes, textures apart.
@@ -278,9 +291,10 @@ def scenes(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, k
     table = torch.from_numpy(numbers.random((n, NUMBERS), dtype=np.float32))
     speckle = torch.from_numpy(cells.random((64, 64), dtype=np.float32)) * 2 - 1
     parts = []
-    for rows in table.split(max(1, PLANE // size_px**2)):
-        grain = torch.from_numpy(noise.random((len(rows), size_px, size_px), dtype=np.float32))
-        parts.append(_render(rows, grain, speckle, FRAMES if kind == "clips" else 1))
+    with _one_thread():
+        for rows in table.split(max(1, PLANE // size_px**2)):
+            grain = torch.from_numpy(noise.random((len(rows), size_px, size_px), dtype=np.float32))
+            parts.append(_render(rows, grain, speckle, FRAMES if kind == "clips" else 1))
     made = {name: torch.cat([part.pop(name) for part in parts]) for name in list(parts[0])}
     arguments = json.dumps(["scenes", split, n, size_px, seed, kind])
     checksum = hashlib.sha256(arguments.encode() + made["clips"].numpy().tobytes()).hexdigest()

@@ -1,9 +1,9 @@
 """torchvision's data sets: CIFAR and Imagenette packed as ours are, ImageNet-like folders decoded while training."""
 
 import hashlib
+import io
 import shutil
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,11 +12,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import torchvision
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.io import ImageReadMode, decode_image, encode_png, read_file
 
 from dynlib.data import augment
+from dynlib.data.packed import rgb
 from dynlib.data.samples import normalise
 from dynlib.errors import InputError
 
@@ -26,12 +27,15 @@ CENTRE_CROP = 0.875  # of the shorter side at evaluation: 224 of 256 (He et al. 
 Files = tuple[list[bytes], list[int], list[str]]  # encoded images, label of each, class names
 
 
-def _cifar(kind: type, folder: Path, split: str, download: bool) -> Files:
-    data = kind(folder, train=split == "train", download=download)
-    pixels = torch.from_numpy(data.data).permute(0, 3, 1, 2)
-    with ThreadPoolExecutor() as pool:
-        files = list(pool.map(lambda image: encode_png(image).numpy().tobytes(), pixels))
-    return files, data.targets, data.classes
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def _cifar(kind: str, folder: Path, split: str, download: bool) -> Files:
+    data = getattr(torchvision.datasets, kind)(folder, train=split == "train", download=download)
+    return [_png(pixels) for pixels in data.data], data.targets, data.classes
 
 
 def _imagenette(folder: Path, split: str, download: bool) -> Files:
@@ -43,8 +47,8 @@ def _imagenette(folder: Path, split: str, download: bool) -> Files:
 
 
 PACKABLE: dict[str, tuple[Callable[[Path, str, bool], Files], tuple[str, ...], str]] = {
-    "cifar10": (partial(_cifar, torchvision.datasets.CIFAR10), ("train", "test"), "torchvision.datasets.CIFAR10"),
-    "cifar100": (partial(_cifar, torchvision.datasets.CIFAR100), ("train", "test"), "torchvision.datasets.CIFAR100"),
+    "cifar10": (partial(_cifar, "CIFAR10"), ("train", "test"), "torchvision.datasets.CIFAR10"),
+    "cifar100": (partial(_cifar, "CIFAR100"), ("train", "test"), "torchvision.datasets.CIFAR100"),
     "imagenette": (_imagenette, ("train", "val"), "torchvision.datasets.Imagenette, 320 px"),
 }
 
@@ -65,18 +69,18 @@ def pack(name: str, root: Path | str, download: bool = True) -> Path:
     if not original.is_dir() and not download:
         raise InputError(f"no folder {original}: allowed is a folder where torchvision put {name}, or download")
     try:
-        if not original.is_dir():
+        if original.is_dir():
+            made = {split: make(original, split, False) for split in splits}
+        else:
             begun = _empty(original)
-            for split in splits:
-                make(begun, split, True)
+            made = {split: make(begun, split, True) for split in splits}
             begun.rename(original)
-        packed = {split: make(original, split, False) for split in splits}
     except (OSError, RuntimeError) as error:  # no network, no space; torchvision's checksums
         raise InputError(f"{name} cannot be had from {original}: {error}".replace("\n", " ")) from error
 
     begun = _empty(folder)
     rows, checksums = [], []
-    for split, (files, labels, classes) in packed.items():
+    for split, (files, labels, classes) in made.items():
         path = begun / f"{split}.npz"
         offset = np.cumsum([0, *map(len, files)], dtype=np.int64)
         data = np.frombuffer(b"".join(files), np.uint8)
@@ -184,9 +188,9 @@ class _Decoded(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         file = self.samples.files[index]
         try:
-            image = decode_image(read_file(str(file)), ImageReadMode.RGB)
-        except RuntimeError as error:
-            raise InputError(f"{file} cannot be decoded: allowed are JPEG and PNG images") from error
+            image = rgb(file)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise InputError(f"{file} cannot be decoded ({error}): allowed are whole image files") from error
         height, width = image.shape[1:]
         if self.seed is None:
             side = CENTRE_CROP * min(height, width)

@@ -29,6 +29,7 @@ from torch import fx, nn
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.cost import Cost, closed_form
 from dynlib.errors import InputError
+from dynlib.fusion import Frozen, freeze
 from dynlib.graphs import (
     ADD,
     CAT,
@@ -42,6 +43,7 @@ from dynlib.graphs import (
     role,
     trace,
 )
+from dynlib.papers.octconv_deploy import OctaveFreezer
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     STRIDED,
@@ -321,3 +323,14 @@ def _reorder(conv: nn.Conv2d, rows: torch.Tensor, columns: torch.Tensor, name: s
 def cost(module: nn.Module, input_size: tuple[int, int]) -> Cost:
     """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) pixels (Sec. 3.2)."""
     return closed_form(module, input_size, {OctConv2d: OctConv2d.macs})
+
+
+def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:
+    """The frozen form of a network from `convert`: inference on a CPU in float32, see `octconv_deploy.py`.
+
+    `example` (N, 3, H, W) has the size for which the kernels are packed; outputs equal the module's in evaluation mode
+    within float32 rounding. Raises InputError for a size that the network does not take.
+    """
+    if not isinstance(module, fx.GraphModule):  # alpha 0: an ordinary network
+        return freeze(module, example)
+    return OctaveFreezer(module, example).run()

@@ -151,7 +151,7 @@ class OctConv2d(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
         self.inp, self.out = inp, out
         self.kernel_size, self.padding, self.dilation = conv.kernel_size, conv.padding, conv.dilation
-        self.stride, self.groups = conv.stride[0], conv.groups
+        self.stride, self.groups, self.padding_mode = conv.stride[0], conv.groups, "zeros"
         self.downsampling, self.high_to_low, self.low_to_high = downsampling, high_to_low, low_to_high
 
     def forward(self, x: Tensor | Octave) -> Tensor | Octave:
@@ -301,7 +301,11 @@ class OctIdentity(nn.Module):
 
     def forward(self, x: Tensor | Octave) -> Tensor | Octave:
         """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
-        return as_value(octave_identity(as_octave(x), self.out, self.stride, self.downsampling))
+        return as_value(self.bands(*as_octave(x)))
+
+    def bands(self, high: Tensor | None, low: Tensor | None) -> Octave:
+        """The same on two bands."""
+        return octave_identity(Octave(high, low), self.out, self.stride, self.downsampling)
 
 
 class OctaveInput(nn.Module):

@@ -1,0 +1,182 @@
+"""Octave networks for inference on a CPU.
+
+Besides its convolutions an octave layer costs memory traffic: an up-sampled tensor, two sums, a ReLU, a pooled tensor for
+the next layer. Here
+
+- the two paths into the low band are one convolution over [pool(X^H), X^L], whose kernel is the layer's own lower rows;
+- so are the two paths into the high band of a strided layer, where both stand at one resolution;
+- otherwise up(f(X^L)), the sum, the shortcut, the ReLU and the pooling for the next layer are one pass over the high band.
+"""
+
+import operator
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx
+
+from dynlib import kernels
+from dynlib.fusion import Freezer, Pending
+from dynlib.graphs import ADD, CAT, CONV, NORM, POINTWISE, POOL
+from dynlib.papers.octconv_ops import (
+    AVERAGE,
+    Both,
+    OctaveInput,
+    OctBatchNorm2d,
+    OctConv2d,
+    OctIdentity,
+    both,
+    octave_add,
+    octave_cat,
+)
+
+
+@dataclass(eq=False)
+class Bands:
+    """An octave in the new graph."""
+
+    high: fx.Node | None
+    low: fx.Node | None
+    pooled: dict[str, list[fx.Node]] = field(default_factory=dict)  # what was pooled 0, 1, 2 ... times, written once
+
+
+class OctaveFreezer(Freezer):
+    """Writes octave layers as plain convolutions and merging passes."""
+
+    roles = {  # noqa: RUF012 (a constant)
+        OctConv2d: CONV,
+        OctBatchNorm2d: NORM,
+        Both: POINTWISE,
+        both: POINTWISE,
+        OctaveInput: POINTWISE,
+        OctIdentity: POOL,
+        octave_add: ADD,
+        octave_cat: CAT,
+    }
+
+    def is_relu(self, node, what):
+        """A ReLU, or one for both bands."""
+        what = node.args[0] if what is both else what
+        return super().is_relu(node, what.module if isinstance(what, Both) else what)
+
+    def copy(self, node, what):
+        """Operations on octaves, a band at a time."""
+        values = [self.write(self.values[n]) for n in node.all_input_nodes]
+        if isinstance(what, OctIdentity):
+            return self._identity(what, values[0])
+        if what is octave_cat:
+            bands = zip(*(_bands(value) for value in values), strict=True)
+            return Bands(*(self.call(torch.cat, [x for x in band if x is not None], 1) for band in bands))
+        if not isinstance(values[0], Bands):
+            return super().copy(node, what)
+        if what is octave_add:
+            pairs = zip(_bands(values[0]), _bands(values[1]), strict=True)
+            return Bands(*(None if a is None else self.call(operator.add, a, b) for a, b in pairs))
+        function, rest = (node.args[0], node.args[2:]) if what is both else (self.module(what.module), node.args[1:])
+        apply = [None if x is None else self.call(function, x, *rest, **node.kwargs) for x in _bands(values[0])]
+        return Bands(*apply)
+
+    def _identity(self, layer: OctIdentity, value: Bands | fx.Node) -> Bands | fx.Node:
+        high, low = _bands(value)
+        result = self.call(_flat_identity, layer, high, low)
+        bands = [self.call(operator.getitem, result, i) if channels else None for i, channels in enumerate(layer.out)]
+        return Bands(*bands) if layer.out.low else bands[0]
+
+    def write_conv(self, pending: Pending) -> Bands | fx.Node:
+        """Write one convolution, octave or plain."""
+        layer = pending.conv
+        if not isinstance(layer, OctConv2d):
+            return super().write_conv(pending)
+        x = pending.source if isinstance(pending.source, Bands) else Bands(pending.source, None)
+        weight, bias = pending.kernel
+        shortcut_h, shortcut_l = _bands(pending.residual) if pending.residual is not None else (None, None)
+        (rows_h, rows_l), (bias_h, bias_l) = weight.split(layer.out), bias.split(layer.out)
+        tail_h, tail_l = (bias_h, shortcut_h, pending.relu), (bias_l, shortcut_l, pending.relu)
+        stride = layer.stride
+        if layer.depthwise:
+            high = self._chain(layer, x, [("high", stride, rows_h)], *tail_h) if layer.out.high else None
+            low = self._chain(layer, x, [("low", stride, rows_l)], *tail_l) if layer.out.low else None
+            return Bands(high, low) if layer.out.low else high
+
+        columns = [channels // layer.groups for channels in layer.inp]
+        w_hh, w_lh = rows_h.split(columns, dim=1)
+        w_hl, w_ll = rows_l.split(columns, dim=1)
+        has_high, has_low = layer.inp.high > 0, layer.inp.low > 0
+        into_low = [("high", 2 * stride, w_hl)] * (has_high and (layer.high_to_low or not has_low))
+        into_low += [("low", stride, w_ll)] * has_low
+        into_high = [("high", stride, w_hh)] * has_high
+        from_low = has_low and (layer.low_to_high or not has_high)
+        low = self._chain(layer, x, into_low, *tail_l) if layer.out.low else None
+        if not layer.out.high:
+            return Bands(None, low)
+        if stride > 1 or not from_low:
+            into_high += [("low", stride // 2, w_lh)] * from_low
+            high, pooled = self._chain(layer, x, into_high, *tail_h), None
+        else:
+            high, pooled = self._merge(layer, x, into_high, w_lh, *tail_h, self._is_pooled_next(pending.last))
+        if not layer.out.low:
+            return high
+        return Bands(high, low, {} if pooled is None else {"high": [high, pooled]})
+
+    def _chain(self, layer, x: Bands, parts: list[tuple[str, int, Tensor]], bias, shortcut, relu) -> fx.Node:
+        """relu(sum of conv(part) + bias + shortcut): one convolution where all parts stand at one resolution."""
+        strides = [1] * len(parts)
+        if layer.downsampling == AVERAGE and len(parts) == 2 and layer.groups == 1:
+            sources = [self._shrink(x, "joined", max(factor for _, factor, _ in parts) // 2)]
+            kernels_ = [torch.cat([kernel for _, _, kernel in parts], 1)]
+        elif layer.downsampling == AVERAGE:
+            sources = [self._shrink(x, band, factor) for band, factor, _ in parts]
+            kernels_ = [kernel for _, _, kernel in parts]
+        else:
+            sources = [getattr(x, band) for band, _, _ in parts]
+            strides, kernels_ = [factor for _, factor, _ in parts], [kernel for _, _, kernel in parts]
+        y = shortcut
+        for index, (source, kernel, stride) in enumerate(zip(sources, kernels_, strides, strict=True)):
+            last = index == len(sources) - 1
+            y = self._conv(layer, source, kernel, bias if index == 0 else None, stride, y, relu and last)
+        return y
+
+    def _merge(self, layer, x: Bands, direct, w_lh: Tensor, bias, shortcut, relu: bool, pooled: bool):
+        """relu(conv(high) + up(conv(low)) + shortcut), and its 2x2 means where the next layer wants them."""
+        if not direct:  # alpha_in = 1: there is no high band to add to
+            y = self.call(F.interpolate, self._conv(layer, x.low, w_lh, bias), scale_factor=2.0)
+            y = y if shortcut is None else self.call(operator.add, y, shortcut)
+            return (self.call(F.relu, y) if relu else y), None
+        high = self._conv(layer, x.high, direct[0][2], bias)
+        raised = self._conv(layer, x.low, w_lh, None)
+        if not pooled:
+            return self.call(kernels.merge, high, raised, shortcut, relu), None
+        both_ = self.call(kernels.merge_and_halve, high, raised, shortcut, relu)
+        return self.call(operator.getitem, both_, 0), self.call(operator.getitem, both_, 1)
+
+    def _conv(self, layer, x, kernel, bias, stride=1, other=None, relu=False) -> fx.Node:
+        groups = kernel.shape[0] if layer.depthwise else layer.groups
+        return self.convolve(x, kernel, bias, (stride,) * 2, layer.padding, layer.dilation, groups, other, relu)
+
+    def _shrink(self, x: Bands, what: str, factor: int) -> fx.Node:
+        """A band at 1/factor of its resolution, or ("joined") [pool(high), low] at 1/factor of the low band's."""
+        if what == "joined" and what not in x.pooled:
+            x.pooled[what] = [self.call(torch.cat, [self._shrink(x, "high", 2), x.low], 1)]
+        levels = x.pooled.setdefault(what, []) or x.pooled[what]
+        if not levels:
+            levels.append(getattr(x, what))
+        while 2 ** (len(levels) - 1) < factor:
+            levels.append(self.call(F.avg_pool2d, levels[-1], 2))
+        return levels[factor.bit_length() - 1]
+
+    def _is_pooled_next(self, node: fx.Node) -> bool:
+        """Whether a layer that reads the source node wants its high band at half resolution."""
+        layers = [self.source.get_submodule(user.target) for user in node.users if user.op == "call_module"]
+        return any(
+            isinstance(layer, OctConv2d) and layer.downsampling == AVERAGE and (layer.out.low > 0 or layer.stride > 1)
+            for layer in layers
+        )
+
+
+def _bands(value: Bands | fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
+    return (value.high, value.low) if isinstance(value, Bands) else (value, None)
+
+
+def _flat_identity(layer: OctIdentity, high: Tensor | None, low: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+    """`OctIdentity` on two bands."""
+    return tuple(layer.bands(high, low))
