@@ -9,7 +9,7 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     wing (on 0 only, no torch)  tables  plots
     4  settings  runs  chapters  cli  __main__   values as typed; one run, one record; notebooks; `python -m dynlib`
 
-Inside floors 0 and 4 a file may import from those that stand before it in this list.
+Inside floors 0, 2 and 4 a file may import from those that stand before it in this list.
 
 Nothing is re-exported here: `from dynlib.papers import octconv` is the one way to name a thing.
 """
