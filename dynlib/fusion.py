@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
-from dynlib.graphs import ADD, CONV, INPUT, NORM, OUTPUT, role, trace
+from dynlib.graphs import ADD, CONV, INPUT, NORM, OUTPUT, find_role, trace
 from dynlib.ops import evaluating
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
@@ -70,7 +70,7 @@ class Freezer:
         self.values: dict[fx.Node, object] = {}
 
     def run(self) -> "Frozen":
-        """The frozen network. Raises InputError naming a node that nobody has a rule for."""
+        """The frozen network."""
         with torch.inference_mode(), evaluating(self.source):
             for node in self.source.graph.nodes:
                 self.values[node] = self.step(node)
@@ -81,15 +81,19 @@ class Freezer:
 
     def step(self, node: fx.Node) -> object:
         """The value of a source node: an fx.Node of the new graph, a `Pending`, or what a method makes of it."""
-        kind = role(self.source, node, self.roles)
+        kind = find_role(self.source, node, self.roles)
         if kind == INPUT:
             new = self.graph.placeholder("images")
             new.meta["value"] = self.example
             return new
         if kind == OUTPUT:
             return self.graph.output(self.write(self.values[node.args[0]]))
-        value = self.values[node.all_input_nodes[0]]
+        if node.op == "get_attr":
+            return self.constant(fx.graph_module._get_attr(self.source, node.target).detach())
         what = self.source.get_submodule(node.target) if node.op == "call_module" else node.target
+        if not node.all_input_nodes:
+            return self.copy(node, what)
+        value = self.values[node.all_input_nodes[0]]
         if kind == CONV and what.padding_mode == "zeros":
             return Pending(what, self.write(value), node)
         if what in _IDLE or type(what) in _IDLE:
@@ -208,7 +212,7 @@ class Frozen(nn.Module):
 
 def freeze(model: nn.Module, example: Tensor) -> Frozen:
     """The frozen form of an ordinary network; outputs equal those in evaluation mode within float32 rounding."""
-    return Freezer(trace(model, size=example.shape[-1]), example).run()
+    return Freezer(trace(model, size=None), example).run()
 
 
 def pack(weight: Tensor, padding: list, stride: list, dilation: list, groups: int, size: list) -> Tensor:

@@ -1,8 +1,8 @@
 """Reading a network as a graph: what every node does to channels, and a constraint solver over the channels.
 
-A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes channels
-(conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add) or lines layouts up (cat). Both
-octaves (which channels are low) and early exits (which stage owns a channel) follow from the roles alone.
+A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes
+channels (conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add) or lines layouts up
+(cat). Both octaves (which channels are low) and early exits (which stage owns a channel) follow from the roles alone.
 """
 
 import operator
@@ -77,8 +77,8 @@ class _Tracer(fx.Tracer):
         return isinstance(module, self.leaves) or super().is_leaf_module(module, qualified_name)
 
 
-def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int = 224) -> fx.GraphModule:
-    """Graph of a model, sharing its modules; every node's `meta["shape"]` holds its shape at batch 1 and `size` pixels.
+def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | None = 224) -> fx.GraphModule:
+    """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
     Shapes are found on the meta device: nothing is computed. Raises InputError where torch.fx cannot follow the model
     or the model does not take a (1, 3, size, size) image.
@@ -92,6 +92,8 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
             f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data"
         ) from error
     traced = fx.GraphModule(model, graph, class_name=name)
+    if size is None:
+        return traced
     state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
     try:
         with evaluating(traced):
@@ -122,30 +124,32 @@ class _Shadow(ShapeProp):
         return self.state[target]
 
 
-def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None) -> str:
-    """What the node does to channels; `extra` adds module types and functions that only one method knows.
+def find_role(
+    traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None
+) -> str | None:
+    """What the node does to channels, or None where nobody taught us the operation.
 
-    Raises InputError naming the node where nobody taught us the operation: a wrong guess would be silent.
+    `extra` adds module types and functions that only one method knows.
     """
-    if node.op == "placeholder":
-        return INPUT
-    if node.op == "output":
-        return OUTPUT
-    found = None
+    if node.op in ("placeholder", "output"):
+        return INPUT if node.op == "placeholder" else OUTPUT
     if node.op == "call_module":
-        module = traced.get_submodule(node.target)
-        found = (extra or {}).get(type(module)) or _MODULES.get(type(module))
-        what = type(module).__name__
-    elif node.op == "call_function":
-        found = (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
-        what = getattr(node.target, "__name__", str(node.target))
-    else:
-        found = _METHODS.get(node.target) if node.op == "call_method" else None
-        what = str(node.target)
-    if found is None:
-        known = sorted({kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS})
-        raise InputError(f"{node.name}: no rule for the operation {what}; known are {', '.join(known)}")
-    return found
+        kind = type(traced.get_submodule(node.target))
+        return (extra or {}).get(kind) or _MODULES.get(kind)
+    if node.op == "call_function":
+        return (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
+    return _METHODS.get(node.target) if node.op == "call_method" else None
+
+
+def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None) -> str:
+    """As `find_role`, but raises InputError naming a node that nobody has a rule for: a wrong guess would be silent."""
+    if (found := find_role(traced, node, extra)) is not None:
+        return found
+    what = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
+    known = sorted({kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS})
+    raise InputError(
+        f"{node.name}: no rule for the operation {getattr(what, '__name__', what)}; known are {', '.join(known)}"
+    )
 
 
 def reduction(node: fx.Node, size: int = 224) -> int:

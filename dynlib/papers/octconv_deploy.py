@@ -16,18 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor, fx
 
 from dynlib import kernels
-from dynlib.fusion import Freezer, Pending
+from dynlib.fusion import Freezer, Pending, affine
 from dynlib.graphs import ADD, CAT, CONV, NORM, POINTWISE, POOL
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     Both,
+    Octave,
     OctaveInput,
     OctBatchNorm2d,
     OctConv2d,
     OctIdentity,
+    Split,
     both,
     octave_add,
     octave_cat,
+    octave_identity,
 )
 
 
@@ -66,9 +69,12 @@ class OctaveFreezer(Freezer):
             return self._identity(what, values[0])
         if what is octave_cat:
             bands = zip(*(_bands(value) for value in values), strict=True)
-            return Bands(*(self.call(torch.cat, [x for x in band if x is not None], 1) for band in bands))
+            joined = [[x for x in band if x is not None] for band in bands]
+            return Bands(*(self.call(torch.cat, band, 1) if band else None for band in joined))
         if not isinstance(values[0], Bands):
             return super().copy(node, what)
+        if isinstance(what, OctBatchNorm2d):
+            return Bands(*self._norm(what, values[0]))
         if what is octave_add:
             pairs = zip(_bands(values[0]), _bands(values[1]), strict=True)
             return Bands(*(None if a is None else self.call(operator.add, a, b) for a, b in pairs))
@@ -76,9 +82,17 @@ class OctaveFreezer(Freezer):
         apply = [None if x is None else self.call(function, x, *rest, **node.kwargs) for x in _bands(values[0])]
         return Bands(*apply)
 
+    def _norm(self, layer: OctBatchNorm2d, value: Bands) -> list[fx.Node | None]:
+        """A batch norm that no convolution took in."""
+        maps = zip(*(tensor[:, None, None].split(layer.split) for tensor in affine(layer)), strict=True)
+        return [
+            None if x is None else self.call(torch.addcmul, self.constant(shift), x, self.constant(scale))
+            for x, (scale, shift) in zip(_bands(value), maps, strict=True)
+        ]
+
     def _identity(self, layer: OctIdentity, value: Bands | fx.Node) -> Bands | fx.Node:
         high, low = _bands(value)
-        result = self.call(_flat_identity, layer, high, low)
+        result = self.call(_flat_identity, high, low, *layer.out, layer.stride, layer.downsampling)
         bands = [self.call(operator.getitem, result, i) if channels else None for i, channels in enumerate(layer.out)]
         return Bands(*bands) if layer.out.low else bands[0]
 
@@ -120,19 +134,14 @@ class OctaveFreezer(Freezer):
 
     def _chain(self, layer, x: Bands, parts: list[tuple[str, int, Tensor]], bias, shortcut, relu) -> fx.Node:
         """relu(sum of conv(part) + bias + shortcut): one convolution where all parts stand at one resolution."""
-        strides = [1] * len(parts)
         if layer.downsampling == AVERAGE and len(parts) == 2 and layer.groups == 1:
-            sources = [self._shrink(x, "joined", max(factor for _, factor, _ in parts) // 2)]
-            kernels_ = [torch.cat([kernel for _, _, kernel in parts], 1)]
-        elif layer.downsampling == AVERAGE:
-            sources = [self._shrink(x, band, factor) for band, factor, _ in parts]
-            kernels_ = [kernel for _, _, kernel in parts]
-        else:
-            sources = [getattr(x, band) for band, _, _ in parts]
-            strides, kernels_ = [factor for _, factor, _ in parts], [kernel for _, _, kernel in parts]
+            factor = max(factor for _, factor, _ in parts) // 2
+            parts = [("joined", factor, torch.cat([kernel for _, _, kernel in parts], 1))]
         y = shortcut
-        for index, (source, kernel, stride) in enumerate(zip(sources, kernels_, strides, strict=True)):
-            last = index == len(sources) - 1
+        for index, (band, factor, kernel) in enumerate(parts):
+            pooled = layer.downsampling == AVERAGE
+            source, stride = (self._shrink(x, band, factor), 1) if pooled else (getattr(x, band), factor)
+            last = index == len(parts) - 1
             y = self._conv(layer, source, kernel, bias if index == 0 else None, stride, y, relu and last)
         return y
 
@@ -177,6 +186,6 @@ def _bands(value: Bands | fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     return (value.high, value.low) if isinstance(value, Bands) else (value, None)
 
 
-def _flat_identity(layer: OctIdentity, high: Tensor | None, low: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-    """`OctIdentity` on two bands."""
-    return tuple(layer.bands(high, low))
+def _flat_identity(high: Tensor | None, low: Tensor | None, out_high: int, out_low: int, stride: int, downsampling: str):
+    """`octave_identity` with plain arguments, as a graph wants them."""
+    return tuple(octave_identity(Octave(high, low), Split(out_high, out_low), stride, downsampling))

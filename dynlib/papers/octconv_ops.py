@@ -301,11 +301,7 @@ class OctIdentity(nn.Module):
 
     def forward(self, x: Tensor | Octave) -> Tensor | Octave:
         """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
-        return as_value(self.bands(*as_octave(x)))
-
-    def bands(self, high: Tensor | None, low: Tensor | None) -> Octave:
-        """The same on two bands."""
-        return octave_identity(Octave(high, low), self.out, self.stride, self.downsampling)
+        return as_value(octave_identity(as_octave(x), self.out, self.stride, self.downsampling))
 
 
 class OctaveInput(nn.Module):
