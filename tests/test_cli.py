@@ -174,7 +174,7 @@ def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwat
 
 
 def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(book, stopwatch, monkeypatch):
-    monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape), raising=False)
+    monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape))
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
     assert factory == "dynlib.runs:latency_pair" and json.loads(json.dumps(arguments)) == arguments
