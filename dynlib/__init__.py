@@ -2,8 +2,8 @@
 
 A file imports only from floors below its own (tests/test_floors.py parses the imports):
 
-    0  errors  paths                what a caller can get wrong; where things are
-    1  records                      measured facts
+    0  errors  paths  catalogue     what a caller can get wrong; where things are; what there is
+    1  records  settings            measured facts; values as people type them
     2  ops  cost  latency  data/    tensor functions two papers share; MACs; the timing protocol; data sets
     3  backbones/  graphs  kernels  networks; their graphs; CPU kernels
     4  fusion  train                networks frozen for inference; the training loop

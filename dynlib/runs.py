@@ -1,9 +1,10 @@
-"""One training run makes one record: data, network, method and schedule brought together, found again by their hash."""
+"""One run makes one record: network, method, data and schedule brought together, found again by their hash."""
 
 import importlib
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -12,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynlib import records, train
+from dynlib import latency, records, settings, train
 from dynlib.backbones import build
+from dynlib.catalogue import METHODS
 from dynlib.cost import count, example
 from dynlib.data import DATASETS, Batches, Samples, load
 from dynlib.data.augment import flip_and_shift
@@ -21,13 +23,11 @@ from dynlib.errors import InputError
 from dynlib.paths import RESULTS, RUNS
 from dynlib.records import Record
 
-METHODS = {"octconv": "Octave convolution"}
-
 
 def method(key: str) -> ModuleType:
     """The module of a paper: Config, convert, cost, deploy. Raises InputError for an unknown key."""
     if key not in METHODS:
-        raise InputError(f"method {key!r} is unknown; allowed: {', '.join(METHODS)}")
+        raise settings.unknown("method", key, METHODS)
     return importlib.import_module(f"dynlib.papers.{key}")
 
 
@@ -58,17 +58,16 @@ def describe(config: object, recipe: Recipe) -> dict:
 
 
 def recipe_of(values: Mapping) -> Recipe:
-    """A recipe from plain values; raises InputError for an unknown name."""
-    known = {field.name for field in fields(Recipe)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{unknown[0]!r} is no setting of a recipe; allowed: {', '.join(sorted(known))}")
-    return Recipe(**{**values, "test_sizes_px": tuple(values.get("test_sizes_px", ()))})
+    """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
+    return settings.build(Recipe, values)
 
 
-def recorded(key: str, config: object, recipe: Recipe, *, profile: str, seed: int) -> Record | None:
+def recorded(
+    key: str, config: object, recipe: Recipe, *, profile: str, seed: int, folder: Path = RESULTS
+) -> Record | None:
     """The committed record of a run, or None where it is still to be made."""
     config_as_json = _plain(describe(config, recipe))
-    return records.lookup(key, "training", profile, config_as_json, seed)
+    return records.lookup(key, "training", profile, config_as_json, seed, folder)
 
 
 def run(
@@ -104,7 +103,7 @@ def run(
         seed=seed,
         valid=valid,
         hardware=hardware,
-        checkpoint=None if checkpoints is None else checkpoints / key / f"{profile}-{digest}-s{seed}.safetensors",
+        checkpoint=None if checkpoints is None else _checkpoint(checkpoints, key, profile, digest, seed),
         progress=progress,
     )
     metrics = train.evaluate(model, valid)
@@ -146,9 +145,30 @@ def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int,
         return run(key, config, recipe, profile=profile, seed=seed, checkpoints=None, **options)
     if (found := recorded(key, config, recipe, profile=profile, seed=seed)) is not None:
         return found
-    record = run(key, config, recipe, profile=profile, seed=seed, **options)
-    records.save(record, RESULTS)
+    return measure(key, config, recipe, profile=profile, seed=seed, **options)
+
+
+def measure(
+    key: str,
+    config: object,
+    recipe: Recipe,
+    *,
+    profile: str,
+    seed: int,
+    folder: Path = RESULTS,
+    checkpoints: Path = RUNS,
+    **options,
+) -> Record:
+    """Train and save the record in `folder`; only then is the checkpoint of no more use, and removed."""
+    records.check_writable(folder / key)
+    record = run(key, config, recipe, profile=profile, seed=seed, checkpoints=checkpoints, **options)
+    records.save(record, folder)
+    _checkpoint(checkpoints, key, profile, record.config_hash, seed).unlink(missing_ok=True)
     return record
+
+
+def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) -> Path:
+    return folder / key / f"{profile}-{digest}-s{seed}.safetensors"
 
 
 def fresh(recipe: Recipe, classes: int, seed: int) -> nn.Module:
@@ -200,3 +220,92 @@ def _plain(value: Mapping) -> dict:
         key: _plain(item) if isinstance(item, Mapping) else list(item) if isinstance(item, tuple) else item
         for key, item in value.items()
     }
+
+
+# --------------------------------------------------------------- at the paper's own scale: no data, no trained weights
+
+
+def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
+    """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
+
+    MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
+    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`.
+    Raises InputError for a network or a size that the method cannot take.
+    """
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
+    paper, network, image = method(key), _image_network(arch, classes), example(size)
+    model = paper.convert(network, config)
+    try:
+        static = count(network, image).macs
+    except (RuntimeError, AssertionError) as error:  # torch's words for a map smaller than its kernel
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"size is {size[0]}x{size[1]}, which {arch} cannot take: {reason}") from error
+    cost = count(model, image)
+    closed = paper.cost(model, size).macs
+    assert closed == cost.macs, f"{key} on {arch}: closed form {closed}, counted {cost.macs}"
+    choices = {"macs_by_choice": paper.macs_by_choice(model, size)} if hasattr(paper, "macs_by_choice") else {}
+    return {
+        "key": key,
+        "arch": arch,
+        "size": _side(size),
+        "classes": classes,
+        "config": _plain(asdict(config)),
+        "params": cost.params,
+        "macs": cost.macs,
+        "macs_static": static,
+        "ratio": latency.macs_ratio(static, cost.macs),
+        "closed_form": closed,
+        "authors_macs": count(model, image, rule="authors").macs,
+        "uncounted": list(cost.uncounted),
+        **choices,
+    }
+
+
+def describe_latency(config: object, arch: str, size: tuple[int, int], batch: int, threads: int) -> dict:
+    """What a latency record is found by, the machine excepted: that stands in its environment."""
+    return _plain({"method": asdict(config), "arch": arch, "size": _side(size), "batch": batch, "threads": threads})
+
+
+def latency_pair(batch: int, key: str, config: dict, arch: str, size: list[int]) -> tuple[nn.Module, Callable, Tensor]:
+    """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both."""
+    paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
+    model = paper.convert(network, settings.build(paper.Config, config)).eval()
+    return network, paper.deploy(model, images), images
+
+
+def time_latency(
+    key: str, config: object, arch: str, size: tuple[int, int], *, batch: int = 1, threads: int = 1, repeats: int = 20
+) -> Record:
+    """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale."""
+    began = time.perf_counter()
+    cost = cost_of(key, config, arch, size)
+    described = describe_latency(config, arch, size, batch, threads)
+    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
+    pair = f"{__name__}:{latency_pair.__name__}"
+    measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats)
+    return Record(
+        key=key,
+        kind="latency",
+        profile="paper",
+        config=described,
+        config_hash=records.config_hash(described),
+        dataset={},
+        seed=0,
+        metrics=_plain(asdict(measured))
+        | {"macs_ratio": cost["ratio"], "efficiency": latency.efficiency(measured.speedup, cost["ratio"])},
+        curve=[],
+        environment=records.environment(threads=threads),
+        wall_s=round(time.perf_counter() - began, 1),
+    )
+
+
+def _image_network(arch: str, classes: int = 1000) -> nn.Module:
+    network = build(arch, classes)
+    if any(isinstance(layer, nn.Conv3d) for layer in network.modules()):
+        raise InputError(f"arch is {arch}, which takes clips; allowed: networks of images, such as resnet50")
+    return network
+
+
+def _side(size: tuple[int, int]) -> int | list[int]:
+    """As everywhere, one number is a square."""
+    return size[0] if size[0] == size[1] else list(size)

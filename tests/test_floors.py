@@ -9,8 +9,8 @@ from dynlib.paths import ROOT
 
 PACKAGE = ROOT / "dynlib"
 FLOORS = (
-    ("errors", "paths"),
-    ("records",),
+    ("errors", "paths", "catalogue"),
+    ("records", "settings"),
     ("ops", "cost", "latency", "data"),
     ("backbones", "graphs", "kernels"),
     ("fusion", "train"),
