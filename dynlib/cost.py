@@ -221,8 +221,9 @@ def _params(module: nn.Module) -> int:
 def _run(module: nn.Module, inputs: tuple[Tensor, ...], watched: Callable):
     """`watched(module, inputs)` in eval mode without gradients: on a fake twin, or for real where values are looked at.
 
-    A network on the meta device has no values anyway and needs no twin: four times faster. torch reports a look at a value that does not exist, and an operator without a rule for shapes, as a RuntimeError. A
-    mistake in the network or its input raises again in the real run, and there it is not caught.
+    A network on the meta device has no values anyway and needs no twin: four times faster. torch reports a look at a
+    value that does not exist, and an operator without a rule for shapes, as a RuntimeError. A mistake in the network
+    or its input raises again in the real run, and there it is not caught.
     """
     with torch.no_grad():
         if all(x.device.type != "meta" for x in inputs):

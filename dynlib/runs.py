@@ -17,7 +17,7 @@ from dynlib import latency, records, settings, train
 from dynlib.backbones import build
 from dynlib.catalogue import METHODS
 from dynlib.cost import count, example
-from dynlib.data import DATASETS, Batches, Samples, load
+from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS, RUNS
@@ -70,7 +70,12 @@ def recorded(
     return records.lookup(key, "training", profile, config_as_json, seed, folder)
 
 
-def run(
+def run(key: str, config: object, recipe: Recipe, **options) -> Record:
+    """Train once, as `fit` does, and return the record alone."""
+    return fit(key, config, recipe, **options)[0]
+
+
+def fit(
     key: str,
     config: object,
     recipe: Recipe,
@@ -81,8 +86,8 @@ def run(
     hardware: train.Hardware | None = None,
     checkpoints: Path | None = RUNS,
     progress: bool = False,
-) -> Record:
-    """Train once and return the record, unsaved.
+) -> tuple[Record, nn.Module]:
+    """Train once and return the record, unsaved, and the trained network.
 
     With `checkpoints` the state is kept there under the run's hash and an interrupted run goes on from it.
     """
@@ -94,7 +99,7 @@ def run(
     digest = records.config_hash(described)
     network = fresh(recipe, len(batches.samples.classes), seed)
     model = paper.convert(network, config)
-    side = batches.samples.images.shape[-1]
+    side = next(valid.epoch(None))[0].shape[-1]
     cost = count(model, example(side))
     curve = train.fit(
         model,
@@ -109,11 +114,9 @@ def run(
     metrics = train.evaluate(model, valid)
     metrics |= {"macs": cost.macs, "params": cost.params, "size_px": side}
     for size in recipe.test_sizes_px:
-        metrics[f"top1_at_{size}_px"] = train.evaluate(model, replace(valid, samples=resized(valid.samples, size)))[
-            "top1"
-        ]
+        metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
     device = next(model.parameters()).device
-    return Record(
+    record = Record(
         key=key,
         kind="training",
         profile=profile,
@@ -134,6 +137,7 @@ def run(
         ),
         wall_s=round(time.perf_counter() - began, 1),
     )
+    return record, model
 
 
 def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int, **options) -> Record:
@@ -179,17 +183,35 @@ def fresh(recipe: Recipe, classes: int, seed: int) -> nn.Module:
 
 
 @lru_cache(maxsize=2)
-def data(name: str, batch_size: int, train_images: int | None, size_px: int | None, root: Path | None) -> tuple:
-    """Training and evaluation batches of a data set, decoded once; normalised by the training set's statistics."""
-    if name not in DATASETS:
-        raise InputError(f"dataset {name!r} is unknown; allowed: {', '.join(DATASETS)}")
-    options = {} if size_px is None else {"size_px": size_px}
-    first, second = DATASETS[name].splits[:2]
-    samples, test = load(name, first, root, **options), load(name, second, root, **options)
+def data(
+    name: str, batch_size: int, train_images: int | None, size_px: int | None, root: Path | None
+) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
+    """Training and evaluation batches of a classification set, normalised by the training set's statistics.
+
+    Sets that fit into memory are decoded once; a folder like ImageNet's is decoded while training.
+    """
+    if name not in DATASETS or DATASETS[name].task != "classification":
+        known = [other for other, dataset in DATASETS.items() if dataset.task == "classification"]
+        raise settings.unknown("dataset", name, known)
+    options = {"size_px": size_px} if size_px is not None and "size_px" in DATASETS[name].options else {}
+    samples, test = (load(name, split, root, **options) for split in DATASETS[name].splits[:2])
     if train_images is not None:
         samples = samples.subset(balanced(samples.labels, train_images))
+    if isinstance(samples, FolderSamples):
+        folder = FolderBatches(samples, batch_size, size_px or 224)
+        return folder, replace(folder, samples=test)
     batches = Batches(samples, batch_size, augment=flip_and_shift)
     return batches, replace(batches, samples=test, augment=None, batch_size=500)
+
+
+def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderBatches:
+    """The same images at another side: bilinear, anti-aliased when smaller."""
+    if isinstance(batches, FolderBatches):
+        return replace(batches, size_px=size_px)
+    square, smooth = (size_px, size_px), {"mode": "bilinear", "antialias": True}
+    parts = batches.samples.images.split(500)
+    images = [F.interpolate(part.float(), square, **smooth).round().clamp(0, 255).byte() for part in parts]
+    return replace(batches, samples=replace(batches.samples, images=torch.cat(images)))
 
 
 def balanced(labels: Tensor, count: int) -> Tensor:
@@ -200,18 +222,6 @@ def balanced(labels: Tensor, count: int) -> Tensor:
     quota = [count // classes + (c < count % classes) for c in range(classes)]
     picked = [torch.nonzero(labels == c).flatten()[:q] for c, q in enumerate(quota)]
     return torch.cat(picked).sort().values
-
-
-def resized(samples: Samples, size_px: int) -> Samples:
-    """The same images at another side: bilinear, anti-aliased when smaller."""
-    images = [
-        F.interpolate(part.float(), size=(size_px, size_px), mode="bilinear", antialias=True)
-        .round()
-        .clamp(0, 255)
-        .byte()
-        for part in samples.images.split(500)
-    ]
-    return replace(samples, images=torch.cat(images))
 
 
 def _plain(value: Mapping) -> dict:
