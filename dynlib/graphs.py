@@ -1,8 +1,8 @@
 """Reading a network as a graph: what every node does to channels, and a constraint solver over the channels.
 
-A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes channels
-(conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add) or lines layouts up (cat). Both
-octaves (which channels are low) and early exits (which stage owns a channel) follow from the roles alone.
+A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes
+channels (conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add) or lines layouts up
+(cat). Both octaves (which channels are low) and early exits (which stage owns a channel) follow from the roles alone.
 """
 
 import operator
@@ -141,9 +141,7 @@ def find_role(
     return _METHODS.get(node.target) if node.op == "call_method" else None
 
 
-def role(
-    traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None
-) -> str:
+def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None) -> str:
     """As `find_role`, but raises InputError naming a node that nobody has a rule for: a wrong guess would be silent."""
     if (found := find_role(traced, node, extra)) is not None:
         return found
