@@ -54,7 +54,7 @@ def _merge(high, low, residual, relu, means):
 
 
 def merge(high: Tensor, low: Tensor, residual: Tensor | None, relu: bool) -> Tensor:
-    """Sum of high, up(low) and residual, ReLU where asked, over `high` (N, C, H, W); `low` is (N, C, H/2, W/2)."""
+    """Write high + up(low) + residual, with ReLU where asked, over `high` (N, C, H, W); `low` is (N, C, H/2, W/2)."""
     _merge(_array(high), _array(low), _array(residual), relu, _NONE)
     return high
 

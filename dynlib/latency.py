@@ -144,15 +144,18 @@ def static_variants(module: nn.Module, example: Tensor) -> dict[str, Net]:
     Call them without gradients, as `compare` does: freezing is for inference.
     """
     from torch._dynamo.exc import BackendCompilerFailed  # seconds to import, and the parent process never compiles
+    from torch._inductor import config as inductor_config
     from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
 
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}[example.ndim]
     eager, last, frozen = (copy.deepcopy(module).eval() for _ in range(3))
     last = last.to(memory_format=layout)
     variants: dict[str, Net] = {"eager": eager, "channels_last": lambda x: last(x.to(memory_format=layout))}
-    compiled = torch.compile(frozen, dynamic=False, options={"freezing": True})
+    compiled = torch.compile(frozen, dynamic=False)
     try:
-        compiled(example)
+        # Not torch.compile(options=...): tracing has to know too, or nothing is frozen, without a word (torch 2.15).
+        with inductor_config.patch(freezing=True):
+            compiled(example)
         variants["compiled"] = compiled
     except BackendCompilerFailed as error:
         if not isinstance(error.inner_exception, (InvalidCxxCompiler, CppCompileError)):

@@ -67,6 +67,18 @@ def write_atomically(path: Path, content: str | bytes) -> Path:
     return path
 
 
+def check_writable(path: Path) -> None:
+    """Find out now, not after hours of work, whether `path` can be written; nothing is left behind.
+
+    Raises InputError where it cannot.
+    """
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; give a folder that can be written") from error
+
+
 def path_of(record: Record, folder: Path = RESULTS) -> Path:
     """Where a record lies: <folder>/<key>/<kind>-<profile>-<hash>-s<seed>.json."""
     name = f"{record.kind}-{record.profile}-{record.config_hash}-s{record.seed}.json"

@@ -1,9 +1,10 @@
-"""One training run makes one record: data, network, method and schedule brought together, found again by their hash."""
+"""One run makes one record: network, method, data and schedule brought together, found again by their hash."""
 
 import importlib
+import logging
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -12,22 +13,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynlib import records, train
+from dynlib import latency, records, settings, train
 from dynlib.backbones import build
+from dynlib.catalogue import METHODS
 from dynlib.cost import count, example
-from dynlib.data import DATASETS, Batches, Samples, load
+from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS, RUNS
 from dynlib.records import Record
 
-METHODS = {"octconv": "Octave convolution"}
-
 
 def method(key: str) -> ModuleType:
     """The module of a paper: Config, convert, cost, deploy. Raises InputError for an unknown key."""
     if key not in METHODS:
-        raise InputError(f"method {key!r} is unknown; allowed: {', '.join(METHODS)}")
+        raise settings.unknown("method", key, METHODS)
     return importlib.import_module(f"dynlib.papers.{key}")
 
 
@@ -58,20 +58,24 @@ def describe(config: object, recipe: Recipe) -> dict:
 
 
 def recipe_of(values: Mapping) -> Recipe:
-    """A recipe from plain values; raises InputError for an unknown name."""
-    known = {field.name for field in fields(Recipe)}
-    if unknown := sorted(set(values) - known):
-        raise InputError(f"{unknown[0]!r} is no setting of a recipe; allowed: {', '.join(sorted(known))}")
-    return Recipe(**{**values, "test_sizes_px": tuple(values.get("test_sizes_px", ()))})
+    """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
+    return settings.build(Recipe, values)
 
 
-def recorded(key: str, config: object, recipe: Recipe, *, profile: str, seed: int) -> Record | None:
+def recorded(
+    key: str, config: object, recipe: Recipe, *, profile: str, seed: int, folder: Path = RESULTS
+) -> Record | None:
     """The committed record of a run, or None where it is still to be made."""
     config_as_json = _plain(describe(config, recipe))
-    return records.lookup(key, "training", profile, config_as_json, seed)
+    return records.lookup(key, "training", profile, config_as_json, seed, folder)
 
 
-def run(
+def run(key: str, config: object, recipe: Recipe, **options) -> Record:
+    """Train once, as `fit` does, and return the record alone."""
+    return fit(key, config, recipe, **options)[0]
+
+
+def fit(
     key: str,
     config: object,
     recipe: Recipe,
@@ -82,8 +86,8 @@ def run(
     hardware: train.Hardware | None = None,
     checkpoints: Path | None = RUNS,
     progress: bool = False,
-) -> Record:
-    """Train once and return the record, unsaved.
+) -> tuple[Record, nn.Module]:
+    """Train once and return the record, unsaved, and the trained network.
 
     With `checkpoints` the state is kept there under the run's hash and an interrupted run goes on from it.
     """
@@ -95,7 +99,7 @@ def run(
     digest = records.config_hash(described)
     network = fresh(recipe, len(batches.samples.classes), seed)
     model = paper.convert(network, config)
-    side = batches.samples.images.shape[-1]
+    side = next(valid.epoch(None))[0].shape[-1]
     cost = count(model, example(side))
     curve = train.fit(
         model,
@@ -104,17 +108,15 @@ def run(
         seed=seed,
         valid=valid,
         hardware=hardware,
-        checkpoint=None if checkpoints is None else checkpoints / key / f"{profile}-{digest}-s{seed}.safetensors",
+        checkpoint=None if checkpoints is None else _checkpoint(checkpoints, key, profile, digest, seed),
         progress=progress,
     )
     metrics = train.evaluate(model, valid)
     metrics |= {"macs": cost.macs, "params": cost.params, "size_px": side}
     for size in recipe.test_sizes_px:
-        metrics[f"top1_at_{size}_px"] = train.evaluate(model, replace(valid, samples=resized(valid.samples, size)))[
-            "top1"
-        ]
+        metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
     device = next(model.parameters()).device
-    return Record(
+    record = Record(
         key=key,
         kind="training",
         profile=profile,
@@ -135,6 +137,7 @@ def run(
         ),
         wall_s=round(time.perf_counter() - began, 1),
     )
+    return record, model
 
 
 def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int, **options) -> Record:
@@ -146,9 +149,30 @@ def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int,
         return run(key, config, recipe, profile=profile, seed=seed, checkpoints=None, **options)
     if (found := recorded(key, config, recipe, profile=profile, seed=seed)) is not None:
         return found
-    record = run(key, config, recipe, profile=profile, seed=seed, **options)
-    records.save(record, RESULTS)
+    return measure(key, config, recipe, profile=profile, seed=seed, **options)
+
+
+def measure(
+    key: str,
+    config: object,
+    recipe: Recipe,
+    *,
+    profile: str,
+    seed: int,
+    folder: Path = RESULTS,
+    checkpoints: Path = RUNS,
+    **options,
+) -> Record:
+    """Train and save the record in `folder`; only then is the checkpoint of no more use, and removed."""
+    records.check_writable(folder / key)
+    record = run(key, config, recipe, profile=profile, seed=seed, checkpoints=checkpoints, **options)
+    records.save(record, folder)
+    _checkpoint(checkpoints, key, profile, record.config_hash, seed).unlink(missing_ok=True)
     return record
+
+
+def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) -> Path:
+    return folder / key / f"{profile}-{digest}-s{seed}.safetensors"
 
 
 def fresh(recipe: Recipe, classes: int, seed: int) -> nn.Module:
@@ -159,17 +183,35 @@ def fresh(recipe: Recipe, classes: int, seed: int) -> nn.Module:
 
 
 @lru_cache(maxsize=2)
-def data(name: str, batch_size: int, train_images: int | None, size_px: int | None, root: Path | None) -> tuple:
-    """Training and evaluation batches of a data set, decoded once; normalised by the training set's statistics."""
-    if name not in DATASETS:
-        raise InputError(f"dataset {name!r} is unknown; allowed: {', '.join(DATASETS)}")
-    options = {} if size_px is None else {"size_px": size_px}
-    first, second = DATASETS[name].splits[:2]
-    samples, test = load(name, first, root, **options), load(name, second, root, **options)
+def data(
+    name: str, batch_size: int, train_images: int | None, size_px: int | None, root: Path | None
+) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
+    """Training and evaluation batches of a classification set, normalised by the training set's statistics.
+
+    Sets that fit into memory are decoded once; a folder like ImageNet's is decoded while training.
+    """
+    if name not in DATASETS or DATASETS[name].task != "classification":
+        known = [other for other, dataset in DATASETS.items() if dataset.task == "classification"]
+        raise settings.unknown("dataset", name, known)
+    options = {"size_px": size_px} if size_px is not None and "size_px" in DATASETS[name].options else {}
+    samples, test = (load(name, split, root, **options) for split in DATASETS[name].splits[:2])
     if train_images is not None:
         samples = samples.subset(balanced(samples.labels, train_images))
+    if isinstance(samples, FolderSamples):
+        folder = FolderBatches(samples, batch_size, size_px or 224)
+        return folder, replace(folder, samples=test)
     batches = Batches(samples, batch_size, augment=flip_and_shift)
     return batches, replace(batches, samples=test, augment=None, batch_size=500)
+
+
+def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderBatches:
+    """The same images at another side: bilinear, anti-aliased when smaller."""
+    if isinstance(batches, FolderBatches):
+        return replace(batches, size_px=size_px)
+    square, smooth = (size_px, size_px), {"mode": "bilinear", "antialias": True}
+    parts = batches.samples.images.split(500)
+    images = [F.interpolate(part.float(), square, **smooth).round().clamp(0, 255).byte() for part in parts]
+    return replace(batches, samples=replace(batches.samples, images=torch.cat(images)))
 
 
 def balanced(labels: Tensor, count: int) -> Tensor:
@@ -182,21 +224,98 @@ def balanced(labels: Tensor, count: int) -> Tensor:
     return torch.cat(picked).sort().values
 
 
-def resized(samples: Samples, size_px: int) -> Samples:
-    """The same images at another side: bilinear, anti-aliased when smaller."""
-    images = [
-        F.interpolate(part.float(), size=(size_px, size_px), mode="bilinear", antialias=True)
-        .round()
-        .clamp(0, 255)
-        .byte()
-        for part in samples.images.split(500)
-    ]
-    return replace(samples, images=torch.cat(images))
-
-
 def _plain(value: Mapping) -> dict:
     """The value as JSON would give it back: tuples become lists."""
     return {
         key: _plain(item) if isinstance(item, Mapping) else list(item) if isinstance(item, tuple) else item
         for key, item in value.items()
     }
+
+
+# --------------------------------------------------------------- at the paper's own scale: no data, no trained weights
+
+
+def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
+    """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
+
+    MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
+    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`.
+    Raises InputError for a network or a size that the method cannot take.
+    """
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
+    paper, network, image = method(key), _image_network(arch, classes), example(size)
+    model = paper.convert(network, config)
+    try:
+        static = count(network, image).macs
+    except (RuntimeError, AssertionError) as error:  # torch's words for a map smaller than its kernel
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"size is {size[0]}x{size[1]}, which {arch} cannot take: {reason}") from error
+    cost = count(model, image)
+    closed = paper.cost(model, size).macs
+    assert closed == cost.macs, f"{key} on {arch}: closed form {closed}, counted {cost.macs}"
+    choices = {"macs_by_choice": paper.macs_by_choice(model, size)} if hasattr(paper, "macs_by_choice") else {}
+    return {
+        "key": key,
+        "arch": arch,
+        "size": _side(size),
+        "classes": classes,
+        "config": _plain(asdict(config)),
+        "params": cost.params,
+        "macs": cost.macs,
+        "macs_static": static,
+        "ratio": latency.macs_ratio(static, cost.macs),
+        "closed_form": closed,
+        "authors_macs": count(model, image, rule="authors").macs,
+        "uncounted": list(cost.uncounted),
+        **choices,
+    }
+
+
+def describe_latency(config: object, arch: str, size: tuple[int, int], batch: int, threads: int) -> dict:
+    """What a latency record is found by, the machine excepted: that stands in its environment."""
+    return _plain({"method": asdict(config), "arch": arch, "size": _side(size), "batch": batch, "threads": threads})
+
+
+def latency_pair(batch: int, key: str, config: dict, arch: str, size: list[int]) -> tuple[nn.Module, Callable, Tensor]:
+    """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both."""
+    paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
+    model = paper.convert(network, settings.build(paper.Config, config)).eval()
+    return network, paper.deploy(model, images), images
+
+
+def time_latency(
+    key: str, config: object, arch: str, size: tuple[int, int], *, batch: int = 1, threads: int = 1, repeats: int = 20
+) -> Record:
+    """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale."""
+    began = time.perf_counter()
+    cost = cost_of(key, config, arch, size)
+    described = describe_latency(config, arch, size, batch, threads)
+    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
+    pair = f"{__name__}:{latency_pair.__name__}"
+    measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats)
+    return Record(
+        key=key,
+        kind="latency",
+        profile="paper",
+        config=described,
+        config_hash=records.config_hash(described),
+        dataset={},
+        seed=0,
+        metrics=_plain(asdict(measured))
+        | {"macs_ratio": cost["ratio"], "efficiency": latency.efficiency(measured.speedup, cost["ratio"])},
+        curve=[],
+        environment=records.environment(threads=threads),
+        wall_s=round(time.perf_counter() - began, 1),
+    )
+
+
+def _image_network(arch: str, classes: int = 1000) -> nn.Module:
+    network = build(arch, classes)
+    if any(isinstance(layer, nn.Conv3d) for layer in network.modules()):
+        raise InputError(f"arch is {arch}, which takes clips; allowed: networks of images, such as resnet50")
+    return network
+
+
+def _side(size: tuple[int, int]) -> int | list[int]:
+    """As everywhere, one number is a square."""
+    return size[0] if size[0] == size[1] else list(size)

@@ -1,7 +1,7 @@
 """One training loop for everything: any objective, one or many devices, resumed after a kill, stopped at the first NaN.
 
-`lightning_fabric` carries precision, devices and nodes; it is imported only when something trains. Everything random in an
-epoch follows from (seed, epoch), so a run that was killed and resumed goes the way of one that was not.
+`lightning_fabric` carries precision, devices and nodes; it is imported only when something trains. Everything random
+in an epoch follows from (seed, epoch), so a run that was killed and resumed goes the way of one that was not.
 """
 
 import json
@@ -91,11 +91,11 @@ def fit(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> list[dict]:
-    """Train `model` in place and return its curve: one dict an epoch with `epoch, lr, loss, seconds` and, with `valid`, `top1`.
+    """Train `model` in place and return its curve, one dict an epoch: `epoch, lr, loss, seconds`, with `valid` `top1` too.
 
     `groups` are (parameters, factor on the learning rate); by default all parameters at factor 1. With a `checkpoint`
-    path the state is written there after every epoch, whole or not at all, and a later call with the same arguments goes
-    on from it. `progress` shows a bar on standard error.
+    path the state is written there after every epoch, whole or not at all, and a later call with the same arguments
+    goes on from it. `progress` shows a bar on standard error.
 
     Raises InputError where the loss stops being finite, naming step and learning rate, and where the checkpoint belongs
     to another run.

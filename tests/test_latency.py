@@ -102,6 +102,9 @@ def test_static_variants_agree_with_the_network_and_leave_it_alone():
         expected = net.eval()(X)
         for run in variants.values():
             torch.testing.assert_close(run(X), expected)
+        for parameter in variants["compiled"]._orig_mod.parameters():
+            parameter.zero_()
+        torch.testing.assert_close(variants["compiled"](X), expected)  # frozen: the weights are constants by now
 
 
 def pair(batch, width):

@@ -86,7 +86,7 @@ def test_a_damaged_checkpoint_is_named(batches, tmp_path):
     path = tmp_path / "run.safetensors"
     fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path)
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(InputError, match="run.safetensors is not a checkpoint"):
+    with pytest.raises(InputError, match=r"run\.safetensors is not a checkpoint"):
         fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, checkpoint=path)
 
 

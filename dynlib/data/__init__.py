@@ -9,10 +9,10 @@
 What fits into memory is decoded once to uint8; no per-image work is left for the training loop.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from dynlib import paths
+from dynlib.catalogue import DATASETS, Dataset
 from dynlib.data import packed, scenes
 from dynlib.data.samples import Batches, Samples, channel_stats, normalise
 from dynlib.data.vision import PACKABLE, FolderBatches, FolderSamples, load_folder, pack
@@ -31,48 +31,6 @@ __all__ = [
     "normalise",
     "pack",
 ]
-
-CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What is known about a data set without opening it."""
-
-    splits: tuple[str, ...]  # the first trains, the second evaluates
-    task: str  # classification, segmentation or detection
-    class_count: int
-    description: str
-    classes: tuple[str, ...] | None = None  # where the packed file names none
-    options: tuple[str, ...] = ("size_px",)  # that load takes
-
-
-DATASETS = {
-    "scenes": Dataset(
-        ("train", "val"),
-        "classification",
-        10,
-        "made procedurally: outlines and fine textures with masks and boxes, or clips of 8 motions",
-        options=("n", "size_px", "seed", "kind"),
-    ),
-    "cifar10": Dataset(
-        ("train", "test", "train_lossless_png", "test_lossless_png"),
-        "classification",
-        10,
-        "small photographs of animals and vehicles, 32 px",
-        CIFAR10,
-    ),
-    "cifar100": Dataset(("train", "test"), "classification", 100, "small photographs of 100 kinds of things, 32 px"),
-    "imagenette": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, shorter side 320 px"),
-    "imagenette224": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, 224 px"),
-    "tiny_imagenet100": Dataset(("train", "val"), "classification", 100, "100 Tiny ImageNet classes, 64 px"),
-    "imagenet": Dataset(
-        ("train", "val"), "classification", 1000, "ILSVRC 2012 as <split>/<wnid>/ folders, decoded lazily", options=()
-    ),
-    "camvid": Dataset(("train", "val"), "segmentation", 12, "road scenes with masks, 480x360 px, class 11 is void"),
-    "bccd": Dataset(("train", "val"), "detection", 3, "blood cells with boxes, 640x480 px"),
-    "coco256": Dataset(("train", "val"), "detection", 80, "a few COCO 2017 images with boxes, up to 448 px"),
-}
 
 
 def load(name: str, split: str, root: Path | str | None = None, **options: object) -> Samples | FolderSamples:

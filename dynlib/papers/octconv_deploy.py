@@ -69,7 +69,8 @@ class OctaveFreezer(Freezer):
             return self._identity(what, values[0])
         if what is octave_cat:
             bands = zip(*(_bands(value) for value in values), strict=True)
-            return Bands(*(self.call(torch.cat, [x for x in band if x is not None], 1) for band in bands))
+            joined = [[x for x in band if x is not None] for band in bands]
+            return Bands(*(self.call(torch.cat, band, 1) if band else None for band in joined))
         if not isinstance(values[0], Bands):
             return super().copy(node, what)
         if isinstance(what, OctBatchNorm2d):

@@ -1,0 +1,117 @@
+"""Settings as people write them, `name=value` or lines of a YAML file, checked before anything runs."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterable, Mapping
+from difflib import SequenceMatcher
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from dynlib.errors import InputError
+
+Kind = TypeVar("Kind")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, whose version 1.1 takes 1e-4 for a word; here it is the number that everybody means."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?\d+[eE][-+]?\d+$"), list("-+0123456789"))
+
+
+def parse(assignments: Iterable[str]) -> dict[str, Any]:
+    """{"alpha": 0.25} from ["alpha=0.25"]; the values are YAML. Raises InputError for anything else."""
+    values = {}
+    for text in assignments:
+        name, sign, value = text.partition("=")
+        if not sign or not name.isidentifier():
+            raise InputError(f"parameter {text!r}: write name=value, such as alpha=0.25 or test_sizes_px=[32,64]")
+        values[name] = _yaml(value, f"parameter {text!r}")
+    return values
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file. Raises InputError where they are not names with values."""
+    values = _yaml(path.read_text(encoding="utf-8"), str(path))
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: write one `name: value` a line")
+    return values
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+
+
+def unknown(what: str, name: str, allowed: Iterable[str]) -> InputError:
+    """The error for a name that does not exist; those that do are listed, the closest first."""
+    ranked = sorted(allowed, key=lambda other: -SequenceMatcher(None, name, other).ratio())
+    return InputError(f"{what} {name!r} is unknown; allowed: {', '.join(ranked)}")
+
+
+def fit(name: str, value: Any, kind: Any) -> Any:
+    """The value as the type `kind` has it: where that asks for them, whole numbers become floats and lists tuples.
+
+    Raises InputError naming the setting, its value and the type where it is neither.
+    """
+    try:
+        return _fitted(value, kind)
+    except TypeError:
+        raise InputError(f"{name} is {value!r}; allowed: {word(kind)}") from None
+
+
+def _fitted(value: Any, kind: Any) -> Any:
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        for option in sorted(inner, key=lambda option: option is not type(value)):  # as it is, rather than converted
+            try:
+                return _fitted(value, option)
+            except TypeError:
+                continue
+    elif origin in (list, tuple) and isinstance(value, list | tuple):
+        return origin(_fitted(item, inner[0]) for item in value)
+    elif kind is object or type(value) is kind:  # not isinstance: true is no number
+        return value
+    elif kind is float and type(value) is int:
+        return float(value)
+    raise TypeError
+
+
+def word(kind: Any) -> str:
+    """A type as one writes it: float, list[int], int | None."""
+    if kind is object:
+        return "anything"
+    return kind.__name__ if isinstance(kind, type) and not get_args(kind) else str(kind)
+
+
+def written(value: Any) -> str:
+    """A value as it is given to -p."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def build(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
+    """A dataclass of settings from plain values. Raises InputError for a name, a type or a value that it refuses."""
+    kinds = get_type_hints(kind)
+    for name in values:
+        if name not in kinds:
+            raise unknown("setting", name, kinds)
+    needed = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    if missing := [name for name in needed if name not in values]:
+        raise InputError(f"setting {missing[0]} has no value; give {missing[0]}=...")
+    return kind(**{name: fit(name, value, kinds[name]) for name, value in values.items()})
+
+
+def part_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the values that are fields of the dataclass."""
+    return {name: value for name, value in values.items() if name in names(kind)}
+
+
+def names(kind: type) -> list[str]:
+    """The fields of a dataclass of settings."""
+    return [field.name for field in dataclasses.fields(kind)]

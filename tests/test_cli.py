@@ -1,0 +1,245 @@
+"""The command line: what it prints for people and for programs, and one line for whatever was asked wrongly."""
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dynlib import runs
+from dynlib.cli import main
+from dynlib.latency import Latency
+from dynlib.papers import octconv
+from dynlib.paths import ROOT
+from dynlib.records import load
+
+PARAMETERS = """\
+alpha = 0.5
+arch = "cifar_resnet20"
+width: int | None = 4
+dataset = "cifar10"
+epochs = 1
+batch_size = 8
+lr = 0.1
+"""
+SMALL = ("--arch", "cifar_resnet20", "--size", "32")
+
+
+def told(capsys, *arguments) -> dict:
+    """What a command says to a program."""
+    assert main([*arguments, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return json.loads(out)
+
+
+def refusal(capsys, *arguments) -> str:
+    """The one line of a command that was asked wrongly."""
+    assert main(list(arguments)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
+    return err
+
+
+def png(pixels) -> np.ndarray:
+    Image.fromarray(pixels).save(file := io.BytesIO(), "png")
+    return np.frombuffer(file.getvalue(), np.uint8)
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    """A data root with a CIFAR-10 of 20 noisy images a split, and the split's files."""
+    folder = tmp_path / "data" / "cifar10"
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(0)
+    lines = []
+    for split in ("train", "test"):
+        files = [png(image) for image in generator.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)]
+        path = folder / f"{split}.npz"
+        np.savez(
+            path,
+            data=np.concatenate(files),
+            offset=np.cumsum([0, *map(len, files)]),
+            label=np.arange(20, dtype=int) % 10,
+        )
+        lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
+    (folder / "README.md").write_text("".join(lines))
+    return folder.parent
+
+
+def test_the_list_tells_chapters_methods_and_data_sets(book, capsys):
+    book.chapter("02_octconv")
+    book.profile("public", "02_octconv", "alpha: 0.25\n")
+    listed = told(capsys, "list")
+    assert listed["chapters"]["02_octconv"] == {
+        "profiles": ["smoke", "public"],
+        "parameters": {"alpha": {"default": 0.5, "type": "float", "help": "share of low-frequency channels"}},
+    }
+    assert listed["methods"] == {"octconv": "Octave convolution"} and "cifar10" in listed["datasets"]
+    assert main(["list"]) == 0
+    plain = capsys.readouterr().out
+    assert "02_octconv  (profiles: smoke, public)" in plain and "\x1b" not in plain
+    assert [line.split(maxsplit=3) for line in plain.splitlines() if line.startswith("alpha")] == [
+        ["alpha", "0.5", "float", "share of low-frequency channels"]
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "no_such_chapter"]])
+def test_help_and_the_list_come_without_torch(arguments):
+    program = f"import sys; from dynlib.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_a_cost_is_told_in_integers_and_equals_its_closed_form(capsys):
+    cost = told(capsys, "cost", "octconv", *SMALL, "-p", "alpha=0.25", "--classes", "10")
+    assert {"arch": "cifar_resnet20", "size": 32, "params": 269_722, "macs_static": 40_551_040}.items() <= cost.items()
+    assert cost["closed_form"] == cost["macs"] < cost["macs_static"] and type(cost["macs"]) is int
+    assert cost["ratio"] == cost["macs_static"] / cost["macs"]
+    assert cost["config"]["alpha"] == 0.25 and cost["authors_macs"] > cost["macs"] and "relu" in cost["uncounted"]
+
+
+def test_an_oblong_image_is_named_by_height_and_width(capsys):
+    cost = told(capsys, "cost", "octconv", "--arch", "cifar_resnet20", "--size", "32x64")
+    assert cost["size"] == [32, 64] and cost["closed_form"] == cost["macs"]
+
+
+def test_a_cost_is_told_to_people_in_units(capsys):
+    assert main(["cost", "octconv", *SMALL, "-p", "alpha=0", "--classes", "10"]) == 0
+    out, _ = capsys.readouterr()
+    assert "MACs" in out and "40.551 M" in out and "0.270 M" in out and "alpha=0.0" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["cost", "octcnov", *SMALL], "method 'octcnov' is unknown; allowed: octconv"),
+        (["cost", "octconv", "--arch", "resnet5"], "arch 'resnet5' is unknown; closest: resnet50"),
+        (["cost", "octconv", "--arch", "r3d_18"], "arch is r3d_18, which takes clips"),
+        (["cost", "octconv", *SMALL, "-p", "alpah=0.5"], "setting 'alpah' is unknown; allowed: alpha, "),
+        (["cost", "octconv", *SMALL, "-p", "alpha=much"], "alpha is 'much'; allowed: float"),
+        (["cost", "octconv", *SMALL, "-p", "alpha=1.5"], "alpha is 1.5; it is the share"),
+        (["cost", "octconv", "--arch", "resnet18", "--size", "225"], "size 225x225: "),
+        (["cost", "octconv", "--arch", "resnet18", "--size", "big"], "size 'big': write S or HxW"),
+        (
+            ["cost", "octconv", "--arch", "vgg11", "--size", "16", "-p", "alpha=0"],
+            "size is 16x16, which vgg11 cannot take",
+        ),
+        (["latency", "octconv", *SMALL, "--threads", "0"], "threads is 0; this machine allows 1 to "),
+        (["data", "cifar11", "--data-root", "nowhere"], "data set 'cifar11' cannot be packed: allowed are cifar10"),
+        (["cost", "octconv"], "Missing option '--arch'"),
+        (["cost", "octconv", *SMALL, "--classes", "ten"], "Invalid value for '--classes'"),
+        (["costs"], "No such command 'costs'"),
+        (["list", "--jsn"], "No such option: --jsn"),
+    ],
+)
+def test_whatever_is_asked_wrongly_is_answered_in_one_line(capsys, arguments, words):
+    assert words in refusal(capsys, *arguments)
+
+
+@pytest.fixture
+def stopwatch(monkeypatch):
+    """A measurement without its process: what it was asked for, and made-up times."""
+    asked = []
+
+    def in_own_process(factory, arguments, **how):
+        asked.append((factory, arguments, how))
+        return Latency(how["batch"], how["threads"], "float32", 3.0, 2.0, 1.5, (1.4, 1.6), "eager", {"eager": 3.0}, 20)
+
+    monkeypatch.setattr(runs.latency, "in_own_process", in_own_process)
+    return asked
+
+
+def test_a_latency_is_told_with_its_spread_and_what_was_to_hope_for(book, capsys, stopwatch):
+    timed = told(capsys, "latency", "octconv", *SMALL, "-p", "alpha=0.5", "--batch", "2")
+    cost = told(capsys, "cost", "octconv", *SMALL, "-p", "alpha=0.5")
+    assert timed["macs_ratio"] == cost["ratio"] and timed["efficiency"] == pytest.approx(1.5 / cost["ratio"])
+    assert timed["speedup_iqr"] == [1.4, 1.6] and timed["variants_ms"] == {"eager": 3.0} and timed["batch"] == 2
+    assert timed["config"] == cost["config"] and timed["size"] == 32 and timed["environment"]["threads"] == 1
+    assert {"dtype", "static_ms", "method_ms", "speedup", "static_variant", "threads", "arch"} <= timed.keys()
+    assert book.files() == []
+
+
+def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwatch):
+    assert main(["latency", "octconv", *SMALL, "--record"]) == 0
+    out, _ = capsys.readouterr()
+    (path,) = book.results.glob("octconv/latency-paper-*.json")
+    assert f"record: {path}" in out and "3.00 ms" in out
+    record = load(path)
+    described = runs.describe_latency(octconv.Config(), "cifar_resnet20", (32, 32), 1, 1)
+    assert record.config == described and record.metrics["speedup"] == 1.5
+
+
+def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(book, stopwatch, monkeypatch):
+    monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape))
+    main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
+    ((factory, arguments, _),) = stopwatch
+    assert factory == "dynlib.runs:latency_pair" and json.loads(json.dumps(arguments)) == arguments
+    static, (method, shape), images = runs.latency_pair(batch=3, **arguments)
+    assert images.shape == shape == (3, 3, 32, 32)
+    assert not static.training and not method.training
+    assert static(images).shape == method(images).shape == (3, 1000)
+
+
+def test_a_training_becomes_a_record_once_and_again_only_when_asked(book, capsys, photographs):
+    book.chapter("02_octconv", parameters=PARAMETERS)
+    train = ("train", "octconv", "--data-root", str(photographs), "-p", "alpha=0.25", "--out", str(book.root / "kept"))
+    first = told(capsys, *train)
+    assert book.files()[-1].startswith("kept/octconv/training-smoke-") and not list(book.runs.rglob("*.safetensors"))
+    record = load(book.root / first["record"])
+    assert first["trained"] and first["top1"] == record.metrics["top1"]
+    assert record.config["method"]["alpha"] == 0.25 and record.config["recipe"]["arch"] == "cifar_resnet20"
+    assert told(capsys, *train) == first | {"trained": False}
+    assert main([*train]) == 0
+    assert "it was there; --again trains anew" in capsys.readouterr().out
+    assert told(capsys, *train, "--again") == first
+    assert load(book.root / first["record"]).environment["date"] >= record.environment["date"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-p", "epochz=3"], "setting of octconv and its recipe 'epochz' is unknown; allowed: epochs, "),
+        (["-p", "epochs=1.5"], "epochs is 1.5; allowed: int"),
+        (["-p", "alpha=1.5"], "alpha is 1.5"),
+        (["-p", "dataset=cifar11"], "dataset 'cifar11' is unknown; allowed: "),
+        (["--profile", "paper"], "profile of 02_octconv 'paper' is unknown; allowed: smoke"),
+        (["--data-root", "nowhere"], "no folder nowhere"),
+        (["--data-root", "."], "no data in cifar10: "),
+    ],
+)
+def test_a_training_asked_wrongly_leaves_nothing_behind(book, capsys, monkeypatch, arguments, words):
+    book.chapter("02_octconv", parameters=PARAMETERS)
+    monkeypatch.chdir(book.root)
+    assert words in refusal(capsys, "train", "octconv", *arguments)
+    assert book.files() == []
+
+
+def damaged(path, how):
+    content = path.read_bytes()
+    if how == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+        path.with_name("README.md").unlink()  # no checksum to tell: the file itself must
+    else:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+@pytest.mark.parametrize(("how", "words"), [("truncated", "is not a whole .npz file"), ("altered", "has sha256")])
+def test_damaged_data_are_named_and_nothing_is_left_behind(book, capsys, photographs, how, words):
+    book.chapter("02_octconv", parameters=PARAMETERS)
+    damaged(photographs / "cifar10" / "test.npz", how)
+    before = book.files()
+    line = refusal(capsys, "train", "octconv", "--data-root", str(photographs))
+    assert words in line and str(photographs / "cifar10" / "test.npz") in line
+    assert book.files() == before
+
+
+def test_a_record_that_cannot_be_written_is_wrong_input(book, capsys, photographs, monkeypatch):
+    book.chapter("02_octconv", parameters=PARAMETERS)
+    blocked = photographs / "cifar10" / "README.md" / "records"
+    monkeypatch.setattr(runs, "run", lambda *a, **k: pytest.fail("trained before looking"))
+    line = refusal(capsys, "train", "octconv", "--data-root", str(photographs), "--out", str(blocked))
+    assert f"cannot write {blocked}" in line
