@@ -1,4 +1,4 @@
-"""Freezing a network for inference on a CPU: batch norm folded, additions and ReLU fused into convolutions, kernels packed.
+"""Freezing a network for inference on a CPU: batch norm folded, additions and ReLU fused, kernels packed.
 
 `Freezer` walks a traced network once, with a real example, and writes a second graph: what has to run, in the order in
 which it has to run. A convolution waits until it is known what follows it: a batch norm is folded into its kernel, an

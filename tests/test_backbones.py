@@ -7,6 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib import backbones
 from dynlib.backbones.cifar_resnet import CifarResNet, PadShortcut
+from dynlib.backbones.preact_resnet import PreActResNet
 from dynlib.errors import InputError
 
 
@@ -44,6 +45,53 @@ def test_cifar_resnets_have_the_macs_and_parameters_of_the_paper_s_layer_list(de
 )
 def test_cifar_resnets_cost_the_usually_quoted_mega_macs(arch, shortcut, mega):
     assert round(macs_and_params(f"cifar_resnet{arch}", shortcut=shortcut)[0] / 1e6, 2) == mega
+
+
+def parameters_by_hand(blocks, groups, base):
+    """Of a pre-activation ResNet, from its layers: a norm of 2c numbers before every convolution, one at the end."""
+    total, c_in = 3 * 49 * 64 + 2 * 64, 64
+    for stage, n in enumerate(blocks):
+        width, c = base * 2**stage, 256 * 2**stage
+        for block in range(n):
+            total += (c_in + 9 * width // groups + c) * width + 2 * (c_in + 2 * width)
+            total += 0 if block else (c + 2) * c_in  # the projection, with its own norm
+            c_in = c
+    return total + 2 * c_in + 1000 * c_in + 1000
+
+
+@pytest.mark.parametrize(
+    ("arch", "blocks", "groups", "base"),
+    [
+        ("preact_resnet26", (2, 2, 2, 2), 1, 64),
+        ("preact_resnet50", (3, 4, 6, 3), 1, 64),
+        ("preact_resnet101", (3, 4, 23, 3), 1, 64),
+        ("preact_resnet152", (3, 8, 36, 3), 1, 64),
+        ("preact_resnet200", (3, 24, 36, 3), 1, 64),
+        ("preact_resnext50_32x4d", (3, 4, 6, 3), 32, 128),
+        ("preact_resnext101_32x4d", (3, 4, 23, 3), 32, 128),
+    ],
+)
+def test_pre_activation_resnets_have_the_parameters_of_their_layer_list(arch, blocks, groups, base):
+    with torch.device("meta"):
+        net = backbones.build(arch)
+    assert sum(p.numel() for p in net.parameters()) == parameters_by_hand(blocks, groups, base)
+
+
+def test_pre_activation_resnets_have_the_authors_batch_norms_and_one_before_every_convolution():
+    with torch.device("meta"):
+        modules = list(backbones.build("preact_resnet26").modules())
+    norms = [m for m in modules if isinstance(m, torch.nn.BatchNorm2d)]
+    assert {(m.eps, m.momentum) for m in norms} == {(1e-4, 0.08)}
+    convs = [m for m in modules if isinstance(m, torch.nn.Conv2d)]
+    assert len(norms) == len(convs) + 1  # the stem's stands behind it, the last one behind everything
+    assert [c.stride for c in convs if c.kernel_size == (3, 3)].count((2, 2)) == 3  # the stride sits on the 3x3
+
+
+def test_a_pre_activation_block_adds_its_input_untouched():
+    block = PreActResNet((1, 2, 1, 1), num_classes=3, width_per_group=4).eval().layer2[1]
+    torch.nn.init.zeros_(block.conv3.weight)
+    x = torch.randn(2, 512, 4, 6)
+    assert torch.equal(block(x.clone()), x)  # no ReLU behind the sum, none in place before it
 
 
 def test_default_shortcut_is_the_papers_for_cifar():
@@ -117,6 +165,7 @@ def test_our_names_do_not_clash_with_torchvisions():
         ("fasterrcnn_resnet50_fpn", {}, "unknown"),
         ("cifar_resnet20", {"shortcut": "C"}, r"shortcut is 'C'; allowed"),
         ("cifar_resnet20", {"width": 0}, "width is 0"),
+        ("preact_resnet50", {"groups": 0}, "groups is 0, width_per_group 64"),
         ("resnet18", {"num_classes": 0}, "num_classes is 0"),
     ],
 )
@@ -129,3 +178,9 @@ def test_wrong_names_and_values_are_named_in_one_line(arch, kw, says):
 def test_depth_must_be_six_n_plus_two():
     with pytest.raises(InputError, match="depth is 21"):
         CifarResNet(21)
+
+
+@pytest.mark.parametrize("blocks", [(3, 4, 6), (3, 4, 0, 3)])
+def test_a_resnet_has_four_stages_of_at_least_one_block(blocks):
+    with pytest.raises(InputError, match=r"blocks is \("):
+        PreActResNet(blocks)

@@ -179,49 +179,20 @@ def test_an_operator_of_our_own_counts_by_its_formula_or_is_reported():
 # ------------------------------------------------------------------------------------------------ the authors' rule
 
 
-class PreBlock(nn.Module):
-    """[BN, ReLU, conv] three times, and a projection with its own BN and ReLU, as in OctConv's ablation networks."""
-
-    def __init__(self, c_in, width, stride, groups, project):
-        super().__init__()
-
-        def layer(c_in, c_out, k, stride=1, groups=1):
-            conv = nn.Conv2d(c_in, c_out, k, stride, k // 2, groups=groups, bias=False)
-            return nn.Sequential(nn.BatchNorm2d(c_in), nn.ReLU(), conv)
-
-        c_out = width * 4 if groups == 1 else width * 2
-        self.body = nn.Sequential(layer(c_in, width, 1), layer(width, width, 3, stride, groups), layer(width, c_out, 1))
-        self.shortcut = layer(c_in, c_out, 1, stride) if project else nn.Identity()
-
-    def forward(self, x):
-        return self.body(x) + self.shortcut(x)
-
-
-def pre_activation_resnet(blocks, groups=1):
-    layers = [nn.Conv2d(3, 64, 7, 2, 3, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(3, 2, 1)]
-    c_in = 64
-    for stage, n in enumerate(blocks):
-        for b in range(n):
-            width = 64 * 2**stage * (1 if groups == 1 else 2)
-            layers.append(PreBlock(c_in, width, 2 if stage and not b else 1, groups, project=not b))
-            c_in = 256 * 2**stage
-    layers += [nn.BatchNorm2d(c_in), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c_in, 1000)]
-    return nn.Sequential(*layers)
-
-
 @pytest.mark.parametrize(
-    ("blocks", "groups", "macs", "authors"),
+    ("arch", "macs", "authors"),
     [
-        ((2, 2, 2, 2), 1, "2.342", "2.352"),
-        ((3, 4, 6, 3), 1, "4.089", "4.103"),
-        ((3, 4, 6, 3), 32, "4.230", "4.247"),
+        ("preact_resnet26", "2.342", "2.352"),
+        ("preact_resnet50", "4.089", "4.103"),
+        ("preact_resnet101", "7.801", "7.820"),
+        ("preact_resnet200", "15.007", "15.042"),
+        ("preact_resnext50_32x4d", "4.230", "4.247"),
+        ("preact_resnext101_32x4d", "7.970", "7.993"),
     ],
 )
-def test_authors_rule_gives_their_figures_on_pre_activation_resnets(blocks, groups, macs, authors):
-    with torch.device("meta"):
-        net = pre_activation_resnet(blocks, groups)
-    assert f"{count(net, 224).macs / 1e9:.3f}" == macs
-    assert f"{count(net, 224, rule='authors').macs / 1e9:.3f}" == authors
+def test_authors_rule_gives_their_figures_on_pre_activation_resnets(arch, macs, authors):
+    assert f"{counted_once(arch).macs / 1e9:.3f}" == macs
+    assert f"{count(*on_meta(arch), rule='authors').macs / 1e9:.3f}" == authors
 
 
 @pytest.mark.parametrize(("arch", "giga"), [("resnet50", "4.101"), ("densenet121", "2.852")])

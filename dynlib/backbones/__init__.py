@@ -2,6 +2,7 @@
 
 build("resnet50")                                      torchvision's, random weights
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
+build("preact_resnet26")                               ours, see preact_resnet.py
 """
 
 import difflib
@@ -9,10 +10,10 @@ import difflib
 from torch import nn
 from torchvision import models
 
-from dynlib.backbones import cifar_resnet
+from dynlib.backbones import cifar_resnet, preact_resnet
 from dynlib.errors import InputError
 
-OURS = dict(cifar_resnet.MODELS)
+OURS = cifar_resnet.MODELS | preact_resnet.MODELS
 
 # Auxiliary heads would make forward return a tuple in training only; an initialisation left unchosen warns.
 _WITHOUT_AUXILIARY_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}

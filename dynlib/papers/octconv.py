@@ -1,7 +1,7 @@
 """Octave convolution: Chen et al., "Drop an Octave", ICCV 2019 (arXiv 1904.05049).
 
-Natural images are mostly low frequency, and so are feature maps. An octave layer keeps a share `alpha` of its channels at
-half resolution, where a convolution costs a quarter, and lets the two bands talk through pooling and up-sampling.
+Natural images are mostly low frequency, and so are feature maps. An octave layer keeps a share `alpha` of its channels
+at half resolution, where a convolution costs a quarter, and lets the two bands talk through pooling and up-sampling.
 
 The operator and its layers, with the symbols of the paper, stand in `octconv_ops.py`; this file turns a network into an
 octave network. `convert` follows the graph: every tensor has a channel split, additions demand equal splits, a
@@ -9,11 +9,11 @@ concatenation lines splits up, and the layers of the last stage stay plain.
 
 Departures from the paper, each with its reason:
 
-- The stem is plain and the last stage is plain, as in the authors' code (Sec. 4.1 says so for the last stage: 7 x 7 maps do
-  not halve). Here both are found from the graph, so that any network has them: the stem is the first convolution, the last
-  stage is every convolution at the smallest map, and a convolution read by nothing but a strided one of that stage.
-- A network without a projection in its first block (ResNet-18, CIFAR ResNets) adds a plain tensor to an octave. The plain
-  one enters by pooling those of its channels that are low, without parameters; the paper has no such network.
+- The stem is plain and the last stage is plain, as in the authors' code (Sec. 4.1 says so for the last stage: 7 x 7
+  maps do not halve). Here both are found from the graph, so that any network has them: the stem is the first
+  convolution, the last stage is every convolution at the smallest map, and one read by nothing but a strided one there.
+- A network without a projection in its first block (ResNet-18, CIFAR ResNets) adds a plain tensor to an octave. The
+  plain one enters by pooling those of its channels that are low, without parameters; the paper has no such network.
 - `alpha = 0` is the original network, strided convolutions and all. The authors' code pools before a convolution even
   then; that other network is `pooled_control`, and the chapter trains both.
 - The stage whose map is odd at a given size is an error, as in the paper; `sizes="pad"` adds zeros instead.
@@ -75,6 +75,7 @@ class Config:
     vanilla: tuple[str, ...] = ()  # names, * allowed, of layers with a plain output, in place of the last stage
 
     def __post_init__(self):
+        """Refuse what makes no sense."""
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 <= self.alpha <= 1:
             raise InputError(f"alpha is {self.alpha!r}; it is the share of low-frequency channels, from 0 to 1")
         object.__setattr__(self, "alpha", float(self.alpha))  # 0 and 0.0 are one setting and have one hash
@@ -321,7 +322,7 @@ def _reorder(conv: nn.Conv2d, rows: torch.Tensor, columns: torch.Tensor, name: s
 
 
 def cost(module: nn.Module, input_size: tuple[int, int]) -> Cost:
-    """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) pixels (Sec. 3.2)."""
+    """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) px (Sec. 3.2)."""
     return closed_form(module, input_size, {OctConv2d: OctConv2d.macs})
 
 

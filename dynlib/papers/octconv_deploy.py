@@ -1,11 +1,11 @@
 """Octave networks for inference on a CPU.
 
-Besides its convolutions an octave layer costs memory traffic: an up-sampled tensor, two sums, a ReLU, a pooled tensor for
-the next layer. Here
+Besides its convolutions an octave layer costs memory traffic: an up-sampled tensor, two sums, a ReLU, a pooled tensor
+for the next layer. Here
 
 - the two paths into the low band are one convolution over [pool(X^H), X^L], whose kernel is the layer's own lower rows;
 - so are the two paths into the high band of a strided layer, where both stand at one resolution;
-- otherwise up(f(X^L)), the sum, the shortcut, the ReLU and the pooling for the next layer are one pass over the high band.
+- otherwise up(f(X^L)), the sum, the shortcut, the ReLU and the pooling for the next layer are one pass over the band.
 """
 
 import operator
@@ -186,6 +186,8 @@ def _bands(value: Bands | fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     return (value.high, value.low) if isinstance(value, Bands) else (value, None)
 
 
-def _flat_identity(high: Tensor | None, low: Tensor | None, out_high: int, out_low: int, stride: int, downsampling: str):
+def _flat_identity(
+    high: Tensor | None, low: Tensor | None, out_high: int, out_low: int, stride: int, downsampling: str
+):
     """`octave_identity` with plain arguments, as a graph wants them."""
     return tuple(octave_identity(Octave(high, low), Split(out_high, out_low), stride, downsampling))

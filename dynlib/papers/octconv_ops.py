@@ -6,8 +6,8 @@
     W^{H->H} ...    w_hh, w_hl, w_lh, w_ll   the four blocks of the kernel; `hl` reads high and writes low
     p, i            -                    position in a map, offset in a kernel
 
-A layer keeps its kernel as one tensor of the vanilla shape, rows and columns in octave order (high channels first), so an
-octave network has exactly the vanilla network's parameters, under the same names.
+A layer keeps its kernel as one tensor of the vanilla shape, rows and columns in octave order (high channels first), so
+an octave network has exactly the vanilla network's parameters, under the same names.
 """
 
 import operator
@@ -70,9 +70,9 @@ def octave_conv(
 ) -> Octave:
     """Octave convolution of Eq. 2 and 3 (Sec. 3.3): Y^H = f(X^H) + up(f(X^L)), Y^L = f(X^L) + f(pool(X^H)).
 
-    `weight` is (c_out, c_in / groups, K, K) in octave order. Where a path has to lose resolution it pools first and then
-    convolves at stride 1 (`downsampling="average"`), or takes a strided convolution (`"strided"`, Table 3); where it
-    has to gain resolution it convolves first and up-samples after, the cheap order. The bias is added once a band.
+    `weight` is (c_out, c_in / groups, K, K) in octave order. Where a path has to lose resolution it pools first and
+    then convolves at stride 1 (`downsampling="average"`), or takes a strided convolution (`"strided"`, Table 3); where
+    it has to gain resolution it convolves first and up-samples after, the cheap order. The bias is added once a band.
     A path switched off (Table 3) stays where it is the only one that reaches its band.
     """
     high, low = x
@@ -88,10 +88,13 @@ def octave_conv(
     in_high = 0 if high is None else high.shape[1]
     in_low = 0 if low is None else low.shape[1]
     bias_h, bias_l = (None, None) if bias is None else bias.split(out)
+    rest = stride  # what the paths from the high band still have to lose
+    if stride > 1 and in_high and downsampling == AVERAGE:  # once for both, as in the authors' code
+        high, rest = F.avg_pool2d(high, stride), 1
     if groups > 1 and groups == in_high + in_low:  # depthwise: a channel sees itself, so bands do not mix
         kernels = weight.split(out)
         groups = out.high
-        y_high = path(high, kernels[0], stride, bias_h) if out.high else None
+        y_high = path(high, kernels[0], rest, bias_h) if out.high else None
         groups = out.low
         y_low = path(low, kernels[1], stride, bias_l) if out.low else None
         return Octave(y_high, y_low)
@@ -102,7 +105,7 @@ def octave_conv(
     w_hl, w_ll = rows_l.split(columns, dim=1)
     y_high = y_low = None
     if out.high and in_high:
-        y_high = path(high, w_hh, stride, bias_h)
+        y_high = path(high, w_hh, rest, bias_h)
     if out.high and in_low and (low_to_high or y_high is None):
         offset = bias_h if y_high is None else None
         if stride == 1:
@@ -113,7 +116,7 @@ def octave_conv(
     if out.low and in_low:
         y_low = path(low, w_ll, stride, bias_l)
     if out.low and in_high and (high_to_low or y_low is None):
-        lowered = path(high, w_hl, 2 * stride, bias_l if y_low is None else None)
+        lowered = path(high, w_hl, 2 * rest, bias_l if y_low is None else None)
         y_low = lowered if y_low is None else y_low + lowered
     return Octave(y_high, y_low)
 
@@ -147,8 +150,8 @@ class OctConv2d(nn.Module):
         same = [2 * p == d * (k - 1) for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)]
         if not all(same) or conv.padding_mode != "zeros" or conv.stride[0] != conv.stride[1]:
             raise InputError(
-                f"{name}: kernel {conv.kernel_size}, padding {conv.padding}, stride {conv.stride}; an octave convolution "
-                "needs zero padding that keeps the size and equal strides; name the layer in `vanilla` to leave it as it is"
+                f"{name}: kernel {conv.kernel_size}, padding {conv.padding}, stride {conv.stride}; an octave "
+                "convolution needs zero padding that keeps the size and equal strides"
             )
         self.depthwise = conv.groups > 1 and conv.groups == conv.in_channels
         if self.depthwise and inp != out:
@@ -156,7 +159,7 @@ class OctConv2d(nn.Module):
         odd = [c for c in (*inp, *out) if c % conv.groups]
         if odd and not self.depthwise:
             raise InputError(
-                f"{name}: {conv.groups} groups do not divide {odd[0]} channels of one band; choose alpha so that they do"
+                f"{name}: {conv.groups} groups do not divide {odd[0]} channels of a band; choose alpha so that they do"
             )
         self.weight, self.bias = conv.weight, conv.bias
         self.inp, self.out = inp, out
