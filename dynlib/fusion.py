@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
 
+from dynlib.errors import InputError
 from dynlib.graphs import ADD, CONV, INPUT, NORM, OUTPUT, find_role, trace
 from dynlib.ops import evaluating
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-_RELU = (nn.ReLU, F.relu, torch.relu, "relu", "relu_")
+_RELU = (nn.ReLU, F.relu, torch.relu, torch.Tensor.relu, torch.Tensor.relu_, "relu", "relu_")
 _IDLE = (nn.Dropout, nn.Identity, F.dropout)  # nothing at inference
 
 
@@ -51,7 +52,9 @@ class Pending:
 
 
 def affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of a batch norm in evaluation mode."""
+    """Scale and shift (C,) of a batch norm in evaluation mode. Raises InputError where it has no running statistics."""
+    if norm.running_var is None:
+        raise InputError(f"{norm}: track_running_stats is False; inference needs the statistics of the training")
     scale = torch.rsqrt(norm.running_var + norm.eps)
     if not norm.affine:
         return scale, -norm.running_mean * scale
@@ -94,7 +97,7 @@ class Freezer:
         if not node.all_input_nodes:
             return self.copy(node, what)
         value = self.values[node.all_input_nodes[0]]
-        if kind == CONV and what.padding_mode == "zeros":
+        if kind == CONV and what.padding_mode == "zeros" and not isinstance(what.padding, str):
             return Pending(what, self.write(value), node)
         if what in _IDLE or type(what) in _IDLE:
             return value
@@ -121,7 +124,9 @@ class Freezer:
 
     def _take_addition(self, node: fx.Node) -> Pending | None:
         """The convolution that carries out the addition: the later one of two, so that the earlier one is there."""
-        for mine, other in (node.args[:2], node.args[1::-1]):
+        if len(node.all_input_nodes) < 2 or node.kwargs:  # a number, the same map twice, a factor
+            return None
+        for mine, other in (node.args, node.args[::-1]):
             if self._open(mine) and self.values[mine].residual is None and not self.values[mine].relu:
                 pending = self.values[mine]
                 pending.residual, pending.last = self.write(self.values[other]), node

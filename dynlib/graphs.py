@@ -16,6 +16,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
 
+PROBE_PX = 224  # side of the image for which shapes are found; the maps of usual networks divide it
+
 # Role: what a node does to the channel dimension (dim 1).
 CONV, LINEAR = "conv", "linear"  # mixes channels by a kernel
 NORM = "norm"  # one set of parameters a channel
@@ -77,7 +79,7 @@ class _Tracer(fx.Tracer):
         return isinstance(module, self.leaves) or super().is_leaf_module(module, qualified_name)
 
 
-def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | None = 224) -> fx.GraphModule:
+def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | None = PROBE_PX) -> fx.GraphModule:
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
     Shapes are found on the meta device: nothing is computed. Raises InputError where torch.fx cannot follow the model
@@ -152,7 +154,7 @@ def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] |
     )
 
 
-def reduction(node: fx.Node, size: int = 224) -> int:
+def reduction(node: fx.Node, size: int = PROBE_PX) -> int:
     """How many times smaller than the image a node's map is: 224 px to 7 px is 32. The node must yield a map."""
     return round(size / node.meta["shape"][-1])
 

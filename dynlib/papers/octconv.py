@@ -38,6 +38,7 @@ from dynlib.graphs import (
     NORM,
     POINTWISE,
     POOL,
+    PROBE_PX,
     Classes,
     reduction,
     role,
@@ -53,7 +54,7 @@ from dynlib.papers.octconv_ops import (
     OctConv2d,
     OctIdentity,
     Split,
-    both,
+    is_depthwise,
     octave_add,
     octave_cat,
     split_channels,
@@ -151,7 +152,7 @@ class Plan:
         if first is None:  # behind the last map
             return None
         if kind in (CONV, SHORTCUT):
-            if kind == CONV and self._is_depthwise(node):
+            if kind == CONV and is_depthwise(self.traced.get_submodule(node.target)):
                 return first
             layout = self._fresh(node)
             if node is self.stem:
@@ -159,19 +160,19 @@ class Plan:
             return layout
         if kind in (NORM, POINTWISE, POOL):
             return first
-        if kind == ADD and len(inputs) == 2:
+        if kind == ADD:
+            if len(inputs) != 2 or node.kwargs:
+                raise InputError(f"{node.name}: only the plain sum of two maps has an octave form")
             return self._tie(node, *inputs)
         if kind == CAT:
+            if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
+                raise InputError(f"{node.name}: only a concatenation of channels, dim 1, has an octave form")
             if None in (layouts := [self.layouts[value] for value in node.args[0]]):
                 raise InputError(f"{node.name}: concatenates a map with something that is none")
             return tuple(block for layout in layouts for block in layout)
         for value in inputs:  # global pooling, flattening, a linear layer: they read plain tensors
             self._mark(self.layouts[value])
         return None
-
-    def _is_depthwise(self, node: fx.Node) -> bool:
-        conv = self.traced.get_submodule(node.target)
-        return conv.groups > 1 and conv.groups == conv.in_channels
 
     def _tie(self, node: fx.Node, a: fx.Node, b: fx.Node) -> Layout:
         """Layout of an addition: both sides alike, the stem's side adapted on its way in."""
@@ -229,8 +230,10 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         inp, out = plan.split(source), plan.split(node)
         pooled = plan.roles[node] in (CONV, SHORTCUT) and _is_pooled(traced, node, plan)
         if out.low or pooled:
-            multiple = reduction(node) * (2 if out.low else 1)
-            carriers.append((str(node.target if node.op == "call_module" else node.name), multiple))
+            layer, side = str(node.target if node.op == "call_module" else node.name), node.meta["shape"][-1]
+            if PROBE_PX % side:
+                raise InputError(f"{layer}: {PROBE_PX} px become {side} px; octaves need maps that divide the image")
+            carriers.append((layer, reduction(node) * (2 if out.low else 1)))
         if inp.low or out.low or pooled:
             _rewrite(traced, node, plan, inp, out)
     for addition, plain in plan.entrances:
@@ -269,13 +272,18 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, inp: Split, out:
         node.target = octave_cat
         return
     if node.op != "call_module":
-        function = node.target if node.op == "call_function" else _method(node.target)
-        node.op, node.target, node.args = "call_function", both, (function, *node.args)
+        function = node.target if node.op == "call_function" else getattr(torch.Tensor, node.target)
+        args = [value for value in node.args if value is not source]
+        kwargs = {key: value for key, value in node.kwargs.items() if value is not source}
+        name = f"{node.name}_both"
+        traced.add_submodule(name, Both(function, *args, **kwargs))
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
         return
     old = traced.get_submodule(node.target)
     if isinstance(old, Both):  # an activation that serves several places
         return
-    if isinstance(old, OctConv2d | OctBatchNorm2d):
+    places = [other for other in traced.graph.nodes if (other.op, other.target) == ("call_module", node.target)]
+    if kind in (CONV, NORM) and len(places) > 1:
         raise InputError(f"{node.target}: the layer is used twice; octaves need one layer for each place")
     if kind == CONV:
         _reorder(old, plan.order(node), plan.order(source), node.target)
@@ -299,11 +307,6 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, inp: Split, out:
     else:
         new = Both(old)
     traced.set_submodule(node.target, new)
-
-
-def _method(name: str):
-    """A tensor method as a function."""
-    return getattr(torch.Tensor, name)
 
 
 def _reorder(conv: nn.Conv2d, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:

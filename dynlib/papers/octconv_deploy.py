@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from dynlib import kernels
 from dynlib.fusion import Freezer, Pending, affine
@@ -27,7 +27,6 @@ from dynlib.papers.octconv_ops import (
     OctConv2d,
     OctIdentity,
     Split,
-    both,
     octave_add,
     octave_cat,
     octave_identity,
@@ -50,7 +49,6 @@ class OctaveFreezer(Freezer):
         OctConv2d: CONV,
         OctBatchNorm2d: NORM,
         Both: POINTWISE,
-        both: POINTWISE,
         OctaveInput: POINTWISE,
         OctIdentity: POOL,
         octave_add: ADD,
@@ -59,8 +57,7 @@ class OctaveFreezer(Freezer):
 
     def is_relu(self, node, what):
         """A ReLU, or one for both bands."""
-        what = node.args[0] if what is both else what
-        return super().is_relu(node, what.module if isinstance(what, Both) else what)
+        return super().is_relu(node, what.function if isinstance(what, Both) else what)
 
     def copy(self, node, what):
         """Operations on octaves, a band at a time."""
@@ -78,8 +75,9 @@ class OctaveFreezer(Freezer):
         if what is octave_add:
             pairs = zip(_bands(values[0]), _bands(values[1]), strict=True)
             return Bands(*(None if a is None else self.call(operator.add, a, b) for a, b in pairs))
-        function, rest = (node.args[0], node.args[2:]) if what is both else (self.module(what.module), node.args[1:])
-        apply = [None if x is None else self.call(function, x, *rest, **node.kwargs) for x in _bands(values[0])]
+        assert isinstance(what, Both)
+        function = self.module(what.function) if isinstance(what.function, nn.Module) else what.function
+        apply = (None if x is None else self.call(function, x, *what.args, **what.kwargs) for x in _bands(values[0]))
         return Bands(*apply)
 
     def _norm(self, layer: OctBatchNorm2d, value: Bands) -> list[fx.Node | None]:

@@ -91,7 +91,7 @@ def octave_conv(
     rest = stride  # what the paths from the high band still have to lose
     if stride > 1 and in_high and downsampling == AVERAGE:  # once for both, as in the authors' code
         high, rest = F.avg_pool2d(high, stride), 1
-    if groups > 1 and groups == in_high + in_low:  # depthwise: a channel sees itself, so bands do not mix
+    if 1 < groups == in_high + in_low == sum(out):  # depthwise: a channel sees itself, so bands do not mix
         kernels = weight.split(out)
         groups = out.high
         y_high = path(high, kernels[0], rest, bias_h) if out.high else None
@@ -131,6 +131,11 @@ def as_value(x: Octave) -> Tensor | Octave:
     return x.high if x.low is None else x
 
 
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether each channel sees itself alone, and makes one."""
+    return 1 < conv.groups == conv.in_channels == conv.out_channels
+
+
 class OctConv2d(nn.Module):
     """Octave form of a convolution, holding its weight; reads and writes a tensor or an `Octave` as its splits say."""
 
@@ -147,13 +152,14 @@ class OctConv2d(nn.Module):
     ):
         super().__init__()
         assert (sum(inp), sum(out)) == (conv.in_channels, conv.out_channels)
-        same = [2 * p == d * (k - 1) for p, d, k in zip(conv.padding, conv.dilation, conv.kernel_size, strict=True)]
-        if not all(same) or conv.padding_mode != "zeros" or conv.stride[0] != conv.stride[1]:
+        same = tuple(d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+        keeps_size = conv.padding in (same, "same") and conv.padding_mode == "zeros"
+        if not keeps_size or conv.stride not in ((1, 1), (2, 2), (4, 4)):
             raise InputError(
-                f"{name}: kernel {conv.kernel_size}, padding {conv.padding}, stride {conv.stride}; an octave "
-                "convolution needs zero padding that keeps the size and equal strides"
+                f"{name}: kernel {conv.kernel_size}, padding {conv.padding} of {conv.padding_mode}, stride {conv.stride};"
+                " an octave convolution needs zero padding that keeps the size, and stride 1, 2 or 4 on both sides"
             )
-        self.depthwise = conv.groups > 1 and conv.groups == conv.in_channels
+        self.depthwise = is_depthwise(conv)
         if self.depthwise and inp != out:
             raise InputError(f"{name}: a depthwise convolution needs equal splits, got {tuple(inp)} and {tuple(out)}")
         odd = [c for c in (*inp, *out) if c % conv.groups]
@@ -163,7 +169,7 @@ class OctConv2d(nn.Module):
             )
         self.weight, self.bias = conv.weight, conv.bias
         self.inp, self.out = inp, out
-        self.kernel_size, self.padding, self.dilation = conv.kernel_size, conv.padding, conv.dilation
+        self.kernel_size, self.padding, self.dilation = conv.kernel_size, tuple(map(int, same)), conv.dilation
         self.stride, self.groups, self.padding_mode = conv.stride[0], conv.groups, "zeros"
         self.downsampling, self.high_to_low, self.low_to_high = downsampling, high_to_low, low_to_high
 
@@ -240,22 +246,17 @@ class OctBatchNorm2d(nn.BatchNorm2d):
 
 
 class Both(nn.Module):
-    """A module without parameters applied to each band: activation, pooling, dropout."""
+    """A module or function without parameters applied to each band: activation, pooling, dropout."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, function: Callable, *args, **kwargs):
         super().__init__()
-        self.module = module
+        self.function, self.args, self.kwargs = function, args, kwargs
 
     def forward(self, x: Tensor | Octave) -> Tensor | Octave:
-        """Shapes as the module's, in each band."""
-        return both(self.module, x)
-
-
-def both(function: Callable, x: Tensor | Octave, *args, **kwargs) -> Tensor | Octave:
-    """`function(band, ...)` on each band that exists."""
-    if not isinstance(x, Octave):
-        return function(x, *args, **kwargs)
-    return Octave(*(None if band is None else function(band, *args, **kwargs) for band in x))
+        """Shapes as the function's, in each band."""
+        if not isinstance(x, Octave):
+            return self.function(x, *self.args, **self.kwargs)
+        return Octave(*(None if band is None else self.function(band, *self.args, **self.kwargs) for band in x))
 
 
 def octave_add(a: Octave, b: Octave) -> Octave:
