@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -23,3 +24,16 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@torch.no_grad()
+def output_of(model: nn.Module, layer: str, *inputs: Tensor) -> object:
+    """What the named layer yields while the model runs on the inputs in evaluation mode; of several calls, the last."""
+    found = []
+    hook = model.get_submodule(layer).register_forward_hook(lambda module, args, output: found.append(output))
+    try:
+        with evaluating(model):
+            model(*inputs)
+    finally:
+        hook.remove()
+    return found[-1]

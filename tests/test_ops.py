@@ -1,0 +1,28 @@
+import pytest
+import torch
+from torch import nn
+
+from dynlib.ops import evaluating, output_of, pad_to_multiple
+
+
+@pytest.mark.parametrize(("size", "padded"), [((7, 8), (8, 8)), ((8, 8), (8, 8)), ((9, 1), (12, 4))])
+def test_padding_adds_zeros_below_and_to_the_right_only(size, padded):
+    x = torch.ones(2, 3, *size)
+    y = pad_to_multiple(x, 4)
+    assert y.shape[-2:] == padded
+    assert torch.equal(y[..., : size[0], : size[1]], x) and y.sum() == x.sum()
+
+
+def test_evaluating_gives_every_part_its_own_mode_back_even_after_an_error():
+    model = nn.Sequential(nn.Dropout(), nn.BatchNorm2d(1).eval())
+    with pytest.raises(ZeroDivisionError), evaluating(model):
+        assert not model.training and not model[0].training
+        raise ZeroDivisionError
+    assert model.training and model[0].training and not model[1].training
+
+
+def test_the_output_of_a_layer_is_that_of_its_part_and_no_hook_stays():
+    model = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
+    x = torch.randn(4, 2)
+    assert torch.equal(output_of(model, "1", x), model[1](model[0](x)))
+    assert not model[1]._forward_hooks
