@@ -162,7 +162,7 @@ def test_the_low_share_is_rounded_down_and_nothing_is_lost(channels, alpha):
     assert low == int(alpha * channels)
 
 
-def test_a_path_switched_off_adds_nothing_and_stays_where_it_is_the_only_one():
+def test_a_path_switched_off_adds_nothing_and_stays_where_it_is_the_only_one_into_or_out_of_a_band():
     x, w, out = octave(Split(2, 2)), randn(4, 4, 3, 3), Split(2, 2)
     alone = octave_conv(x, w, None, out, padding=(1, 1), high_to_low=False, low_to_high=False)
     assert torch.equal(alone.high, F.conv2d(x.high, w[:2, :2], padding=1))
@@ -172,6 +172,9 @@ def test_a_path_switched_off_adds_nothing_and_stays_where_it_is_the_only_one():
             octave_conv(first, w[:, :2], None, out, padding=(1, 1), high_to_low=k, low_to_high=k) for k in (True, False)
         )
         assert all(torch.equal(p, q) for p, q in zip(on, off, strict=True))
+    for last in (Split(4, 0), Split(0, 4)):
+        on, off = (octave_conv(x, w, None, last, padding=(1, 1), high_to_low=k, low_to_high=k) for k in (True, False))
+        assert all(p is q is None or torch.equal(p, q) for p, q in zip(on, off, strict=True))
 
 
 # --------------------------------------------------------------------------------------------------------- gradients
