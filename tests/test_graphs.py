@@ -10,8 +10,24 @@ from torch import nn
 from dynlib import backbones
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
-from dynlib.graphs import ADD, CAT, CONV, FLATTEN, GLOBAL_POOL, INPUT, LINEAR, NORM, OUTPUT, POINTWISE, POOL
-from dynlib.graphs import Classes, find_role, reduction, role, trace
+from dynlib.graphs import (
+    ADD,
+    CAT,
+    CONV,
+    FLATTEN,
+    GLOBAL_POOL,
+    INPUT,
+    LINEAR,
+    NORM,
+    OUTPUT,
+    POINTWISE,
+    POOL,
+    Classes,
+    find_role,
+    reduction,
+    role,
+    trace,
+)
 
 
 class Everything(nn.Module):

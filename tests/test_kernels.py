@@ -11,13 +11,9 @@ def maps(height, width, channels, *, strange=False):
     """High, low and residual maps in channels-last memory; `strange` leaves the residual in another layout."""
     generator = torch.Generator().manual_seed(height * channels)
     sides = ((height, width), (height // 2, width // 2), (height, width))
-    high, low, residual = (torch.randn(2, channels, *side, generator=generator) for side in sides)
-    last = torch.channels_last
-    return (
-        high.to(memory_format=last),
-        low.to(memory_format=last),
-        residual if strange else residual.to(memory_format=last),
-    )
+    plain = [torch.randn(2, channels, *side, generator=generator) for side in sides]
+    high, low, residual = (x.to(memory_format=torch.channels_last) for x in plain)
+    return high, low, plain[2] if strange else residual
 
 
 @pytest.mark.parametrize("relu", [True, False])
