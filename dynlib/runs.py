@@ -20,7 +20,7 @@ from dynlib.cost import count, example
 from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
-from dynlib.paths import RESULTS, RUNS
+from dynlib.paths import PROFILES, RESULTS, RUNS
 from dynlib.records import Record
 
 
@@ -60,6 +60,11 @@ def describe(config: object, recipe: Recipe) -> dict:
 def recipe_of(values: Mapping) -> Recipe:
     """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
     return settings.build(Recipe, values)
+
+
+def profile_recipe(chapter: str, profile: str) -> Recipe:
+    """The recipe in a profile's file, notebooks/profiles/<profile>/<chapter>.yml."""
+    return recipe_of(settings.part_of(Recipe, settings.read(PROFILES / profile / f"{chapter}.yml")))
 
 
 def recorded(

@@ -27,7 +27,7 @@ TEXTURES = ("smooth", "across", "upright", "checked", "speckled")
 CLASSES = (*OUTLINES, *(f"{texture} pebble" for texture in TEXTURES))
 BACKGROUND = len(CLASSES)  # in masks
 MOTIONS = ("still", "left", "right", "up", "down", "approach", "recede", "turn")
-DEFAULT_COUNT = {"train": 4096, "val": 1024}
+DEFAULT_COUNT = {"train": 4096, "val": 512}
 FRAMES = 8
 
 MIN_SIDE, MAX_SIDE = 0.1, 0.9  # diameter of an object, share of the image's side

@@ -44,6 +44,16 @@ def split_channels(channels: int, alpha: float) -> Split:
     return Split(channels - low, low)
 
 
+def macs_ratio(alpha_in: float, alpha_out: float) -> float:
+    """MACs of a layer of stride 1 as a share of the vanilla layer's: 1 - 3/4 (a + b - a b) (Sec. 3.2, Table 1)."""
+    return 1 - 0.75 * (alpha_in + alpha_out - alpha_in * alpha_out)
+
+
+def memory_ratio(alpha: float) -> float:
+    """Numbers in an octave as a share of those in the plain tensor: 1 - 3/4 alpha (Sec. 3.2, Table 1)."""
+    return 1 - 0.75 * alpha
+
+
 def crosses(switch: bool, inp: Split, out: Split) -> bool:
     """Whether a path between the bands runs in a layer: a switch of Table 3 binds where both bands come in and go out.
 
