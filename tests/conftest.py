@@ -1,11 +1,13 @@
-"""A book of the test's own, so that no test runs or writes a real chapter."""
+"""One thread for tiny tensors, and a book of the test's own, so that no test runs or writes a real chapter."""
 
 import nbformat
 import pytest
+import torch
 
 from dynlib import paths
 
 V4 = nbformat.v4
+torch.set_num_threads(1)  # on small tensors a second thread costs more time than it saves
 
 
 class Book:

@@ -18,6 +18,8 @@ from dynlib.papers.octconv_ops import (
     OctConv2d,
     OctIdentity,
     Split,
+    macs_ratio,
+    memory_ratio,
     octave_add,
     octave_cat,
     octave_conv,
@@ -162,7 +164,7 @@ def test_the_low_share_is_rounded_down_and_nothing_is_lost(channels, alpha):
     assert low == int(alpha * channels)
 
 
-def test_a_path_switched_off_adds_nothing_and_stays_where_it_is_the_only_one():
+def test_a_path_switched_off_adds_nothing_and_stays_where_it_is_the_only_one_into_or_out_of_a_band():
     x, w, out = octave(Split(2, 2)), randn(4, 4, 3, 3), Split(2, 2)
     alone = octave_conv(x, w, None, out, padding=(1, 1), high_to_low=False, low_to_high=False)
     assert torch.equal(alone.high, F.conv2d(x.high, w[:2, :2], padding=1))
@@ -172,6 +174,9 @@ def test_a_path_switched_off_adds_nothing_and_stays_where_it_is_the_only_one():
             octave_conv(first, w[:, :2], None, out, padding=(1, 1), high_to_low=k, low_to_high=k) for k in (True, False)
         )
         assert all(torch.equal(p, q) for p, q in zip(on, off, strict=True))
+    for last in (Split(4, 0), Split(0, 4)):
+        on, off = (octave_conv(x, w, None, last, padding=(1, 1), high_to_low=k, low_to_high=k) for k in (True, False))
+        assert all(p is q is None or torch.equal(p, q) for p, q in zip(on, off, strict=True))
 
 
 # --------------------------------------------------------------------------------------------------------- gradients
@@ -221,10 +226,16 @@ class Joined(nn.Module):
 def test_a_layer_saves_what_the_cost_formula_says(first, last, alpha, stride):
     a, b = 0 if first else alpha, 0 if last else alpha
     conv, plain = layer(16, 32, a, b, stride=stride), nn.Conv2d(16, 32, 3, stride, 1)
-    ratio = 1 - Fraction(3, 4) * (b if stride == 2 else a + b - a * b)
+    ratio = 1 - 0.75 * b if stride == 2 else macs_ratio(a, b)
     x = octave(conv.inp, 16, 16, batch=1)
     vanilla = cost.count(plain, torch.ones(1, 16, 16, 16)).macs
     assert counted(conv.double(), x.high if x.low is None else x) == ratio * vanilla
+
+
+@pytest.mark.parametrize("alpha", [0, 0.125, 0.25, 0.5, 0.75, 0.875, 1])
+def test_an_octave_holds_as_many_numbers_as_the_memory_formula_says(alpha):
+    bands = octave(split_channels(16, alpha), 8, 4, batch=1)
+    assert sum(band.numel() for band in bands if band is not None) == memory_ratio(alpha) * 16 * 8 * 4
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -87,7 +87,10 @@ class Config:
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
         if self.pooled_control and (self.alpha > 0 or self.downsampling != AVERAGE):
-            raise InputError(f"pooled_control is a control at alpha 0 with average pooling; alpha is {self.alpha}")
+            raise InputError(
+                f"pooled_control is a control at alpha 0 with average downsampling; alpha is {self.alpha}, "
+                f"downsampling is {self.downsampling!r}"
+            )
         if isinstance(self.vanilla, str) or not all(isinstance(name, str) for name in self.vanilla):
             raise InputError(f"vanilla is {self.vanilla!r}; it is a list of layer names")
         object.__setattr__(self, "vanilla", tuple(self.vanilla))

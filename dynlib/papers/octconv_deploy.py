@@ -27,6 +27,7 @@ from dynlib.papers.octconv_ops import (
     OctConv2d,
     OctIdentity,
     Split,
+    crosses,
     octave_add,
     octave_cat,
     octave_identity,
@@ -114,10 +115,10 @@ class OctaveFreezer(Freezer):
         w_hh, w_lh = rows_h.split(columns, dim=1)
         w_hl, w_ll = rows_l.split(columns, dim=1)
         has_high, has_low = layer.inp.high > 0, layer.inp.low > 0
-        into_low = [("high", 2 * stride, w_hl)] * (has_high and (layer.high_to_low or not has_low))
+        into_low = [("high", 2 * stride, w_hl)] * (has_high and crosses(layer.high_to_low, layer.inp, layer.out))
         into_low += [("low", stride, w_ll)] * has_low
         into_high = [("high", stride, w_hh)] * has_high
-        from_low = has_low and (layer.low_to_high or not has_high)
+        from_low = has_low and crosses(layer.low_to_high, layer.inp, layer.out)
         low = self._chain(layer, x, into_low, *tail_l) if layer.out.low else None
         if not layer.out.high:
             return Bands(None, low)

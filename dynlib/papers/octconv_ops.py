@@ -54,6 +54,14 @@ def memory_ratio(alpha: float) -> float:
     return 1 - 0.75 * alpha
 
 
+def crosses(switch: bool, inp: Split, out: Split) -> bool:
+    """Whether a path between the bands runs in a layer: a switch of Table 3 binds where both bands come in and go out.
+
+    The first and the last octave layer keep theirs: it is the only way into the low band, and the only way out of it.
+    """
+    return switch or 0 in (*inp, *out)
+
+
 def octave_conv(
     x: Octave,
     weight: Tensor,
@@ -73,7 +81,7 @@ def octave_conv(
     `weight` is (c_out, c_in / groups, K, K) in octave order. Where a path has to lose resolution it pools first and
     then convolves at stride 1 (`downsampling="average"`), or takes a strided convolution (`"strided"`, Table 3); where
     it has to gain resolution it convolves first and up-samples after, the cheap order. The bias is added once a band.
-    A path switched off (Table 3) stays where it is the only one that reaches its band.
+    A path switched off (Table 3) stays in layers that lack a band on either side, see `crosses`.
     """
     high, low = x
 
@@ -85,8 +93,8 @@ def octave_conv(
             step = shrink
         return F.conv2d(source, kernel, offset, step, padding, dilation, groups)
 
-    in_high = 0 if high is None else high.shape[1]
-    in_low = 0 if low is None else low.shape[1]
+    inp = Split(*(0 if band is None else band.shape[1] for band in x))
+    in_high, in_low = inp
     bias_h, bias_l = (None, None) if bias is None else bias.split(out)
     rest = stride  # what the paths from the high band still have to lose
     if stride > 1 and in_high and downsampling == AVERAGE:  # once for both, as in the authors' code
@@ -106,7 +114,7 @@ def octave_conv(
     y_high = y_low = None
     if out.high and in_high:
         y_high = path(high, w_hh, rest, bias_h)
-    if out.high and in_low and (low_to_high or y_high is None):
+    if out.high and in_low and crosses(low_to_high, inp, out):
         offset = bias_h if y_high is None else None
         if stride == 1:
             raised = F.interpolate(path(low, w_lh, 1, offset), scale_factor=2.0, mode="nearest")
@@ -115,7 +123,7 @@ def octave_conv(
         y_high = raised if y_high is None else y_high + raised
     if out.low and in_low:
         y_low = path(low, w_ll, stride, bias_l)
-    if out.low and in_high and (high_to_low or y_low is None):
+    if out.low and in_high and crosses(high_to_low, inp, out):
         lowered = path(high, w_hl, 2 * rest, bias_l if y_low is None else None)
         y_low = lowered if y_low is None else y_low + lowered
     return Octave(y_high, y_low)
@@ -156,8 +164,9 @@ class OctConv2d(nn.Module):
         keeps_size = conv.padding in (same, "same") and conv.padding_mode == "zeros"
         if not keeps_size or conv.stride not in ((1, 1), (2, 2), (4, 4)):
             raise InputError(
-                f"{name}: kernel {conv.kernel_size}, padding {conv.padding} of {conv.padding_mode}, stride {conv.stride};"
-                " an octave convolution needs zero padding that keeps the size, and stride 1, 2 or 4 on both sides"
+                f"{name}: kernel {conv.kernel_size}, padding {conv.padding} of {conv.padding_mode}, "
+                f"stride {conv.stride}; an octave convolution needs zero padding that keeps the size, "
+                "and stride 1, 2 or 4 on both sides"
             )
         self.depthwise = is_depthwise(conv)
         if self.depthwise and inp != out:
@@ -205,8 +214,8 @@ class OctConv2d(nn.Module):
         raised = half if self.stride == 1 else full  # LH runs at the resolution of its source, or of a strided output
         hh = self.out.high * self.inp.high * full
         ll = self.out.low * self.inp.low * half
-        lh = self.out.high * self.inp.low * raised if self.low_to_high or not hh else 0
-        hl = self.out.low * self.inp.high * half if self.high_to_low or not ll else 0
+        lh = self.out.high * self.inp.low * raised if crosses(self.low_to_high, self.inp, self.out) else 0
+        hl = self.out.low * self.inp.high * half if crosses(self.high_to_low, self.inp, self.out) else 0
         return kernel * (hh + lh + hl + ll) // self.groups
 
     def extra_repr(self) -> str:

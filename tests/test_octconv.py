@@ -1,0 +1,412 @@
+"""Octave networks: counts of the paper, limits, what goes where in the graph, and refusals."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import DenseNet, MobileNetV2, ResNet
+from torchvision.models.resnet import BasicBlock
+
+from dynlib import backbones, cost
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.errors import InputError
+from dynlib.papers import octconv
+from dynlib.papers.octconv import Config, convert
+from dynlib.papers.octconv_ops import Octave, OctBatchNorm2d, OctConv2d
+
+
+@cache
+def on_meta(arch, **kw):
+    with torch.device("meta"):
+        return backbones.build(arch, **kw)
+
+
+def count(net, size=224, rule="macs"):
+    return cost.count(net, cost.example(size).to("meta"), rule=rule)
+
+
+def giga(macs):
+    return f"{macs / 1e9:.3f}"
+
+
+def images(size=32, batch=2):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def chain(*layers, channels=8):
+    """A plain stem, the layers, a strided last stage and a classifier."""
+    torch.manual_seed(0)
+    stem = (nn.Conv2d(3, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+    tail = (nn.Conv2d(channels, channels, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
+    return nn.Sequential(*stem, *layers, *tail).eval()
+
+
+def conv(stride=1, **kw):
+    return nn.Conv2d(8, 8, 3, stride, 1, **kw)
+
+
+def strange(net):
+    """Random statistics and affine parameters in every batch norm, so that order matters; in evaluation mode."""
+    torch.manual_seed(1)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return net.eval()
+
+
+# ------------------------------------------------------------------------------------------- counts, to printed digits
+
+
+@pytest.mark.parametrize(
+    ("alpha", "printed"), [(0, "4.089"), (0.125, "3.565"), (0.25, "3.104"), (0.5, "2.367"), (0.75, "1.880")]
+)
+def test_resnet50_costs_the_papers_multiply_adds_in_closed_form_and_by_the_counter(alpha, printed):
+    plain = on_meta("resnet50")
+    net = convert(plain, Config(alpha=alpha))
+    closed, counted = octconv.cost(net, (224, 224)), count(net)
+    assert closed.macs == counted.macs and list(closed.by_layer.values()) == list(counted.by_layer.values())
+    assert giga(closed.macs) == printed
+    assert closed.params == counted.params == 25_557_032
+    assert {k: v.shape for k, v in net.state_dict().items()} == {k: v.shape for k, v in plain.state_dict().items()}
+
+
+@pytest.mark.parametrize(
+    ("arch", "alpha", "macs", "authors"),
+    [
+        ("preact_resnet26", 0.25, "1.858", "1.872"),
+        ("preact_resnet50", 0.125, "3.565", "3.587"),
+        ("preact_resnet50", 0.5, "2.367", "2.383"),
+        ("preact_resnext50_32x4d", 0.25, "3.171", "3.196"),
+        ("densenet121", 0.25, "2.017", "2.044"),
+    ],
+)
+def test_the_ablation_networks_have_the_authors_own_counts(arch, alpha, macs, authors):
+    net = convert(on_meta(arch), Config(alpha=alpha))
+    assert giga(octconv.cost(net, (224, 224)).macs) == macs
+    assert giga(count(net, rule="authors").macs) == authors
+
+
+@pytest.mark.parametrize(
+    ("low_to_high", "high_to_low", "printed"),
+    [(True, True, "2.367"), (False, True, "2.092"), (True, False, "2.174"), (False, False, "1.898")],
+)
+def test_paths_switched_off_cost_what_they_did_in_the_papers_ablation(low_to_high, high_to_low, printed):
+    net = convert(on_meta("resnet50"), Config(low_to_high=low_to_high, high_to_low=high_to_low))
+    assert giga(octconv.cost(net, (224, 224)).macs) == giga(count(net).macs) == printed
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "kw", "downsampling"),
+    [
+        ("resnet18", 224, {}, "average"),
+        ("resnet34", 224, {}, "strided"),
+        ("cifar_resnet20", 32, {"shortcut": "A"}, "average"),
+        ("cifar_resnet20", 32, {"shortcut": "A"}, "strided"),
+        ("cifar_resnet20", 32, {"shortcut": "B"}, "average"),
+        ("densenet121", 224, {}, "strided"),
+        ("mobilenet_v2", 224, {}, "average"),
+        ("vgg16_bn", 224, {}, "average"),
+    ],
+)
+def test_ordinary_networks_convert_and_closed_form_equals_counter(arch, size, kw, downsampling):
+    plain = on_meta(arch, **kw)
+    net = convert(plain, Config(downsampling=downsampling))
+    closed, counted = octconv.cost(net, (size, size)), count(net, size)
+    assert closed.macs == counted.macs < 0.7 * count(plain, size).macs
+    assert closed.params == counted.params == sum(p.numel() for p in plain.parameters())
+
+
+def test_the_stem_and_the_last_stage_are_plain_and_the_band_ends_where_the_last_stage_begins():
+    net = convert(on_meta("resnet50"), Config())
+    splits = {name: (m.inp, m.out) for name, m in net.named_modules() if isinstance(m, OctConv2d)}
+    assert "conv1" not in splits
+    assert splits["layer1.0.conv1"] == ((64, 0), (32, 32))
+    assert splits["layer1.0.downsample.0"] == ((64, 0), (128, 128))
+    assert splits["layer4.0.conv1"] == ((512, 512), (512, 0))  # at 14 x 14, and already plain
+    assert splits["layer4.0.downsample.0"] == ((512, 512), (2048, 0))
+    assert splits["layer4.0.conv2"] == ((512, 0), (512, 0))  # plain, but pooled before it
+    assert not any(name.startswith(("layer4.1", "layer4.2")) for name in splits)
+
+
+# -------------------------------------------------------------------------------------------------------------- limits
+
+
+def test_alpha_zero_is_torchvisions_network_output_for_output_from_the_same_weights():
+    plain = strange(backbones.build("resnet18", 10))
+    net, x = convert(plain, Config(alpha=0)), images(64)
+    assert net is not plain
+    assert torch.equal(net(x), plain(x))
+
+
+def test_the_pooled_control_is_the_network_with_every_stride_behind_the_stem_moved_into_a_pooling():
+    plain = strange(ResNet(BasicBlock, [1, 1, 1, 1], 10))
+    by_hand = copy.deepcopy(plain)
+    for name, m in plain.named_modules():
+        if isinstance(m, nn.Conv2d) and m.stride == (2, 2) and name != "conv1":
+            unstrided = copy.deepcopy(m)
+            unstrided.stride = (1, 1)
+            by_hand.set_submodule(name, nn.Sequential(nn.AvgPool2d(2), unstrided))
+    control, x = convert(plain, Config(alpha=0, pooled_control=True)), images(64)
+    assert torch.allclose(control(x), by_hand(x), atol=1e-5)
+    assert not torch.allclose(control(x), plain(x), atol=1e-2)
+    assert octconv.cost(control, (64, 64)).macs == cost.count(plain, images(64, 1)).macs
+
+
+def one_by_one(net):
+    """The network with the centre of every kernel: on a constant image all its maps are constant."""
+    for name, m in list(net.named_modules()):
+        if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1):
+            small = nn.Conv2d(m.in_channels, m.out_channels, 1, m.stride, groups=m.groups, bias=m.bias is not None)
+            net.set_submodule(name, small)
+    return strange(net)
+
+
+def dense():
+    return DenseNet(8, (2, 3, 2, 2), num_init_features=16, bn_size=2, num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("build", "alpha"),
+    [
+        (lambda: CifarResNet(8, width=8, shortcut="A"), 0.25),
+        (lambda: CifarResNet(14, width=8, shortcut="A"), 1),
+        (lambda: CifarResNet(14, width=8, shortcut="B"), 0.5),
+        (dense, 0.25),
+        (dense, 0.5),
+        (lambda: MobileNetV2(10, 0.25), 0.5),
+    ],
+    ids=["pad", "pad, all low", "projection", "dense, a quarter", "dense, a half", "depthwise"],
+)
+def test_on_a_constant_image_pointwise_kernels_make_no_difference_so_every_channel_kept_its_place(build, alpha):
+    torch.manual_seed(0)
+    plain = one_by_one(build())
+    x = torch.randn(2, 3, 1, 1).expand(2, 3, 64, 64).contiguous()
+    net = convert(plain, Config(alpha=alpha))
+    with torch.no_grad():
+        expected = plain(x)
+        assert torch.allclose(net(x), expected, atol=1e-4 * expected.abs().max().item())
+    assert any(isinstance(m, OctConv2d) and m.out.low for m in net.modules())
+
+
+def test_a_dense_block_has_its_kernels_in_the_order_of_the_concatenated_splits():
+    class Dense(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.a, self.b = nn.Conv2d(3, 2, 1), nn.Conv2d(2, 4, 1), nn.Conv2d(6, 4, 1, bias=False)
+            self.tail = nn.Conv2d(10, 4, 1, 2)
+
+        def forward(self, x):
+            x = self.stem(x)
+            x = torch.cat([x, self.a(x)], 1)
+            return self.tail(torch.cat([x, self.b(x)], dim=1)).mean((2, 3))
+
+    torch.manual_seed(0)
+    plain = Dense()
+    net, x = convert(plain, Config(alpha=0.5)), images(8)
+    assert torch.equal(net.b.weight, plain.b.weight[:, [0, 1, 2, 3, 4, 5]])  # 2 + 2 high, then 2 low
+    assert torch.equal(net.tail.weight, plain.tail.weight[:, [0, 1, 2, 3, 6, 7, 4, 5, 8, 9]])
+
+    def pool(t):
+        return F.avg_pool2d(t, 2)
+
+    stem, w = plain.stem(x), plain.b.weight
+    a_h, a_l = plain.a(stem)[:, :2], plain.a(pool(stem))[:, 2:]
+    high, low = torch.cat([stem, a_h], 1), a_l
+    b_h = F.conv2d(high, w[:2, :4]) + F.interpolate(F.conv2d(low, w[:2, 4:]), scale_factor=2.0)
+    b_l = F.conv2d(pool(high), w[2:, :4]) + F.conv2d(low, w[2:, 4:])
+    half = torch.cat([pool(stem), pool(a_h), a_l, pool(b_h), b_l], 1)  # in the plain order
+    assert torch.allclose(net(x), F.conv2d(half, plain.tail.weight, plain.tail.bias).mean((2, 3)), atol=1e-6)
+
+
+def test_weights_of_a_trained_network_are_carried_over_and_the_original_is_left_alone():
+    plain = strange(ResNet(BasicBlock, [1, 1, 1, 1], 10)).train()
+    before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    net = convert(plain, Config(alpha=0.5))
+    assert net.training
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, before[name])
+        assert tensor.data_ptr() != plain.state_dict()[name].data_ptr()
+    net(images(64))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
+
+
+@pytest.mark.parametrize("paths_on", [True, False])
+def test_without_both_paths_the_bands_do_not_know_each_other_between_first_and_last_layer(paths_on):
+    net = convert(chain(conv(), conv(), conv()), Config(alpha=0.5, high_to_low=paths_on, low_to_high=paths_on))
+    first, deep = net.get_submodule("3"), net.get_submodule("4")
+    assert first.inp.low == 0 and deep.out.low > 0
+
+    def bands(change):
+        """What the deep layer sends out when one band of the first layer is changed by so much."""
+        seen = []
+        hooks = (
+            first.register_forward_hook(lambda m, x, y: Octave(y.high + change[0], y.low + change[1])),
+            deep.register_forward_hook(lambda m, x, y: seen.append(y)),
+        )
+        net(images())
+        for hook in hooks:
+            hook.remove()
+        return seen[0]
+
+    base = bands((0, 0))
+    for mine, other in ((0, 1), (1, 0)):
+        changed = bands((1 - mine, mine))
+        assert not torch.equal(changed[mine], base[mine])
+        assert torch.equal(changed[other], base[other]) is not paths_on
+
+
+# -------------------------------------------------------------------------------------------------------------- sizes
+
+
+def test_an_image_whose_maps_do_not_halve_is_refused_with_the_layer_and_the_nearest_sizes():
+    net = convert(backbones.build("cifar_resnet20", 10, width=8), Config())
+    with pytest.raises(InputError) as error:
+        net(torch.zeros(1, 3, 30, 32))
+    says = "size 30x32: layer2.0.downsample needs sides that are multiples of 4, the network of 4; "
+    assert str(error.value) == says + "nearest sizes that work: 28x32 or 32x32; or set sizes=pad"
+
+
+def test_padding_adds_zeros_below_and_to_the_right():
+    plain, x = chain(conv()), torch.randn(1, 3, 9, 14)
+    padded, strict = (convert(plain, Config(sizes=sizes)) for sizes in ("pad", "reject"))
+    assert torch.equal(padded(x), strict(F.pad(x, (0, 0, 0, 1))))
+
+
+def test_at_alpha_zero_every_size_goes():
+    assert convert(chain(conv()), Config(alpha=0))(torch.zeros(1, 3, 9, 11)).shape == (1, 5)
+
+
+# ----------------------------------------------------------------------------------------------- what stands where
+
+
+def test_names_in_vanilla_stand_in_place_of_the_last_stage():
+    net = convert(CifarResNet(20, width=8), Config(vanilla=("layer2.*", "layer3.*")))
+    low = {name for name, m in net.named_modules() if isinstance(m, OctConv2d) and m.out.low}
+    assert low == {f"layer1.{block}.conv{i}" for block in range(3) for i in (1, 2)}
+    net(images())
+
+
+class Called(nn.Module):
+    """Activations and poolings as functions and methods, or as modules."""
+
+    def __init__(self, functional):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.a, self.b, self.tail = nn.Conv2d(3, 8, 3, 1, 1), conv(), conv(), conv(2)
+        self.norm, self.functional = nn.BatchNorm2d(8), functional
+        self.relu, self.pool, self.silu = nn.ReLU(), nn.MaxPool2d(3, 2, 1), nn.SiLU(inplace=True)
+
+    def forward(self, x):
+        if self.functional:
+            x = F.relu(self.a(self.stem(x)), inplace=True)
+            x = F.max_pool2d(input=x, kernel_size=3, stride=2, padding=1)
+            x = F.silu(self.norm(self.b(x)).relu_() + x)
+            return torch.flatten(F.adaptive_avg_pool2d(self.tail(x), 1), 1)
+        x = self.pool(self.relu(self.a(self.stem(x))))
+        x = self.silu(self.relu(self.norm(self.b(x))) + x)
+        return self.tail(x).mean((2, 3))
+
+
+def test_functions_and_methods_do_what_modules_do():
+    modules, functions = (convert(Called(functional).eval(), Config()) for functional in (False, True))
+    assert torch.equal(modules(images()), functions(images()))
+    assert functions.b.out.low == 4
+
+
+def test_an_activation_may_serve_several_places():
+    relu = nn.ReLU()
+    shared, own = (chain(conv(), a, conv(), b) for a, b in ((relu, relu), (nn.ReLU(), nn.ReLU())))
+    own.load_state_dict(shared.state_dict())
+    assert torch.equal(convert(shared, Config())(images()), convert(own, Config())(images()))
+
+
+class Sum(nn.Module):
+    def __init__(self, join):
+        super().__init__()
+        self.stem, self.a, self.tail, self.join = nn.Conv2d(3, 8, 3, 1, 1), conv(), conv(2), join
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.tail(self.join(x, self.a(x)))
+
+
+TWICE = conv()
+
+
+@pytest.mark.parametrize(
+    ("net", "says"),
+    [
+        (chain(conv(), nn.GroupNorm(2, 8)), r"_4: no rule for the operation GroupNorm; known are .*BatchNorm2d"),
+        (Sum(torch.mul), r"mul: no rule for the operation mul"),
+        (Sum(lambda x, y: torch.add(x, y, alpha=2)), r"add: only the plain sum of two maps"),
+        (Sum(lambda x, y: y + 1), r"add: only the plain sum of two maps"),
+        (Sum(lambda x, y: torch.cat([x, y], 2)), r"cat: only a concatenation of channels"),
+        (chain(TWICE, TWICE), r"^3: the layer is used twice"),
+        (chain(conv(groups=4), conv(groups=4)), r"^3: 4 groups do not divide 6 channels of a band"),
+        (chain(nn.Conv2d(8, 8, 3), conv()), r"^3: 224 px become 222 px; octaves need maps that divide the image"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 1)), "Sequential has no convolution"),
+    ],
+)
+def test_what_has_no_octave_form_is_refused_by_name_in_one_line(net, says):
+    with pytest.raises(InputError, match=says) as error:
+        convert(net, Config(alpha=0.25))
+    assert "\n" not in str(error.value)
+
+
+def test_resnext_has_no_octave_form_at_an_eighth_which_is_why_the_paper_has_no_such_point():
+    with pytest.raises(InputError, match=r"^layer1.0.conv2: 32 groups do not divide 112 channels of a band"):
+        convert(on_meta("resnext50_32x4d"), Config(alpha=0.125))
+
+
+def test_a_name_in_vanilla_that_fits_no_layer_is_named():
+    with pytest.raises(InputError, match=r"vanilla names 'stage9.*', but no convolution"):
+        convert(CifarResNet(20, width=8), Config(vanilla=("layer3.*", "stage9.*")))
+
+
+@pytest.mark.parametrize(
+    ("kw", "says"),
+    [
+        ({"alpha": 1.5}, "alpha is 1.5; it is the share of low-frequency channels, from 0 to 1"),
+        ({"alpha": -0.1}, "alpha is -0.1"),
+        ({"alpha": float("nan")}, "alpha is nan"),
+        ({"alpha": "half"}, "alpha is 'half'"),
+        ({"alpha": True}, "alpha is True"),
+        ({"downsampling": "max"}, "downsampling is 'max'; allowed: average, strided"),
+        ({"sizes": "crop"}, "sizes is 'crop'; allowed: reject, pad"),
+        ({"high_to_low": 1}, "high_to_low is 1; allowed: true, false"),
+        ({"low_to_high": None}, "low_to_high is None"),
+        ({"pooled_control": True}, "alpha is 0.5"),
+        ({"pooled_control": True, "alpha": 0, "downsampling": "strided"}, "downsampling is 'strided'"),
+        ({"vanilla": "layer4"}, "vanilla is 'layer4'; it is a list of layer names"),
+        ({"vanilla": (4,)}, r"vanilla is \(4,\)"),
+    ],
+)
+def test_nonsense_in_the_settings_is_named_with_field_value_and_range(kw, says):
+    with pytest.raises(InputError, match=says):
+        Config(**kw)
+
+
+def test_zero_and_zero_point_zero_are_one_setting():
+    assert repr(Config(alpha=0)) == repr(Config(alpha=0.0)) and Config(vanilla=["a"]) == Config(vanilla=("a",))
+
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+def test_two_steps_lower_the_loss_on_eight_images_and_the_gradient_reaches_every_parameter():
+    torch.manual_seed(0)
+    net, y = convert(CifarResNet(20, width=8), Config()), torch.arange(8)
+    optimizer, losses = torch.optim.SGD(net.parameters(), 0.05), []
+    for _ in range(3):
+        losses.append(F.cross_entropy(net(images(batch=8)), y))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
+        optimizer.step()
+    assert losses[0] > losses[1] > losses[2]
+    assert any(isinstance(m, OctBatchNorm2d) for m in net.modules())
