@@ -10,10 +10,11 @@ UPGRADE   ?=
 
 # The paper-scale latency records: one `python -m dynlib latency ... --record` a row.
 LATENCY := \
-  "octconv --arch resnet50 --size 224 -p alpha=0.125" \
-  "octconv --arch resnet50 --size 224 -p alpha=0.25" \
-  "octconv --arch resnet50 --size 224 -p alpha=0.5" \
-  "octconv --arch resnet50 --size 224 -p alpha=0.75"
+  "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.125" \
+  "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.25" \
+  "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.5" \
+  "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.75" \
+  "octconv --arch resnet50 --size 224 --batch 8 -p alpha=0.5"
 
 PY       := .venv/bin/python
 HTML     := _build/html/index.html
@@ -55,7 +56,7 @@ chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=
 
 latency: .venv/ready ## measure the paper-scale CPU latency records of this machine
 	@for row in $(LATENCY); do \
-	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --batch 1 --threads 1 --record || exit 1; \
+	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --threads 1 --record || exit 1; \
 	done
 
 lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes the newest versions
