@@ -71,7 +71,7 @@ class Config:
     downsampling: str = AVERAGE  # average: pool, then convolve; strided: strided convolution (Table 3)
     high_to_low: bool = True  # the path from high to low (Table 3)
     low_to_high: bool = True  # the path from low to high (Table 3)
-    pooled_control: bool = False  # alpha 0 only: pool before convolving where the network strides (Sec. 4 of the code)
+    pooled_control: bool = False  # alpha 0 only: pool before convolving where the network strides, as the authors' code
     sizes: str = "reject"  # reject: an image whose maps do not halve is an error; pad: zeros below and to the right
     vanilla: tuple[str, ...] = ()  # names, * allowed, of layers with a plain output, in place of the last stage
 
