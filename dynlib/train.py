@@ -64,6 +64,12 @@ class Hardware:
     precision: str = "32-true"  # bf16-mixed, 16-mixed
     strategy: str = "auto"  # ddp
 
+    def __post_init__(self):
+        here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        allowed = ["auto", *(name for name, found in here.items() if found)]
+        if self.accelerator not in allowed:
+            raise InputError(f"accelerator is {self.accelerator!r}; this machine allows {', '.join(allowed)}")
+
 
 @dataclass
 class _State:
@@ -168,7 +174,7 @@ def _not_finite(total: Tensor, epoch: int, index: int, lr: float) -> InputError:
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model's modes stay as they were."""
+    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes."""
     device = next(model.parameters()).device
     outputs, targets = [], []
     with evaluating(model):
