@@ -112,6 +112,9 @@ def settle(name: str, profile: str, given: Mapping[str, Any], data_root: Path | 
         config = importlib.import_module(f"dynlib.papers.{_key(name)}").Config
         defaults = {parameter.name: parameter.default for parameter in known.values()}
         settings.build(config, settings.part_of(config, defaults | values))
+        if {"arch", "dataset", "epochs"} <= known.keys():
+            recipe = importlib.import_module("dynlib.runs").Recipe
+            settings.build(recipe, settings.part_of(recipe, defaults | values))
     return values
 
 
