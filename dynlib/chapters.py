@@ -132,6 +132,9 @@ def execute(name: str, values: Mapping[str, Any], out: Path, *, progress: bool =
     _check_target(out)
     failed.unlink(missing_ok=True)  # of an earlier run
 
+    # A second thread that spins while it waits makes tiny networks many times slower wherever a core is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
     import papermill  # seconds of import: only where something runs
     from nbclient.exceptions import DeadKernelError
 
