@@ -154,7 +154,8 @@ def started(book):
     book.executed.mkdir()
     (book.executed / "02_x.ipynb").write_text("old")
     program = (
-        "import sys, pathlib; from dynlib import paths; from dynlib.cli import main; "
+        "import signal, sys, pathlib; from dynlib import paths; from dynlib.cli import main; "
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
         f"paths.NOTEBOOKS, paths.EXECUTED = map(pathlib.Path, {[str(book.notebooks), str(book.executed)]}); "
         "sys.exit(main(['run', '02_x']))"
     )
