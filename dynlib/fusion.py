@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+from torchvision.ops import StochasticDepth
 
 from dynlib.errors import InputError
 from dynlib.graphs import ADD, CONV, INPUT, NORM, OUTPUT, find_role, trace
@@ -25,7 +26,7 @@ from dynlib.ops import evaluating
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 _RELU = (nn.ReLU, F.relu, torch.relu, torch.Tensor.relu, torch.Tensor.relu_, "relu", "relu_")
-_IDLE = (nn.Dropout, nn.Identity, F.dropout)  # nothing at inference
+_IDLE = (nn.Dropout, nn.Identity, StochasticDepth, F.dropout)  # nothing at inference
 
 
 @dataclass(eq=False)
@@ -68,6 +69,8 @@ class Freezer:
     roles: ClassVar[Mapping[type[nn.Module] | Callable, str]] = {}  # types and functions that only the method knows
 
     def __init__(self, traced: fx.GraphModule, example: Tensor):
+        if example.dim() != 4:
+            raise InputError(f"example is {tuple(example.shape)}; only networks of images (N, 3, H, W) can be frozen")
         self.source, self.example = traced, example.to(memory_format=torch.channels_last)
         self.graph, self.holder = fx.Graph(), nn.Module()
         self.values: dict[fx.Node, object] = {}

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 
 from dynlib import kernels
 from dynlib.fusion import Freezer, Pending, affine
-from dynlib.graphs import ADD, CAT, CONV, NORM, POINTWISE, POOL
+from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, MUL, NORM, POINTWISE, POOL
+from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     Both,
@@ -54,6 +55,9 @@ class OctaveFreezer(Freezer):
         OctIdentity: POOL,
         octave_add: ADD,
         octave_cat: CAT,
+        OctStochasticDepth: POINTWISE,
+        octave_mean: GLOBAL_POOL,
+        octave_gate: MUL,
     }
 
     def is_relu(self, node, what):
@@ -73,6 +77,13 @@ class OctaveFreezer(Freezer):
             return super().copy(node, what)
         if isinstance(what, OctBatchNorm2d):
             return Bands(*self._norm(what, values[0]))
+        if isinstance(what, OctStochasticDepth):  # nothing at inference
+            return values[0]
+        if what is octave_mean:
+            means = [self.call(_mean, x, node.args[1]) for x in _bands(values[0]) if x is not None]
+            return self.call(torch.cat, means, 1)
+        if what is octave_gate:
+            return self._gate(*values)
         if what is octave_add:
             pairs = zip(_bands(values[0]), _bands(values[1]), strict=True)
             return Bands(*(None if a is None else self.call(operator.add, a, b) for a, b in pairs))
@@ -88,6 +99,16 @@ class OctaveFreezer(Freezer):
             None if x is None else self.call(torch.addcmul, self.constant(shift), x, self.constant(scale))
             for x, (scale, shift) in zip(_bands(value), maps, strict=True)
         ]
+
+    def _gate(self, value: Bands, gate: fx.Node) -> Bands:
+        """Each band times its part of the gate."""
+        sizes = [0 if x is None else x.meta["value"].shape[1] for x in _bands(value)]
+        rows = self.call(torch.split, gate, sizes, 1)
+        products = (
+            None if x is None else self.call(operator.mul, x, self.call(operator.getitem, rows, i))
+            for i, x in enumerate(_bands(value))
+        )
+        return Bands(*products)
 
     def _identity(self, layer: OctIdentity, value: Bands | fx.Node) -> Bands | fx.Node:
         high, low = _bands(value)
@@ -183,6 +204,10 @@ class OctaveFreezer(Freezer):
 
 def _bands(value: Bands | fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     return (value.high, value.low) if isinstance(value, Bands) else (value, None)
+
+
+def _mean(x: Tensor, keepdim: bool) -> Tensor:
+    return x.mean((2, 3), keepdim)
 
 
 def _flat_identity(
