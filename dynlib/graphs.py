@@ -62,7 +62,7 @@ _FUNCTIONS: dict[Callable, str] = {
     **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid, F.dropout), POINTWISE),
     **dict.fromkeys((F.hardswish, F.hardsigmoid, F.sigmoid, F.leaky_relu, F.elu, torch.tanh, F.tanh), POINTWISE),
     **dict.fromkeys((F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d), POOL),
-    **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d), GLOBAL_POOL),
+    **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.mean), GLOBAL_POOL),
     torch.flatten: FLATTEN,
 }
 _METHODS: dict[str, str] = {
@@ -82,7 +82,8 @@ class _Tracer(fx.Tracer):
         self.leaves = (*leaves, StochasticDepth)
 
     def is_leaf_module(self, module, qualified_name):
-        return isinstance(module, self.leaves) or super().is_leaf_module(module, qualified_name)
+        known = isinstance(module, self.leaves) or _module_role(type(module)) is not None
+        return known or super().is_leaf_module(module, qualified_name)
 
 
 def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | None = PROBE_PX) -> fx.GraphModule:
@@ -135,6 +136,12 @@ class _Shadow(ShapeProp):
         return self.state[target]
 
 
+def _module_role(kind: type[nn.Module]) -> str | None:
+    """Role of a module type in the table, or of one that inherits its forward (torchvision's convolutions of clips)."""
+    bases = (base for base in kind.__mro__ if base in _MODULES and kind.forward is base.forward)
+    return next((_MODULES[base] for base in bases), None)
+
+
 def find_role(
     traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None
 ) -> str | None:
@@ -146,7 +153,7 @@ def find_role(
         return INPUT if node.op == "placeholder" else OUTPUT
     if node.op == "call_module":
         kind = type(traced.get_submodule(node.target))
-        return (extra or {}).get(kind) or _MODULES.get(kind)
+        return (extra or {}).get(kind) or _module_role(kind)
     if node.op == "call_function":
         return (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
     return _METHODS.get(node.target) if node.op == "call_method" else None

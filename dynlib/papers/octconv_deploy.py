@@ -29,6 +29,7 @@ from dynlib.papers.octconv_ops import (
     OctIdentity,
     Split,
     crosses,
+    enlarge,
     octave_add,
     octave_cat,
     octave_identity,
@@ -168,7 +169,7 @@ class OctaveFreezer(Freezer):
     def _merge(self, layer, x: Bands, direct, w_lh: Tensor, bias, shortcut, relu: bool, pooled: bool):
         """relu(conv(high) + up(conv(low)) + shortcut), and its 2x2 means where the next layer wants them."""
         if not direct:  # alpha_in = 1: there is no high band to add to
-            y = self.call(F.interpolate, self._conv(layer, x.low, w_lh, bias), scale_factor=2.0)
+            y = self.call(enlarge, self._conv(layer, x.low, w_lh, bias))
             y = y if shortcut is None else self.call(operator.add, y, shortcut)
             return (self.call(F.relu, y) if relu else y), None
         high = self._conv(layer, x.high, direct[0][2], bias)
