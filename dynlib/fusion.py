@@ -70,7 +70,9 @@ class Freezer:
 
     def __init__(self, traced: fx.GraphModule, example: Tensor):
         if example.dim() != 4:
-            raise InputError(f"example is {tuple(example.shape)}; only networks of images (N, 3, H, W) can be frozen")
+            raise InputError(
+                f"example is {tuple(example.shape)}; only images (N, 3, H, W) can be frozen for, not clips and Conv3d"
+            )
         self.source, self.example = traced, example.to(memory_format=torch.channels_last)
         self.graph, self.holder = fx.Graph(), nn.Module()
         self.values: dict[fx.Node, object] = {}

@@ -16,6 +16,8 @@ Departures from the paper, each with its reason:
   plain one enters by pooling those of its channels that are low, without parameters; the paper has no such network.
 - `alpha = 0` is the original network, strided convolutions and all. The authors' code pools before a convolution even
   then; that other network is `pooled_control`, and the chapter trains both.
+- Time is not halved in a network of clips; only the costs in Table 8 say so. A transposed convolution has an octave
+  form too (`octconv_transposed.py`), which the paper has not.
 - The stage whose map is odd at a given size is an error, as in the paper; `sizes="pad"` adds zeros instead.
 """
 
@@ -29,22 +31,22 @@ from torchvision.ops import StochasticDepth
 from dynlib.cost import Cost, closed_form
 from dynlib.errors import InputError
 from dynlib.fusion import Frozen, freeze
-from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, INPUT, LINEAR, MUL, NORM, PROBE_PX, reduction, trace
+from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, INPUT, LINEAR, MUL, NORM, PROBE_PX, TRANSPOSED, reduction, trace
 from dynlib.papers.octconv_deploy import OctaveFreezer
+from dynlib.papers.octconv_doors import OctaveInput, OctIdentity
 from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     STRIDED,
     Both,
-    OctaveInput,
     OctBatchNorm2d,
     OctConv2d,
-    OctIdentity,
     Split,
     octave_add,
     octave_cat,
 )
 from dynlib.papers.octconv_plan import KERNELS, LEAVES, SHORTCUT, Plan
+from dynlib.papers.octconv_transposed import OctConvTranspose2d
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,8 @@ class Config:
 def convert(model: nn.Module, config: Config) -> nn.Module:
     """The octave network of a CNN: a copy with the same parameters under the same names, trained or not.
 
-    Takes images (N, 3, H, W) and returns what the model returns. `alpha = 0` is the model itself.
+    Takes images (N, 3, H, W), or clips (N, 3, T, H, W) where the model does, and returns what the model returns.
+    `alpha = 0` is the model itself.
     Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
     """
     model = copy.deepcopy(model)
@@ -170,9 +173,10 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, 
     places = [other for other in traced.graph.nodes if (other.op, other.target) == ("call_module", node.target)]
     if kind in (*KERNELS, NORM) and len(places) > 1:
         raise InputError(f"{node.target}: the layer is used twice; octaves need one layer for each place")
-    if kind == CONV:
+    if kind in KERNELS:
         _reorder(old, plan.order(node), plan.order(source), node.target)
-        new = OctConv2d(
+        octave_form = OctConvTranspose2d if kind == TRANSPOSED else OctConv2d
+        new = octave_form(
             old,
             inp,
             out,
@@ -193,15 +197,16 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, 
     traced.set_submodule(node.target, new)
 
 
-def _reorder(layer: nn.Conv2d | nn.Linear, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:
-    """Bring a kernel into octave order; only a concatenation before the layer makes a difference."""
+def _reorder(layer: nn.Module, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:
+    """Bring the kernel of a convolution or linear layer into octave order; only a concatenation makes a difference."""
     groups = getattr(layer, "groups", 1)
+    into, out_of = (1, 0) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else (0, 1)
     if not torch.equal(columns, torch.arange(len(columns))) and groups == 1:
-        layer.weight.data = layer.weight.data[:, columns]
+        layer.weight.data = layer.weight.data.index_select(out_of, columns.to(layer.weight.device))
     elif not torch.equal(columns, torch.arange(len(columns))) and groups != layer.in_channels:
         raise InputError(f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`")
     if not torch.equal(rows, torch.arange(len(rows))):
-        layer.weight.data = layer.weight.data[rows]
+        layer.weight.data = layer.weight.data.index_select(into, rows.to(layer.weight.device))
         if layer.bias is not None:
             layer.bias.data = layer.bias.data[rows]
 
@@ -213,9 +218,12 @@ def _reorder_norm(norm: nn.BatchNorm2d, order: torch.Tensor) -> None:
             tensor.data = tensor.data[order]
 
 
-def cost(module: nn.Module, input_size: tuple[int, int]) -> Cost:
-    """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) px (Sec. 3.2)."""
-    return closed_form(module, input_size, {OctConv2d: OctConv2d.macs})
+def cost(module: nn.Module, input_size: tuple[int, ...]) -> Cost:
+    """Closed-form multiply-accumulates of a network from `convert` (Sec. 3.2), for one image of (height, width) px.
+
+    Of a clip, `input_size` is (frames, height, width).
+    """
+    return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)})
 
 
 def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:

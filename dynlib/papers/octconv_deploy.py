@@ -17,23 +17,23 @@ from torch import Tensor, fx, nn
 
 from dynlib import kernels
 from dynlib.fusion import Freezer, Pending, affine
-from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, MUL, NORM, POINTWISE, POOL
+from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, MUL, NORM, POINTWISE, POOL, TRANSPOSED
+from dynlib.papers.octconv_doors import OctaveInput, OctIdentity
 from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     Both,
     Octave,
-    OctaveInput,
     OctBatchNorm2d,
     OctConv2d,
-    OctIdentity,
-    Split,
+    as_octave,
+    as_value,
     crosses,
     enlarge,
     octave_add,
     octave_cat,
-    octave_identity,
 )
+from dynlib.papers.octconv_transposed import OctConvTranspose2d
 
 
 @dataclass(eq=False)
@@ -54,6 +54,7 @@ class OctaveFreezer(Freezer):
         Both: POINTWISE,
         OctaveInput: POINTWISE,
         OctIdentity: POOL,
+        OctConvTranspose2d: TRANSPOSED,
         octave_add: ADD,
         octave_cat: CAT,
         OctStochasticDepth: POINTWISE,
@@ -68,8 +69,8 @@ class OctaveFreezer(Freezer):
     def copy(self, node, what):
         """Operations on octaves, a band at a time."""
         values = [self.write(self.values[n]) for n in node.all_input_nodes]
-        if isinstance(what, OctIdentity):
-            return self._identity(what, values[0])
+        if isinstance(what, OctIdentity | OctConvTranspose2d):
+            return self._flat(what, values[0])
         if what is octave_cat:
             bands = zip(*(_bands(value) for value in values), strict=True)
             joined = [[x for x in band if x is not None] for band in bands]
@@ -111,9 +112,9 @@ class OctaveFreezer(Freezer):
         )
         return Bands(*products)
 
-    def _identity(self, layer: OctIdentity, value: Bands | fx.Node) -> Bands | fx.Node:
-        high, low = _bands(value)
-        result = self.call(_flat_identity, high, low, *layer.out, layer.stride, layer.downsampling)
+    def _flat(self, layer: OctIdentity | OctConvTranspose2d, value: Bands | fx.Node) -> Bands | fx.Node:
+        """A layer that stays as it is."""
+        result = self.call(self.module(_Flat(layer)), *_bands(value))
         bands = [self.call(operator.getitem, result, i) if channels else None for i, channels in enumerate(layer.out)]
         return Bands(*bands) if layer.out.low else bands[0]
 
@@ -211,8 +212,12 @@ def _mean(x: Tensor, keepdim: bool) -> Tensor:
     return x.mean((2, 3), keepdim)
 
 
-def _flat_identity(
-    high: Tensor | None, low: Tensor | None, out_high: int, out_low: int, stride: int, downsampling: str
-):
-    """`octave_identity` with plain arguments, as a graph wants them."""
-    return tuple(octave_identity(Octave(high, low), Split(out_high, out_low), stride, downsampling))
+class _Flat(nn.Module):
+    """A layer between octaves with plain arguments and results, as a graph wants them."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, high: Tensor | None, low: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        return tuple(as_octave(self.layer(as_value(Octave(high, low)))))

@@ -8,12 +8,14 @@ The rule of `convert` gives their ResNets, ResNeXts, DenseNet and MobileNet v1 b
 """
 
 from fnmatch import fnmatch
+from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
-from dynlib.cost import count, example
+from dynlib.cost import closed_form, count, example
+from dynlib.papers.octconv_ops import OctConv2d
 
 
 class Schedule(NamedTuple):
@@ -55,3 +57,19 @@ def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Sch
     device = next(network.parameters(), torch.empty(0)).device
     layers = count(network, example(size).to(device), rule="authors").by_layer
     return sum(macs for name, macs in layers.items() if not any(fnmatch(name, pattern) for pattern in schedule.free))
+
+
+def video_macs(network: nn.Module) -> int:
+    """Multiply-accumulates of Table 8: of a network from `convert` of a padded `VideoResNet`, for 8 frames of 224 px.
+
+    The published costs follow from maps of 55 px behind a first pooling without padding, with a low band of 28 px, the
+    half rounded up. Such an octave cannot be added up, so the network has 56 px there; this is the sum for 55.
+    """
+    layers = closed_form(network, (8, 224, 224), {OctConv2d: OctConv2d.macs}).by_layer
+    for name in layers:
+        if name.startswith("layer1") or name == "layer2.0.body.0.0":
+            layer = network.get_submodule(name)
+            high = (layer.inp.high, layer.out.high) if isinstance(layer, OctConv2d) else layer.weight.shape[:2]
+            frames = 8 if name.startswith("layer1") else 4  # the second pooling halves them
+            layers[name] -= prod((*high, *layer.kernel_size, frames)) * (56**2 - 55**2)
+    return sum(layers.values())
