@@ -156,6 +156,8 @@ def test_three_of_four_paths_of_a_transposed_layer_cost_a_quarter_and_gradients_
     [nn.ConvTranspose2d(8, 8, 3, 2, 1), nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.ConvTranspose2d(8, 8, 2, 1)],
 )
 def test_a_transposed_layer_that_does_not_grow_by_its_stride_is_refused_by_name(layer):
-    with pytest.raises(InputError, match=r"^up: ConvTranspose2d with kernel .* in one group, where a map grows") as error:
+    with pytest.raises(
+        InputError, match=r"^up: ConvTranspose2d with kernel .* in one group, where a map grows"
+    ) as error:
         OctConvTranspose2d(layer, Split(4, 4), Split(4, 4), name="up")
     assert "\n" not in str(error.value)

@@ -30,6 +30,7 @@ from dynlib.graphs import (
     NORM,
     POINTWISE,
     POOL,
+    PROBE_PX,
     TRANSPOSED,
     Classes,
     reduction,
@@ -185,14 +186,15 @@ class Plan:
     def _last_stage(self) -> list[fx.Node]:
         """What is plain in the last stage (Sec. 4.1): convolutions at the smallest map, and what leads to it alone.
 
-        That is a convolution read by nothing but a strided one, or the map that a pooling makes so small.
+        That is a convolution read by nothing but a strided one, or the map that a pooling makes odd there (7 px).
         """
         maps = [node for node in self.convs[1:] if node.meta["shape"][-1] > 1]
         smallest = max((reduction(node) for node in maps), default=1)
         tail = {node for node in maps if reduction(node) == smallest}
         entry = [node for node in maps if node not in tail and (readers := self._readers(node)) and readers <= tail]
         pools = [node for node in self.traced.graph.nodes if self.roles[node] == POOL and reduction(node) >= smallest]
-        return [*tail, *entry, *pools]
+        odd = [node for node in pools if node.meta["shape"][-1] % 2 and PROBE_PX % node.meta["shape"][-1] == 0]
+        return [*tail, *entry, *odd]
 
     def _readers(self, node: fx.Node) -> set[fx.Node]:
         """The nodes that read this one's output, norms and activations looked through."""
