@@ -112,6 +112,9 @@ def settle(name: str, profile: str, given: Mapping[str, Any], data_root: Path | 
         config = importlib.import_module(f"dynlib.papers.{_key(name)}").Config
         defaults = {parameter.name: parameter.default for parameter in known.values()}
         settings.build(config, settings.part_of(config, defaults | values))
+        if {"arch", "dataset", "epochs"} <= known.keys():
+            recipe = importlib.import_module("dynlib.runs").Recipe
+            settings.build(recipe, settings.part_of(recipe, defaults | values))
     return values
 
 
@@ -128,6 +131,9 @@ def execute(name: str, values: Mapping[str, Any], out: Path, *, progress: bool =
     failed = out.with_suffix(".failed.ipynb")
     _check_target(out)
     failed.unlink(missing_ok=True)  # of an earlier run
+
+    # A second thread that spins while it waits makes tiny networks many times slower wherever a core is shared.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
     import papermill  # seconds of import: only where something runs
     from nbclient.exceptions import DeadKernelError

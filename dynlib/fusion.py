@@ -26,7 +26,7 @@ from dynlib.ops import evaluating
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 _RELU = (nn.ReLU, F.relu, torch.relu, torch.Tensor.relu, torch.Tensor.relu_, "relu", "relu_")
-_IDLE = (nn.Dropout, nn.Identity, StochasticDepth, F.dropout)  # nothing at inference
+_IDLE = (nn.Dropout, nn.Dropout2d, nn.Identity, StochasticDepth)  # nothing at inference
 
 
 @dataclass(eq=False)
@@ -69,10 +69,17 @@ class Freezer:
     roles: ClassVar[Mapping[type[nn.Module] | Callable, str]] = {}  # types and functions that only the method knows
 
     def __init__(self, traced: fx.GraphModule, example: Tensor):
-        if example.dim() != 4:
+        for name, tensor in traced.named_parameters():
+            if (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
+                raise InputError(
+                    f"{name} is {tensor.dtype} on {tensor.device}; frozen networks are float32 on the CPU: "
+                    "model.float().cpu()"
+                )
+        if example.dim() == 5:
             raise InputError(
                 f"example is {tuple(example.shape)}; only images (N, 3, H, W) can be frozen for, not clips and Conv3d"
             )
+        _check_images(example)
         self.source, self.example = traced, example.to(memory_format=torch.channels_last)
         self.graph, self.holder = fx.Graph(), nn.Module()
         self.values: dict[fx.Node, object] = {}
@@ -95,7 +102,7 @@ class Freezer:
             new.meta["value"] = self.example
             return new
         if kind == OUTPUT:
-            return self.graph.output(self.write(self.values[node.args[0]]))
+            return self.graph.output(fx.node.map_arg(node.args[0], lambda n: self.write(self.values[n])))
         if node.op == "get_attr":
             return self.constant(fx.graph_module._get_attr(self.source, node.target).detach())
         what = self.source.get_submodule(node.target) if node.op == "call_module" else node.target
@@ -179,6 +186,7 @@ class Freezer:
         if node.op == "call_function":
             return self.call(what, *arguments, **keywords)
         if node.op == "call_method":
+            what = "reshape" if what == "view" else what  # channels-last maps cannot be viewed as rows
             return self.call(getattr(torch.Tensor, what), *arguments, **keywords)
         return self.call(self.module(what), *arguments, **keywords)
 
@@ -208,7 +216,10 @@ class Freezer:
 
 
 class Frozen(nn.Module):
-    """A frozen network: inference only, float32, CPU; its `graph.code` is what runs, line by line."""
+    """A frozen network: inference only, float32, CPU; its `graph.code` is what runs, line by line.
+
+    Packed kernels can be neither copied nor saved: keep the weights of the network that it was made from.
+    """
 
     def __init__(self, graph: fx.GraphModule):
         super().__init__()
@@ -216,8 +227,17 @@ class Frozen(nn.Module):
 
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
-        """Images (N, 3, H, W) to what the network returns, any N."""
+        """Images (N, 3, H, W) to what the network returns, any N. Raises InputError for another type or layout."""
+        _check_images(images)
         return self.graph(images.contiguous(memory_format=torch.channels_last))
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or (images.dtype, images.device.type) != (torch.float32, "cpu"):
+        raise InputError(
+            f"images are {images.dtype} {tuple(images.shape)} on {images.device}; "
+            "a frozen network takes float32 (N, C, H, W) on the CPU"
+        )
 
 
 def freeze(model: nn.Module, example: Tensor) -> Frozen:

@@ -11,7 +11,6 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torchvision.ops import StochasticDepth
 
 from dynlib.errors import InputError
@@ -26,6 +25,7 @@ NORM = "norm"  # one set of parameters a channel
 POINTWISE, POOL = "pointwise", "pool"  # the same for every channel, without parameters
 GLOBAL_POOL, FLATTEN = "global pool", "flatten"  # ends the map
 ADD, MUL, CAT = "add", "mul", "cat"
+SHAPE = "shape"  # asks for sizes, as in x.view(x.shape[0], -1)
 INPUT, OUTPUT = "input", "output"
 
 _MODULES: dict[type[nn.Module], str] = {
@@ -46,6 +46,7 @@ _MODULES: dict[type[nn.Module], str] = {
             nn.Hardsigmoid,
             nn.Tanh,
             nn.Dropout,
+            nn.Dropout2d,
             nn.Identity,
             StochasticDepth,
         ),
@@ -59,18 +60,19 @@ _FUNCTIONS: dict[Callable, str] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add), ADD),
     **dict.fromkeys((operator.mul, operator.imul, torch.mul), MUL),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), CAT),
-    **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid, F.dropout), POINTWISE),
+    **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid), POINTWISE),
     **dict.fromkeys((F.hardswish, F.hardsigmoid, F.sigmoid, F.leaky_relu, F.elu, torch.tanh, F.tanh), POINTWISE),
     **dict.fromkeys((F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d), POOL),
     **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.mean), GLOBAL_POOL),
-    torch.flatten: FLATTEN,
+    **dict.fromkeys((torch.flatten, torch.squeeze), FLATTEN),
 }
 _METHODS: dict[str, str] = {
     **dict.fromkeys(("add", "add_"), ADD),
     **dict.fromkeys(("mul", "mul_"), MUL),
     **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous"), POINTWISE),
-    **dict.fromkeys(("flatten", "view", "reshape"), FLATTEN),
+    **dict.fromkeys(("flatten", "view", "reshape", "squeeze"), FLATTEN),
     "mean": GLOBAL_POOL,
+    "size": SHAPE,
 }
 
 
@@ -90,7 +92,8 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
     A network with three-dimensional convolutions is shown a clip of `PROBE_FRAMES` images. Shapes are found on the meta
-    device: nothing is computed. Raises InputError where torch.fx cannot follow the model or the model does not take a
+    device: nothing is computed. `F.dropout` becomes a module, since a graph would keep the mode that the model was
+    traced in. Raises InputError where torch.fx cannot follow the model or the model does not take a
     (1, 3, size, size) image or a (1, 3, PROBE_FRAMES, size, size) clip.
     """
     name = type(model).__name__
@@ -102,6 +105,7 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
             f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data"
         ) from error
     traced = fx.GraphModule(model, graph, class_name=name)
+    _modular_dropout(traced)
     if size is None:
         return traced
     state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
@@ -109,22 +113,38 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
     shape = (3, PROBE_FRAMES, size, size) if is_clip else (3, size, size)
     try:
         with evaluating(traced):
-            _Shadow(traced, state).propagate(torch.empty(1, *shape, device="meta"))
+            _Shadow(traced, state).run(torch.empty(1, *shape, device="meta"))
     except RuntimeError as error:
         reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
         raise InputError(f"{name}: does not run on a {'x'.join(map(str, shape))} {what}: {reason}") from error
-    for node in graph.nodes:
-        found = node.meta.pop("tensor_meta", None)
-        node.meta["shape"] = tuple(found.shape) if hasattr(found, "shape") else None
     return traced
 
 
-class _Shadow(ShapeProp):
-    """Shape propagation that runs every module on meta copies of its parameters."""
+def _modular_dropout(traced: fx.GraphModule) -> None:
+    """Replace every call of F.dropout, in place."""
+    for node in traced.graph.nodes:
+        if node.target is F.dropout:
+            p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
+            name, source = f"functional_{node.name}", node.all_input_nodes[0]
+            traced.add_submodule(name, nn.Dropout(p))
+            node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
+    traced.recompile()
+
+
+class _Shadow(fx.Interpreter):
+    """Notes the shape of every tensor while it runs the graph on meta copies of the parameters.
+
+    Not torch's ShapeProp: that prints a traceback and hides the reason where a network does not run.
+    """
 
     def __init__(self, traced, state):
         super().__init__(traced)
         self.state = state
+
+    def run_node(self, n):
+        result = super().run_node(n)
+        n.meta["shape"] = tuple(result.shape) if isinstance(result, torch.Tensor) else None
+        return result
 
     def call_module(self, target, args, kwargs):
         module = self.fetch_attr(target)
@@ -155,6 +175,10 @@ def find_role(
         kind = type(traced.get_submodule(node.target))
         return (extra or {}).get(kind) or _module_role(kind)
     if node.op == "call_function":
+        if node.target is getattr:
+            return SHAPE if node.args[1] == "shape" else None
+        if node.target is operator.getitem:  # of sizes; of a map it would be a slice
+            return SHAPE if find_role(traced, node.args[0]) == SHAPE else None
         return (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
     return _METHODS.get(node.target) if node.op == "call_method" else None
 

@@ -12,6 +12,7 @@ import copy
 import gc
 import importlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -238,6 +239,7 @@ def _check(
 def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The measurement that `in_own_process` asked for, ready for JSON."""
     torch.set_num_threads(spec["threads"])
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # tells CPU users that there is no CUDA
     module_name, function = spec["factory"].split(":")
     make = getattr(importlib.import_module(module_name), function)
     try:

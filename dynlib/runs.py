@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynlib import latency, records, settings, train
+from dynlib import backbones, latency, records, settings, train
 from dynlib.backbones import build
 from dynlib.catalogue import METHODS
 from dynlib.cost import count, example
@@ -46,6 +46,20 @@ class Recipe:
     train_images: int | None = None  # the first so many of each class's share in stored order; None: all
     size_px: int | None = None  # side of the training images where it is not the stored one
     test_sizes_px: tuple[int, ...] = ()  # further sides to evaluate at (square images)
+
+    def __post_init__(self):
+        """Refuse what no run can use, before any work."""
+        if self.arch not in (known := backbones.names()):
+            raise settings.unknown("arch", self.arch, known)
+        classification = [name for name, dataset in DATASETS.items() if dataset.task == "classification"]
+        if self.dataset not in classification:
+            raise settings.unknown("dataset", self.dataset, classification)
+        counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
+        counts |= {"size_px": self.size_px} | {f"test_sizes_px {size}": size for size in self.test_sizes_px}
+        for name, value in counts.items():
+            if value is not None and value < 1:
+                raise InputError(f"{name} is {value}; it is 1 or more")
+        self.schedule()
 
     def schedule(self) -> train.Schedule:
         """The learning-rate schedule; raises InputError for values it refuses."""
@@ -127,13 +141,7 @@ def fit(
         profile=profile,
         config=described,
         config_hash=digest,
-        dataset={
-            "name": recipe.dataset,
-            "train_images": len(batches.samples),
-            "test_images": len(valid.samples),
-            "train_sha256": batches.samples.checksum,
-            "test_sha256": valid.samples.checksum,
-        },
+        dataset=_dataset(batches, valid),
         seed=seed,
         metrics=metrics,
         curve=curve,
@@ -164,16 +172,42 @@ def measure(
     *,
     profile: str,
     seed: int,
+    root: Path | None = None,
     folder: Path = RESULTS,
     checkpoints: Path = RUNS,
     **options,
 ) -> Record:
-    """Train and save the record in `folder`; only then is the checkpoint of no more use, and removed."""
+    """Train and save the record in `folder`; only then is the checkpoint of no more use, and removed.
+
+    Raises InputError, before training, where `folder` holds this run's record of data with other checksums.
+    """
     records.check_writable(folder / key)
-    record = run(key, config, recipe, profile=profile, seed=seed, checkpoints=checkpoints, **options)
+    present = dataset(recipe, root)
+    found = recorded(key, config, recipe, profile=profile, seed=seed, folder=folder)
+    if found is not None and found.dataset != present:
+        raise InputError(
+            f"{records.path_of(found, folder).name} was measured on other {recipe.dataset} data (sha256 "
+            f"{found.dataset['train_sha256'][:12]}, here {present['train_sha256'][:12]}); give another folder"
+        )
+    record = run(key, config, recipe, profile=profile, seed=seed, root=root, checkpoints=checkpoints, **options)
     records.save(record, folder)
     _checkpoint(checkpoints, key, profile, record.config_hash, seed).unlink(missing_ok=True)
     return record
+
+
+def dataset(recipe: Recipe, root: Path | None) -> dict:
+    """What a record says of the data of a recipe: name, images, checksums."""
+    return _dataset(*data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root))
+
+
+def _dataset(batches: Batches | FolderBatches, valid: Batches | FolderBatches) -> dict:
+    return {
+        "name": batches.samples.name,
+        "train_images": len(batches.samples),
+        "test_images": len(valid.samples),
+        "train_sha256": batches.samples.checksum,
+        "test_sha256": valid.samples.checksum,
+    }
 
 
 def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) -> Path:
@@ -195,9 +229,6 @@ def data(
 
     Sets that fit into memory are decoded once; a folder like ImageNet's is decoded while training.
     """
-    if name not in DATASETS or DATASETS[name].task != "classification":
-        known = [other for other, dataset in DATASETS.items() if dataset.task == "classification"]
-        raise settings.unknown("dataset", name, known)
     options = {"size_px": size_px} if size_px is not None and "size_px" in DATASETS[name].options else {}
     samples, test = (load(name, split, root, **options) for split in DATASETS[name].splits[:2])
     if train_images is not None:

@@ -228,7 +228,7 @@ def provenance(runs: Iterable[Record]) -> str:
     sets = [run.dataset for run in runs if run.dataset]
     parts = [f"{d['name']}, {d['train_images']:,} training and {d['test_images']:,} test images" for d in sets]
     parts += [f"{run.config['recipe']['epochs']} epochs" for run in runs if "recipe" in run.config]
-    parts += [f"batch {run.config['batch']}, {run.config['dtype']}" for run in runs if "batch" in run.config]
+    parts += [f"batch {run.config['batch']}, {run.metrics['dtype']}" for run in runs if "batch" in run.config]
     parts = list(dict.fromkeys(parts))
     if any(run.kind == "training" for run in runs):
         parts.append(_list("seed", sorted({run.seed for run in runs})))

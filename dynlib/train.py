@@ -64,6 +64,12 @@ class Hardware:
     precision: str = "32-true"  # bf16-mixed, 16-mixed
     strategy: str = "auto"  # ddp
 
+    def __post_init__(self):
+        here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        allowed = ["auto", *(name for name, found in here.items() if found)]
+        if self.accelerator not in allowed:
+            raise InputError(f"accelerator is {self.accelerator!r}; this machine allows {', '.join(allowed)}")
+
 
 @dataclass
 class _State:
@@ -91,7 +97,7 @@ def fit(
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> list[dict]:
-    """Train `model` in place and return its curve, one dict an epoch: `epoch, lr, loss, seconds`, with `valid` `top1` too.
+    """Train `model` in place and return its curve, a dict an epoch: `epoch, lr, loss, seconds`, with `valid` `top1`.
 
     `groups` are (parameters, factor on the learning rate); by default all parameters at factor 1. With a `checkpoint`
     path the state is written there after every epoch, whole or not at all, and a later call with the same arguments
@@ -117,7 +123,10 @@ def fit(
     state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size}")
     if checkpoint is not None and checkpoint.exists():
         _restore(checkpoint, state, model, sgd)
-    steps = len(train)
+    world = fabric.world_size
+    steps = len(train) - len(train) % world  # every process the same number, or the last step would wait for ever
+    if not steps:
+        raise InputError(f"{len(train)} batches an epoch cannot be shared by {world} processes; take smaller batches")
     with torch.random.fork_rng(), tqdm(total=schedule.epochs * steps, disable=not progress, unit="step") as bar:
         bar.update(len(state.curve) * steps)
         for epoch in range(len(state.curve), schedule.epochs):
@@ -125,9 +134,9 @@ def fit(
             generator = torch.Generator().manual_seed(seed * 100_003 + epoch)
             torch.manual_seed(seed * 100_003 + epoch)  # dropout
             network.train()
-            batches = islice(train.epoch(generator, fabric.device), fabric.global_rank, None, fabric.world_size)
+            batches = islice(train.epoch(generator, fabric.device), fabric.global_rank, steps, world)
             for index, (images, targets) in enumerate(batches):
-                done = (epoch * steps + index * fabric.world_size) / (schedule.epochs * steps)
+                done = (epoch * steps + index * world) / (schedule.epochs * steps)
                 lr = schedule.lr_at(done)
                 for group, (_, factor) in zip(sgd.param_groups, groups, strict=True):
                     group["lr"] = lr * factor
@@ -140,8 +149,9 @@ def fit(
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 optimizer.step()
-                bar.update(fabric.world_size)
-            mean = total.item() / seen
+                bar.update(world)
+            total, seen = fabric.all_reduce(torch.stack([total, total.new_tensor(seen)]), reduce_op="sum")
+            mean = (total / seen).item()
             if not math.isfinite(mean):
                 raise _not_finite(total, epoch, index, lr)
             point = {"epoch": epoch + 1, "lr": lr, "loss": mean}
@@ -164,7 +174,7 @@ def _not_finite(total: Tensor, epoch: int, index: int, lr: float) -> InputError:
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model's modes stay as they were."""
+    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes."""
     device = next(model.parameters()).device
     outputs, targets = [], []
     with evaluating(model):

@@ -146,3 +146,23 @@ def test_a_batch_norm_without_running_statistics_is_refused():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
     with pytest.raises(InputError, match=r"BatchNorm2d\(4.*track_running_stats is False"):
         fusion.freeze(net, images(1, 8))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.float16), r"images are torch.float16 \(1, 3, 8, 8\) on cpu"),
+        (torch.zeros(3, 8, 8), r"images are torch.float32 \(3, 8, 8\) on cpu"),
+    ],
+)
+def test_what_is_no_batch_of_float32_images_is_refused(wrong, says):
+    frozen = fusion.freeze(nn.Conv2d(3, 4, 1), images(1, 8))
+    with pytest.raises(InputError, match=says):
+        frozen(wrong)
+    with pytest.raises(InputError, match=says):
+        fusion.freeze(nn.Conv2d(3, 4, 1), wrong)
+
+
+def test_a_network_in_half_precision_is_refused_before_it_is_packed():
+    with pytest.raises(InputError, match=r"weight is torch.float16 on cpu; .*model.float\(\).cpu\(\)"):
+        fusion.freeze(nn.Conv2d(3, 4, 1).half(), images(1, 8))

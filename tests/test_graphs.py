@@ -10,6 +10,7 @@ from torch import nn
 from dynlib import backbones
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
+from dynlib.fusion import freeze
 from dynlib.graphs import (
     ADD,
     CAT,
@@ -139,3 +140,48 @@ def test_a_mark_holds_for_all_that_was_ever_joined(marked_first):
     assert classes.find("a") == classes.find("c") != classes.find("d")
     classes.add("a")  # once more changes nothing
     assert classes.marked("a")
+
+
+class Headed(nn.Module):
+    """A network with a head as people write them."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.conv, self.pool, self.head = nn.Conv2d(3, 4, 3, 1, 1), nn.AdaptiveAvgPool2d(2), head
+
+    def forward(self, x):
+        return self.head(self, self.pool(F.relu(self.conv(x))))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda net, x: x.view(x.size(0), -1),
+        lambda net, x: x.view(x.shape[0], -1),
+        lambda net, x: torch.mean(x, (2, 3)),
+        lambda net, x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1),
+    ],
+)
+def test_the_usual_heads_have_roles_and_freeze(head):
+    net, x = Headed(head).eval(), torch.randn(2, 3, 8, 8)
+    traced = trace(net)
+    assert all(role(traced, node) for node in traced.graph.nodes)
+    torch.testing.assert_close(freeze(net, x)(x), net(x))
+
+
+def test_a_slice_of_a_map_has_no_role():
+    traced = trace(Headed(lambda net, x: x[:, :2]))
+    assert [node.name for node in traced.graph.nodes if find_role(traced, node) is None] == ["getitem"]
+
+
+def test_a_functional_dropout_follows_the_mode_after_tracing():
+    traced = trace(Headed(lambda net, x: F.dropout(x, 0.5, training=net.training)))
+    x = torch.ones(1, 3, 8, 8)
+    assert not traced.train()(x).equal(traced(x))
+    assert traced.eval()(x).equal(traced(x))
+
+
+def test_the_reason_why_a_model_does_not_run_is_told_and_nothing_is_printed(capfd):
+    with pytest.raises(InputError, match=r"does not run on a 3x224x224 image: .*75264"):
+        trace(nn.Sequential(nn.Conv2d(3, 6, 2, 2), nn.Flatten(), nn.Linear(7, 2)))
+    assert capfd.readouterr().err == ""

@@ -1,5 +1,7 @@
 """The merging pass against plain torch."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -51,3 +53,13 @@ def test_a_residual_in_another_layout_gives_the_same():
 def test_very_negative_numbers_survive_without_relu():
     high, low, _ = maps(2, 2, 1)
     assert (kernels.merge(high.fill_(-3e38), low.fill_(0), None, False) == torch.tensor(-3e38)).all()
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_what_is_not_finite_passes_through_a_merge(relu):
+    high, low = torch.zeros(1, 8, 2, 2), torch.zeros(1, 8, 1, 1)
+    high[0, 0, 0, 0], high[0, 1, 0, 0] = math.nan, math.inf
+    high = high.contiguous(memory_format=torch.channels_last)
+    merged, means = kernels.merge_and_halve(high, low, None, relu)
+    assert merged[0, 0, 0, 0].isnan() and means[0, 0].isnan()
+    assert merged[0, 1, 0, 0].isinf() and means[0, 1].isinf()

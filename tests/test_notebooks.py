@@ -99,7 +99,7 @@ def test_a_chapter_tells_and_calls_but_does_not_implement(path):
     functions = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)]
     assert [f.name for f in functions if f.end_lineno - f.lineno + 1 > 8] == []
     code = [line for cell in code_cells(path) for line in cell.source.splitlines() if line.strip()]
-    assert len(code) <= 165  # a paper with four tables and its figure needs 162
+    assert len(code) <= 170  # a paper with four tables and two figures needs 166
 
 
 def test_profile_files_belong_to_chapters():

@@ -384,6 +384,7 @@ def test_a_name_in_vanilla_that_fits_no_layer_is_named():
         ({"pooled_control": True, "alpha": 0, "downsampling": "strided"}, "downsampling is 'strided'"),
         ({"vanilla": "layer4"}, "vanilla is 'layer4'; it is a list of layer names"),
         ({"vanilla": (4,)}, r"vanilla is \(4,\)"),
+        ({"vanilla": None}, "vanilla is None"),
     ],
 )
 def test_nonsense_in_the_settings_is_named_with_field_value_and_range(kw, says):
@@ -396,6 +397,15 @@ def test_zero_and_zero_point_zero_are_one_setting():
 
 
 # ------------------------------------------------------------------------------------------------------------ training
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_every_layer_has_the_mode_of_the_network_that_was_converted(training):
+    net = CifarResNet(8, width=8).train(training)
+    net.layer1[0].bn1.eval()  # frozen by hand
+    octave = convert(net, Config())
+    resting = [name for name, part in octave.named_modules() if not part.training]
+    assert resting == ["layer1.0.bn1"] if training else len(resting) == len(list(octave.modules()))
 
 
 def test_two_steps_lower_the_loss_on_eight_images_and_the_gradient_reaches_every_parameter():

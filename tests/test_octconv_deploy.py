@@ -15,8 +15,8 @@ from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
 
 NETWORKS = {
-    "pad": lambda: CifarResNet(14, width=8, shortcut="A"),
-    "projection": lambda: CifarResNet(14, width=8, shortcut="B"),
+    "pad": lambda: CifarResNet(8, width=8, shortcut="A"),
+    "projection": lambda: CifarResNet(8, width=8, shortcut="B"),
     "basic": lambda: ResNet(BasicBlock, [1, 1, 1, 1], 10),
     "grouped": lambda: ResNet(Bottleneck, [1, 1, 1, 1], 10, groups=8, width_per_group=4),
     "pre-activation": lambda: PreActResNet((1, 2, 1, 1), 10, width_per_group=16),

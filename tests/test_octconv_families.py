@@ -25,7 +25,7 @@ REFUSED = {  # name: the reason, with the node or layer it lies in
     "squeezenet1_0": r"^features\.3\.squeeze: 224 px become 54 px",
     "squeezenet1_1": r"^features\.3\.squeeze: 224 px become 55 px",
     "inception_v3": r"^Conv2d_2a_3x3\.conv: 224 px become 109 px",
-    "shufflenet_v2_x0_5": r"^size: no rule for the operation size",  # a channel shuffle crosses the bands
+    "shufflenet_v2_x0_5": r"^floordiv: no rule for the operation floordiv",  # a channel shuffle crosses the bands
     "convnext_tiny": r"^permute: no rule for the operation permute",  # layer norm over the channels
     "swin_t": r"^permute: no rule for the operation permute",
     "vit_b_16": r"no rule for the operation",

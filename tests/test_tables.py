@@ -36,8 +36,8 @@ def training(alpha=0.5, seed=0, top1=0.9, profile="public", epochs=30, **environ
 
 
 def latency(alpha=0.5, speedup=1.55) -> Record:
-    config = {"arch": "resnet50", "method": {"alpha": alpha}, "batch": 1, "threads": 1, "dtype": "float32"}
-    metrics = {"static_ms": 75.04, "method_ms": 48.4, "speedup": speedup, "speedup_iqr": [1.5, 1.6]}
+    config = {"arch": "resnet50", "method": {"alpha": alpha}, "batch": 1, "threads": 1}
+    metrics = {"dtype": "float32", "static_ms": 75.04, "method_ms": 48.4, "speedup": speedup, "speedup_iqr": [1.5, 1.6]}
     metrics |= {"macs_ratio": 1.727, "efficiency": 0.897, "static_variant": "compiled", "variants_ms": {}}
     return Record("octconv", "latency", "paper", config, config_hash(config), {}, 0, metrics, [], ENVIRONMENT, 1.0)
 

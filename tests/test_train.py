@@ -137,3 +137,8 @@ def test_the_learning_rate_warms_up_and_ends_near_zero():
 def test_a_bad_schedule_is_refused_by_name(bad):
     with pytest.raises(InputError, match=next(reversed(bad))):
         Schedule(**bad)
+
+
+def test_an_accelerator_that_is_not_here_is_refused_by_name():
+    with pytest.raises(InputError, match=r"accelerator is 'abacus'; this machine allows auto, cpu"):
+        Hardware("abacus")

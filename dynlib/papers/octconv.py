@@ -57,7 +57,7 @@ class Config:
     downsampling: str = AVERAGE  # average: pool, then convolve; strided: strided convolution (Table 3)
     high_to_low: bool = True  # the path from high to low (Table 3)
     low_to_high: bool = True  # the path from low to high (Table 3)
-    pooled_control: bool = False  # alpha 0 only: pool before convolving where the network strides (Sec. 4 of the code)
+    pooled_control: bool = False  # alpha 0 only: pool before convolving where the network strides, as the authors' code
     sizes: str = "reject"  # reject: an image whose maps do not halve is an error; pad: zeros below and to the right
     vanilla: tuple[str, ...] = ()  # names, * allowed, of layers with a plain output, in place of the last stage
 
@@ -77,7 +77,8 @@ class Config:
                 f"pooled_control is a control at alpha 0 with average downsampling; alpha is {self.alpha}, "
                 f"downsampling is {self.downsampling!r}"
             )
-        if isinstance(self.vanilla, str) or not all(isinstance(name, str) for name in self.vanilla):
+        listed = isinstance(self.vanilla, list | tuple)
+        if not listed or not all(isinstance(name, str) for name in self.vanilla):
             raise InputError(f"vanilla is {self.vanilla!r}; it is a list of layer names")
         object.__setattr__(self, "vanilla", tuple(self.vanilla))
 
@@ -86,12 +87,14 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     """The octave network of a CNN: a copy with the same parameters under the same names, trained or not.
 
     Takes images (N, 3, H, W), or clips (N, 3, T, H, W) where the model does, and returns what the model returns.
-    `alpha = 0` is the model itself.
+    `alpha = 0` is the model itself. Every layer keeps its mode: a network in evaluation mode gives one in evaluation
+    mode.
     Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
     """
     model = copy.deepcopy(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
+    modes = {name: part.training for name, part in model.named_modules()}
     traced = trace(model, leaves=LEAVES)
     plan = Plan(traced, config.alpha, config.vanilla)
     carriers: list[tuple[str, int]] = []
@@ -123,6 +126,8 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         with traced.graph.inserting_after(first):
             entry = traced.graph.call_module("octave_input", (first,))
         first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
+    for name, part in traced.named_modules():  # what is new has the mode of what it lies in
+        part.training = modes[name] = modes.get(name, modes[name.rpartition(".")[0]])
     traced.graph.lint()
     traced.recompile()
     return traced

@@ -105,6 +105,8 @@ class Plan:
         if kind == INPUT:
             return self._fresh(node, plain=True)
         if first is None:  # behind the last map
+            for value in inputs:
+                self._mark(self.layouts[value])
             return None
         if kind == MUL:
             return self._gated(node)

@@ -22,14 +22,18 @@ class Page(HTMLParser):
 
     def __init__(self, path):
         super().__init__()
-        self.tags, self.text = [], ""
+        self.tags, self.text, self.hidden = [], "", False
         self.feed(path.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
         self.tags.append((tag, dict(attrs)))
+        self.hidden = tag in ("script", "style")  # neither has tags inside
+
+    def handle_endtag(self, tag):
+        self.hidden = False
 
     def handle_data(self, data):
-        self.text += data
+        self.text += "" if self.hidden else data
 
 
 def pages() -> list:
