@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import conv_flop_count, register_flop_formula
+from torchvision.ops import StochasticDepth
 
 from dynlib.errors import InputError
 from dynlib.graphs import ADD, CONV, INPUT, NORM, OUTPUT, find_role, trace
@@ -25,7 +26,7 @@ from dynlib.ops import evaluating
 
 _ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 _RELU = (nn.ReLU, F.relu, torch.relu, torch.Tensor.relu, torch.Tensor.relu_, "relu", "relu_")
-_IDLE = (nn.Dropout, nn.Dropout2d, nn.Identity)  # nothing at inference
+_IDLE = (nn.Dropout, nn.Dropout2d, nn.Identity, StochasticDepth)  # nothing at inference
 
 
 @dataclass(eq=False)
@@ -74,6 +75,10 @@ class Freezer:
                     f"{name} is {tensor.dtype} on {tensor.device}; frozen networks are float32 on the CPU: "
                     "model.float().cpu()"
                 )
+        if example.dim() == 5:
+            raise InputError(
+                f"example is {tuple(example.shape)}; only images (N, 3, H, W) can be frozen for, not clips and Conv3d"
+            )
         _check_images(example)
         self.source, self.example = traced, example.to(memory_format=torch.channels_last)
         self.graph, self.holder = fx.Graph(), nn.Module()

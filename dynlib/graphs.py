@@ -1,8 +1,8 @@
 """Reading a network as a graph: what every node does to channels, and a constraint solver over the channels.
 
 A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes
-channels (conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add) or lines layouts up
-(cat). Both octaves (which channels are low) and early exits (which stage owns a channel) follow from the roles alone.
+channels (conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add, mul) or lines layouts
+up (cat). Both octaves (which channels are low) and early exits (which stage owns a channel) follow from roles alone.
 """
 
 import operator
@@ -11,25 +11,28 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torchvision.ops import StochasticDepth
 
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
 
 PROBE_PX = 224  # side of the image for which shapes are found; the maps of usual networks divide it
+PROBE_FRAMES = 16  # of the clip for which those of a network with three-dimensional convolutions are found
 
 # Role: what a node does to the channel dimension (dim 1).
-CONV, LINEAR = "conv", "linear"  # mixes channels by a kernel
+CONV, TRANSPOSED, LINEAR = "conv", "transposed conv", "linear"  # mixes channels by a kernel
 NORM = "norm"  # one set of parameters a channel
 POINTWISE, POOL = "pointwise", "pool"  # the same for every channel, without parameters
 GLOBAL_POOL, FLATTEN = "global pool", "flatten"  # ends the map
-ADD, CAT = "add", "cat"
+ADD, MUL, CAT = "add", "mul", "cat"
 SHAPE = "shape"  # asks for sizes, as in x.view(x.shape[0], -1)
 INPUT, OUTPUT = "input", "output"
 
 _MODULES: dict[type[nn.Module], str] = {
-    nn.Conv2d: CONV,
+    **dict.fromkeys((nn.Conv2d, nn.Conv3d), CONV),
+    **dict.fromkeys((nn.ConvTranspose2d, nn.ConvTranspose3d), TRANSPOSED),
     nn.Linear: LINEAR,
-    nn.BatchNorm2d: NORM,
+    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), NORM),
     **dict.fromkeys(
         (
             nn.ReLU,
@@ -45,24 +48,27 @@ _MODULES: dict[type[nn.Module], str] = {
             nn.Dropout,
             nn.Dropout2d,
             nn.Identity,
+            StochasticDepth,
         ),
         POINTWISE,
     ),
-    nn.MaxPool2d: POOL,
-    nn.AvgPool2d: POOL,
-    nn.AdaptiveAvgPool2d: GLOBAL_POOL,
+    **dict.fromkeys((nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d), POOL),
+    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), GLOBAL_POOL),
     nn.Flatten: FLATTEN,
 }
 _FUNCTIONS: dict[Callable, str] = {
     **dict.fromkeys((operator.add, operator.iadd, torch.add), ADD),
+    **dict.fromkeys((operator.mul, operator.imul, torch.mul), MUL),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), CAT),
     **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid), POINTWISE),
-    **dict.fromkeys((F.max_pool2d, F.avg_pool2d), POOL),
-    **dict.fromkeys((F.adaptive_avg_pool2d, torch.mean), GLOBAL_POOL),
+    **dict.fromkeys((F.hardswish, F.hardsigmoid, F.sigmoid, F.leaky_relu, F.elu, torch.tanh, F.tanh), POINTWISE),
+    **dict.fromkeys((F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d), POOL),
+    **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.mean), GLOBAL_POOL),
     **dict.fromkeys((torch.flatten, torch.squeeze), FLATTEN),
 }
 _METHODS: dict[str, str] = {
     **dict.fromkeys(("add", "add_"), ADD),
+    **dict.fromkeys(("mul", "mul_"), MUL),
     **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous"), POINTWISE),
     **dict.fromkeys(("flatten", "view", "reshape", "squeeze"), FLATTEN),
     "mean": GLOBAL_POOL,
@@ -71,22 +77,24 @@ _METHODS: dict[str, str] = {
 
 
 class _Tracer(fx.Tracer):
-    """Keeps the modules of `leaves` whole, as fx keeps those of torch.nn."""
+    """Keeps the modules of `leaves` whole, as fx keeps those of torch.nn, and those that ask whether they train."""
 
     def __init__(self, leaves: tuple[type[nn.Module], ...]):
         super().__init__()
-        self.leaves = leaves
+        self.leaves = (*leaves, StochasticDepth)
 
     def is_leaf_module(self, module, qualified_name):
-        return isinstance(module, self.leaves) or super().is_leaf_module(module, qualified_name)
+        known = isinstance(module, self.leaves) or _module_role(type(module)) is not None
+        return known or super().is_leaf_module(module, qualified_name)
 
 
 def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | None = PROBE_PX) -> fx.GraphModule:
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
-    Shapes are found on the meta device: nothing is computed. `F.dropout` becomes a module, since a graph would keep the
-    mode that the model was traced in. Raises InputError where torch.fx cannot follow the model
-    or the model does not take a (1, 3, size, size) image.
+    A network with three-dimensional convolutions is shown a clip of `PROBE_FRAMES` images. Shapes are found on the meta
+    device: nothing is computed. `F.dropout` becomes a module, since a graph would keep the mode that the model was
+    traced in. Raises InputError where torch.fx cannot follow the model or the model does not take a
+    (1, 3, size, size) image or a (1, 3, PROBE_FRAMES, size, size) clip.
     """
     name = type(model).__name__
     try:
@@ -101,12 +109,14 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
     if size is None:
         return traced
     state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
+    is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
+    shape = (3, PROBE_FRAMES, size, size) if is_clip else (3, size, size)
     try:
         with evaluating(traced):
-            _Shadow(traced, state).run(torch.empty(1, 3, size, size, device="meta"))
+            _Shadow(traced, state).run(torch.empty(1, *shape, device="meta"))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{name}: does not run on a 3x{size}x{size} image: {reason}") from error
+        reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
+        raise InputError(f"{name}: does not run on a {'x'.join(map(str, shape))} {what}: {reason}") from error
     return traced
 
 
@@ -146,6 +156,12 @@ class _Shadow(fx.Interpreter):
         return self.state[target]
 
 
+def _module_role(kind: type[nn.Module]) -> str | None:
+    """Role of a module type in the table, or of one that inherits its forward (torchvision's convolutions of clips)."""
+    bases = (base for base in kind.__mro__ if base in _MODULES and kind.forward is base.forward)
+    return next((_MODULES[base] for base in bases), None)
+
+
 def find_role(
     traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None
 ) -> str | None:
@@ -157,7 +173,7 @@ def find_role(
         return INPUT if node.op == "placeholder" else OUTPUT
     if node.op == "call_module":
         kind = type(traced.get_submodule(node.target))
-        return (extra or {}).get(kind) or _MODULES.get(kind)
+        return (extra or {}).get(kind) or _module_role(kind)
     if node.op == "call_function":
         if node.target is getattr:
             return SHAPE if node.args[1] == "shape" else None

@@ -94,6 +94,24 @@ def test_a_pre_activation_block_adds_its_input_untouched():
     assert torch.equal(block(x.clone()), x)  # no ReLU behind the sum, none in place before it
 
 
+@pytest.mark.parametrize(
+    ("arch", "kw", "params", "mega"),
+    [
+        ("mobilenet_v1", {}, 4_231_976, 568.74),  # 569 M and 4.2 M in its paper's Table 4
+        ("mobilenet_v1", {"width": 0.75}, 2_585_560, 325.40),
+        ("gluon_mobilenet_v2", {}, 3_504_960, 313.62),
+    ],
+)
+def test_mobilenets_have_their_parameters_and_multiply_adds(arch, kw, params, mega):
+    with torch.device("meta"):
+        net = backbones.build(arch, **kw).eval()
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            assert net(torch.empty(1, 3, 224, 224)).shape == (1, 1000)
+    assert sum(p.numel() for p in net.parameters()) == params
+    assert round(counter.get_total_flops() / 2e6, 2) == mega
+
+
 def test_default_shortcut_is_the_papers_for_cifar():
     assert macs_and_params("cifar_resnet20") == macs_and_params("cifar_resnet20", shortcut="A")
 
@@ -166,6 +184,8 @@ def test_our_names_do_not_clash_with_torchvisions():
         ("cifar_resnet20", {"shortcut": "C"}, r"shortcut is 'C'; allowed"),
         ("cifar_resnet20", {"width": 0}, "width is 0"),
         ("preact_resnet50", {"groups": 0}, "groups is 0, width_per_group 64"),
+        ("mobilenet_v1", {"width": 0.01}, "width is 0.01; the factor on 32 to 1024 channels is at least 1/32"),
+        ("gluon_mobilenet_v2", {"width": 0}, "width is 0; the factor on 16 to 320 channels"),
         ("resnet18", {"num_classes": 0}, "num_classes is 0"),
     ],
 )

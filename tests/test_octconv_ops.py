@@ -12,11 +12,11 @@ from torch import nn
 from dynlib import cost
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
+from dynlib.papers.octconv_doors import OctIdentity
 from dynlib.papers.octconv_ops import (
     Octave,
     OctBatchNorm2d,
     OctConv2d,
-    OctIdentity,
     Split,
     macs_ratio,
     memory_ratio,

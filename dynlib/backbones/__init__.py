@@ -3,6 +3,10 @@
 build("resnet50")                                      torchvision's, random weights
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
 build("preact_resnet26")                               ours, see preact_resnet.py
+build("mobilenet_v1", width=0.75)                      ours, see mobilenet_v1.py
+build("gluon_mobilenet_v2", width=1.125)               ours, see gluon_mobilenet.py
+build("gluon_se_resnet152_v1e")                        ours, see gluon_resnet.py
+build("i3d_resnet50", num_classes=400)                 ours, of clips, see video_resnet.py
 """
 
 import difflib
@@ -10,10 +14,11 @@ import difflib
 from torch import nn
 from torchvision import models
 
-from dynlib.backbones import cifar_resnet, preact_resnet
+from dynlib.backbones import cifar_resnet, gluon_mobilenet, gluon_resnet, mobilenet_v1, preact_resnet, video_resnet
 from dynlib.errors import InputError
 
-OURS = cifar_resnet.MODELS | preact_resnet.MODELS
+_FILES = (cifar_resnet, preact_resnet, mobilenet_v1, gluon_mobilenet, gluon_resnet, video_resnet)
+OURS = {name: builder for file in _FILES for name, builder in file.MODELS.items()}
 
 # Auxiliary heads would make forward return a tuple in training only; an initialisation left unchosen warns.
 _WITHOUT_AUXILIARY_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}

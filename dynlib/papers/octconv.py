@@ -16,51 +16,37 @@ Departures from the paper, each with its reason:
   plain one enters by pooling those of its channels that are low, without parameters; the paper has no such network.
 - `alpha = 0` is the original network, strided convolutions and all. The authors' code pools before a convolution even
   then; that other network is `pooled_control`, and the chapter trains both.
+- Time is not halved in a network of clips; only the costs in Table 8 say so. A transposed convolution has an octave
+  form too (`octconv_transposed.py`), which the paper has not.
 - The stage whose map is odd at a given size is an error, as in the paper; `sizes="pad"` adds zeros instead.
 """
 
 import copy
 from dataclasses import dataclass
-from fnmatch import fnmatch
 
 import torch
 from torch import fx, nn
+from torchvision.ops import StochasticDepth
 
-from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.cost import Cost, closed_form
 from dynlib.errors import InputError
 from dynlib.fusion import Frozen, freeze
-from dynlib.graphs import (
-    ADD,
-    CAT,
-    CONV,
-    INPUT,
-    NORM,
-    POINTWISE,
-    POOL,
-    PROBE_PX,
-    Classes,
-    reduction,
-    role,
-    trace,
-)
+from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, INPUT, LINEAR, MUL, NORM, PROBE_PX, TRANSPOSED, reduction, trace
 from dynlib.papers.octconv_deploy import OctaveFreezer
+from dynlib.papers.octconv_doors import OctaveInput, OctIdentity
+from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     STRIDED,
     Both,
-    OctaveInput,
     OctBatchNorm2d,
     OctConv2d,
-    OctIdentity,
     Split,
-    is_depthwise,
     octave_add,
     octave_cat,
-    split_channels,
 )
-
-SHORTCUT = "shortcut"  # the role of a shortcut without parameters
+from dynlib.papers.octconv_plan import KERNELS, LEAVES, SHORTCUT, Plan
+from dynlib.papers.octconv_transposed import OctConvTranspose2d
 
 
 @dataclass(frozen=True)
@@ -97,153 +83,37 @@ class Config:
         object.__setattr__(self, "vanilla", tuple(self.vanilla))
 
 
-Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that made them, how many
-
-
-class Plan:
-    """Which channels of every tensor are low: one pass over the graph gathers the constraints, then all is settled."""
-
-    def __init__(self, traced: fx.GraphModule, config: Config):
-        self.traced, self.config = traced, config
-        self.roles = {node: role(traced, node, {PadShortcut: SHORTCUT}) for node in traced.graph.nodes}
-        self.layouts: dict[fx.Node, Layout | None] = {}
-        self.entrances: list[tuple[fx.Node, fx.Node]] = []  # (addition, plain operand) where the stem meets an octave
-        self._classes = Classes()
-        convs = [node for node in traced.graph.nodes if self.roles[node] == CONV]
-        if not convs:
-            raise InputError(f"{type(traced).__name__} has no convolution; octaves need a convolutional network")
-        self.stem, *self.convs = convs
-        for node in traced.graph.nodes:
-            self.layouts[node] = self._layout(node)
-        for node in self._plain_outputs():
-            self._mark(self.layouts[node])
-
-    def split(self, node: fx.Node) -> Split:
-        """The settled split of a node's output."""
-        low = sum(self._low(block) for block in self.layouts[node])
-        return Split(sum(channels for _, channels in self.layouts[node]) - low, low)
-
-    def order(self, node: fx.Node) -> torch.Tensor:
-        """Indices that bring the node's channels into octave order: the high ones of every block, then the low ones."""
-        high, low, start = [], [], 0
-        for block in self.layouts[node]:
-            middle, stop = start + block[1] - self._low(block), start + block[1]
-            high.extend(range(start, middle))
-            low.extend(range(middle, stop))
-            start = stop
-        return torch.tensor(high + low)
-
-    def _low(self, block: tuple[fx.Node, int]) -> int:
-        node, channels = block
-        return 0 if self._classes.marked(node) else split_channels(channels, self.config.alpha).low
-
-    def _mark(self, layout: Layout | None) -> None:
-        for node, _ in layout or ():
-            self._classes.mark(node)
-
-    def _fresh(self, node: fx.Node) -> Layout:
-        self._classes.add(node)
-        return ((node, node.meta["shape"][1]),)
-
-    def _layout(self, node: fx.Node) -> Layout | None:
-        """Channel blocks of the node's output; ties and marks are made on the way."""
-        kind, inputs = self.roles[node], node.all_input_nodes
-        first = self.layouts[inputs[0]] if inputs else None
-        if kind == INPUT:
-            layout = self._fresh(node)
-            self._mark(layout)
-            return layout
-        if first is None:  # behind the last map
-            for value in inputs:
-                self._mark(self.layouts[value])
-            return None
-        if kind in (CONV, SHORTCUT):
-            if kind == CONV and is_depthwise(self.traced.get_submodule(node.target)):
-                return first
-            layout = self._fresh(node)
-            if node is self.stem:
-                self._mark(layout)
-            return layout
-        if kind in (NORM, POINTWISE, POOL):
-            return first
-        if kind == ADD:
-            if len(inputs) != 2 or node.kwargs:
-                raise InputError(f"{node.name}: only the plain sum of two maps has an octave form")
-            return self._tie(node, *inputs)
-        if kind == CAT:
-            if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
-                raise InputError(f"{node.name}: only a concatenation of channels, dim 1, has an octave form")
-            if None in (layouts := [self.layouts[value] for value in node.args[0]]):
-                raise InputError(f"{node.name}: concatenates a map with something that is none")
-            return tuple(block for layout in layouts for block in layout)
-        for value in inputs:  # global pooling, flattening, a linear layer: they read plain tensors
-            self._mark(self.layouts[value])
-        return None
-
-    def _tie(self, node: fx.Node, a: fx.Node, b: fx.Node) -> Layout:
-        """Layout of an addition: both sides alike, the stem's side adapted on its way in."""
-        stem = self.layouts.get(self.stem)
-        for plain, other in ((a, b), (b, a)):
-            if self.layouts[plain] == stem != self.layouts[other]:
-                self.entrances.append((node, plain))
-                return self.layouts[other]
-        left, right = self.layouts[a], self.layouts[b]
-        if right is None or [c for _, c in left] != [c for _, c in right]:
-            self._mark(left)  # blocks that do not line up cannot share a split
-            self._mark(right)
-            return left
-        for (x, _), (y, _) in zip(left, right, strict=True):
-            self._classes.union(x, y)
-        return left
-
-    def _plain_outputs(self) -> list[fx.Node]:
-        """Convolutions with a plain output: those named in `vanilla`, else those of the last stage (Sec. 4.1)."""
-        if self.config.vanilla:
-            unused = [p for p in self.config.vanilla if not any(fnmatch(node.target, p) for node in self.convs)]
-            if unused:
-                raise InputError(f"vanilla names {unused[0]!r}, but no convolution is called so")
-            return [node for node in self.convs if any(fnmatch(node.target, p) for p in self.config.vanilla)]
-        maps = [node for node in self.convs if node.meta["shape"][-1] > 1]
-        smallest = max((reduction(node) for node in maps), default=1)
-        tail = {node for node in maps if reduction(node) == smallest}
-        entry = [node for node in maps if node not in tail and (readers := self._readers(node)) and readers <= tail]
-        return [*tail, *entry]
-
-    def _readers(self, node: fx.Node) -> set[fx.Node]:
-        """The nodes that read this one's output, norms and activations looked through."""
-        found = set()
-        for user in node.users:
-            found |= self._readers(user) if self.roles[user] in (NORM, POINTWISE) else {user}
-        return found
-
-
 def convert(model: nn.Module, config: Config) -> nn.Module:
     """The octave network of a CNN: a copy with the same parameters under the same names, trained or not.
 
-    Takes images (N, 3, H, W) and returns what the model returns. `alpha = 0` is the model itself. Every layer keeps its
-    mode: a network in evaluation mode gives one in evaluation mode.
+    Takes images (N, 3, H, W), or clips (N, 3, T, H, W) where the model does, and returns what the model returns.
+    `alpha = 0` is the model itself. Every layer keeps its mode: a network in evaluation mode gives one in evaluation
+    mode.
     Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
     """
     model = copy.deepcopy(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
     modes = {name: part.training for name, part in model.named_modules()}
-    traced = trace(model, leaves=(PadShortcut,))
-    plan = Plan(traced, config)
+    traced = trace(model, leaves=LEAVES)
+    plan = Plan(traced, config.alpha, config.vanilla)
     carriers: list[tuple[str, int]] = []
     for node in list(traced.graph.nodes):
         if plan.layouts[node] is None or plan.roles[node] == INPUT:
             continue
+        if node in plan.vectors:
+            _rewrite_vector(traced, node, plan)
+            continue
         source = node.all_input_nodes[0]
         inp, out = plan.split(source), plan.split(node)
-        pooled = plan.roles[node] in (CONV, SHORTCUT) and _is_pooled(traced, node, plan)
+        pooled = plan.roles[node] in (CONV, SHORTCUT) and config.downsampling == AVERAGE and _is_strided(node, plan)
         if out.low or pooled:
             layer, side = str(node.target if node.op == "call_module" else node.name), node.meta["shape"][-1]
             if PROBE_PX % side:
                 raise InputError(f"{layer}: {PROBE_PX} px become {side} px; octaves need maps that divide the image")
             carriers.append((layer, reduction(node) * (2 if out.low else 1)))
         if inp.low or out.low or pooled:
-            _rewrite(traced, node, plan, inp, out)
+            _rewrite(traced, node, plan, config, inp, out)
     for addition, plain in plan.entrances:
         if (out := plan.split(addition)).low:
             name = f"{addition.name}_entrance"
@@ -263,20 +133,33 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     return traced
 
 
-def _is_pooled(traced: fx.GraphModule, node: fx.Node, plan: Plan) -> bool:
-    """Whether a strided layer pools first, as every one behind the stem does in the authors' octave networks."""
-    if node is plan.stem or plan.config.downsampling != AVERAGE:
-        return False
-    stride = traced.get_submodule(node.target).stride
-    return (stride if isinstance(stride, int) else max(stride)) > 1
+def _is_strided(node: fx.Node, plan: Plan) -> bool:
+    """Whether a layer behind the stem halves its map; a stride along time counts for nothing."""
+    stride = plan.traced.get_submodule(node.target).stride
+    return node not in plan.stem and (stride if isinstance(stride, int) else max(stride[-2:])) > 1
 
 
-def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, inp: Split, out: Split) -> None:
+def _rewrite_vector(traced: fx.GraphModule, node: fx.Node, plan: Plan) -> None:
+    """Bring a layer of a gate, which stays plain, into the order of the vectors that it reads and writes."""
+    kind, source = plan.roles[node], node.all_input_nodes[0]
+    if kind == GLOBAL_POOL and plan.split(source).low:
+        node.op, node.target, node.kwargs = "call_function", octave_mean, {}
+        node.args = (source, len(node.meta["shape"]) > 2)
+    elif kind in (CONV, LINEAR):
+        _reorder(traced.get_submodule(node.target), plan.order(node), plan.order(source), node.target)
+    elif kind == NORM:
+        _reorder_norm(traced.get_submodule(node.target), plan.order(node))
+
+
+def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, inp: Split, out: Split) -> None:
     """Replace one node by its octave form, in place."""
-    config, kind = plan.config, plan.roles[node]
-    source = node.all_input_nodes[0]
+    kind, source = plan.roles[node], node.all_input_nodes[0]
     if kind == ADD:
         node.op, node.target, node.kwargs = "call_function", octave_add, {}
+        return
+    if kind == MUL:
+        gate, pair = sorted(node.all_input_nodes, key=plan.vectors.__contains__, reverse=True)
+        node.op, node.target, node.args, node.kwargs = "call_function", octave_gate, (pair, gate), {}
         return
     if kind == CAT:
         node.target = octave_cat
@@ -290,14 +173,15 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, inp: Split, out:
         node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
         return
     old = traced.get_submodule(node.target)
-    if isinstance(old, Both):  # an activation that serves several places
+    if isinstance(old, Both | OctStochasticDepth):  # an activation that serves several places
         return
     places = [other for other in traced.graph.nodes if (other.op, other.target) == ("call_module", node.target)]
-    if kind in (CONV, NORM) and len(places) > 1:
+    if kind in (*KERNELS, NORM) and len(places) > 1:
         raise InputError(f"{node.target}: the layer is used twice; octaves need one layer for each place")
-    if kind == CONV:
+    if kind in KERNELS:
         _reorder(old, plan.order(node), plan.order(source), node.target)
-        new = OctConv2d(
+        octave_form = OctConvTranspose2d if kind == TRANSPOSED else OctConv2d
+        new = octave_form(
             old,
             inp,
             out,
@@ -307,36 +191,44 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, inp: Split, out:
             low_to_high=config.low_to_high,
         )
     elif kind == NORM:
-        order = plan.order(node)
-        for tensor in (old.weight, old.bias, old.running_mean, old.running_var):
-            if tensor is not None:
-                tensor.data = tensor.data[order]
+        _reorder_norm(old, plan.order(node))
         new = OctBatchNorm2d(old, out)
     elif kind == SHORTCUT:
         new = OctIdentity(out, old.stride, config.downsampling)
+    elif isinstance(old, StochasticDepth):
+        new = OctStochasticDepth(old)
     else:
         new = Both(old)
     traced.set_submodule(node.target, new)
 
 
-def _reorder(conv: nn.Conv2d, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:
-    """Bring a kernel into octave order; only a concatenation before the layer makes a difference."""
-    with torch.no_grad():
-        if not torch.equal(columns, torch.arange(len(columns))) and conv.groups == 1:
-            conv.weight.data = conv.weight.data[:, columns]
-        elif not torch.equal(columns, torch.arange(len(columns))) and conv.groups != conv.in_channels:
-            raise InputError(
-                f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`"
-            )
-        if not torch.equal(rows, torch.arange(len(rows))):
-            conv.weight.data = conv.weight.data[rows]
-            if conv.bias is not None:
-                conv.bias.data = conv.bias.data[rows]
+def _reorder(layer: nn.Module, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:
+    """Bring the kernel of a convolution or linear layer into octave order; only a concatenation makes a difference."""
+    groups = getattr(layer, "groups", 1)
+    into, out_of = (1, 0) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else (0, 1)
+    if not torch.equal(columns, torch.arange(len(columns))) and groups == 1:
+        layer.weight.data = layer.weight.data.index_select(out_of, columns.to(layer.weight.device))
+    elif not torch.equal(columns, torch.arange(len(columns))) and groups != layer.in_channels:
+        raise InputError(f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`")
+    if not torch.equal(rows, torch.arange(len(rows))):
+        layer.weight.data = layer.weight.data.index_select(into, rows.to(layer.weight.device))
+        if layer.bias is not None:
+            layer.bias.data = layer.bias.data[rows]
 
 
-def cost(module: nn.Module, input_size: tuple[int, int]) -> Cost:
-    """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) px (Sec. 3.2)."""
-    return closed_form(module, input_size, {OctConv2d: OctConv2d.macs})
+def _reorder_norm(norm: nn.BatchNorm2d, order: torch.Tensor) -> None:
+    """Bring a batch norm's parameters and statistics into octave order."""
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        if tensor is not None:
+            tensor.data = tensor.data[order]
+
+
+def cost(module: nn.Module, input_size: tuple[int, ...]) -> Cost:
+    """Closed-form multiply-accumulates of a network from `convert` (Sec. 3.2), for one image of (height, width) px.
+
+    Of a clip, `input_size` is (frames, height, width).
+    """
+    return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)})
 
 
 def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:

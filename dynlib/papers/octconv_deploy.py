@@ -17,21 +17,23 @@ from torch import Tensor, fx, nn
 
 from dynlib import kernels
 from dynlib.fusion import Freezer, Pending, affine
-from dynlib.graphs import ADD, CAT, CONV, NORM, POINTWISE, POOL
+from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, MUL, NORM, POINTWISE, POOL, TRANSPOSED
+from dynlib.papers.octconv_doors import OctaveInput, OctIdentity
+from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
     Both,
     Octave,
-    OctaveInput,
     OctBatchNorm2d,
     OctConv2d,
-    OctIdentity,
-    Split,
+    as_octave,
+    as_value,
     crosses,
+    enlarge,
     octave_add,
     octave_cat,
-    octave_identity,
 )
+from dynlib.papers.octconv_transposed import OctConvTranspose2d
 
 
 @dataclass(eq=False)
@@ -52,8 +54,12 @@ class OctaveFreezer(Freezer):
         Both: POINTWISE,
         OctaveInput: POINTWISE,
         OctIdentity: POOL,
+        OctConvTranspose2d: TRANSPOSED,
         octave_add: ADD,
         octave_cat: CAT,
+        OctStochasticDepth: POINTWISE,
+        octave_mean: GLOBAL_POOL,
+        octave_gate: MUL,
     }
 
     def is_relu(self, node, what):
@@ -63,8 +69,8 @@ class OctaveFreezer(Freezer):
     def copy(self, node, what):
         """Operations on octaves, a band at a time."""
         values = [self.write(self.values[n]) for n in node.all_input_nodes]
-        if isinstance(what, OctIdentity):
-            return self._identity(what, values[0])
+        if isinstance(what, OctIdentity | OctConvTranspose2d):
+            return self._flat(what, values[0])
         if what is octave_cat:
             bands = zip(*(_bands(value) for value in values), strict=True)
             joined = [[x for x in band if x is not None] for band in bands]
@@ -73,6 +79,13 @@ class OctaveFreezer(Freezer):
             return super().copy(node, what)
         if isinstance(what, OctBatchNorm2d):
             return Bands(*self._norm(what, values[0]))
+        if isinstance(what, OctStochasticDepth):  # nothing at inference
+            return values[0]
+        if what is octave_mean:
+            means = [self.call(_mean, x, node.args[1]) for x in _bands(values[0]) if x is not None]
+            return self.call(torch.cat, means, 1)
+        if what is octave_gate:
+            return self._gate(*values)
         if what is octave_add:
             pairs = zip(_bands(values[0]), _bands(values[1]), strict=True)
             return Bands(*(None if a is None else self.call(operator.add, a, b) for a, b in pairs))
@@ -89,9 +102,19 @@ class OctaveFreezer(Freezer):
             for x, (scale, shift) in zip(_bands(value), maps, strict=True)
         ]
 
-    def _identity(self, layer: OctIdentity, value: Bands | fx.Node) -> Bands | fx.Node:
-        high, low = _bands(value)
-        result = self.call(_flat_identity, high, low, *layer.out, layer.stride, layer.downsampling)
+    def _gate(self, value: Bands, gate: fx.Node) -> Bands:
+        """Each band times its part of the gate."""
+        sizes = [0 if x is None else x.meta["value"].shape[1] for x in _bands(value)]
+        rows = self.call(torch.split, gate, sizes, 1)
+        products = (
+            None if x is None else self.call(operator.mul, x, self.call(operator.getitem, rows, i))
+            for i, x in enumerate(_bands(value))
+        )
+        return Bands(*products)
+
+    def _flat(self, layer: OctIdentity | OctConvTranspose2d, value: Bands | fx.Node) -> Bands | fx.Node:
+        """A layer that stays as it is."""
+        result = self.call(self.module(_Flat(layer)), *_bands(value))
         bands = [self.call(operator.getitem, result, i) if channels else None for i, channels in enumerate(layer.out)]
         return Bands(*bands) if layer.out.low else bands[0]
 
@@ -147,7 +170,7 @@ class OctaveFreezer(Freezer):
     def _merge(self, layer, x: Bands, direct, w_lh: Tensor, bias, shortcut, relu: bool, pooled: bool):
         """relu(conv(high) + up(conv(low)) + shortcut), and its 2x2 means where the next layer wants them."""
         if not direct:  # alpha_in = 1: there is no high band to add to
-            y = self.call(F.interpolate, self._conv(layer, x.low, w_lh, bias), scale_factor=2.0)
+            y = self.call(enlarge, self._conv(layer, x.low, w_lh, bias))
             y = y if shortcut is None else self.call(operator.add, y, shortcut)
             return (self.call(F.relu, y) if relu else y), None
         high = self._conv(layer, x.high, direct[0][2], bias)
@@ -185,8 +208,16 @@ def _bands(value: Bands | fx.Node) -> tuple[fx.Node | None, fx.Node | None]:
     return (value.high, value.low) if isinstance(value, Bands) else (value, None)
 
 
-def _flat_identity(
-    high: Tensor | None, low: Tensor | None, out_high: int, out_low: int, stride: int, downsampling: str
-):
-    """`octave_identity` with plain arguments, as a graph wants them."""
-    return tuple(octave_identity(Octave(high, low), Split(out_high, out_low), stride, downsampling))
+def _mean(x: Tensor, keepdim: bool) -> Tensor:
+    return x.mean((2, 3), keepdim)
+
+
+class _Flat(nn.Module):
+    """A layer between octaves with plain arguments and results, as a graph wants them."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, high: Tensor | None, low: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        return tuple(as_octave(self.layer(as_value(Octave(high, low)))))

@@ -8,10 +8,14 @@
 
 A layer keeps its kernel as one tensor of the vanilla shape, rows and columns in octave order (high channels first), so
 an octave network has exactly the vanilla network's parameters, under the same names.
+
+A clip (N, C, T, H, W) has an octave too, of space alone: its low band has all T frames at half of H and W (Sec. 3.3 of
+the paper says only "3D"; that time is not halved follows from its costs). Functions and layers take images and clips.
 """
 
 import operator
 from collections.abc import Callable
+from math import prod
 from typing import NamedTuple
 
 import torch
@@ -19,7 +23,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib.errors import InputError
-from dynlib.ops import pad_to_multiple
 
 AVERAGE, STRIDED = "average", "strided"
 
@@ -27,8 +30,8 @@ AVERAGE, STRIDED = "average", "strided"
 class Octave(NamedTuple):
     """Features in two frequency bands; a band without channels is None."""
 
-    high: Tensor | None  # (N, c_high, H, W)
-    low: Tensor | None  # (N, c_low, H/2, W/2)
+    high: Tensor | None  # (N, c_high, H, W), of a clip (N, c_high, T, H, W)
+    low: Tensor | None  # (N, c_low, H/2, W/2), of a clip (N, c_low, T, H/2, W/2)
 
 
 class Split(NamedTuple):
@@ -62,6 +65,17 @@ def crosses(switch: bool, inp: Split, out: Split) -> bool:
     return switch or 0 in (*inp, *out)
 
 
+def shrink(x: Tensor, factor: int) -> Tensor:
+    """Average pooling of an image's or a clip's space: (..., H, W) to (..., H/factor, W/factor)."""
+    return F.avg_pool2d(x, factor) if x.dim() == 4 else F.avg_pool3d(x, (1, factor, factor))
+
+
+def enlarge(x: Tensor, factor: int = 2) -> Tensor:
+    """Nearest neighbour up-sampling of an image's or a clip's space: (..., H, W) to (..., factor H, factor W)."""
+    scale = [1.0] * (x.dim() - 4) + [float(factor)] * 2
+    return F.interpolate(x, scale_factor=scale, mode="nearest")
+
+
 def octave_conv(
     x: Octave,
     weight: Tensor,
@@ -69,9 +83,10 @@ def octave_conv(
     out: Split,
     *,
     stride: int = 1,
-    padding: tuple[int, int] = (0, 0),
-    dilation: tuple[int, int] = (1, 1),
+    padding: int | tuple[int, ...] = 0,
+    dilation: int | tuple[int, ...] = 1,
     groups: int = 1,
+    time_stride: int = 1,
     downsampling: str = AVERAGE,
     high_to_low: bool = True,
     low_to_high: bool = True,
@@ -81,24 +96,26 @@ def octave_conv(
     `weight` is (c_out, c_in / groups, K, K) in octave order. Where a path has to lose resolution it pools first and
     then convolves at stride 1 (`downsampling="average"`), or takes a strided convolution (`"strided"`, Table 3); where
     it has to gain resolution it convolves first and up-samples after, the cheap order. The bias is added once a band.
-    A path switched off (Table 3) stays in layers that lack a band on either side, see `crosses`.
+    A path switched off (Table 3) stays in layers that lack a band on either side, see `crosses`. Of clips the weight is
+    (c_out, c_in / groups, K_t, K, K); `stride` is that of space, and `time_stride` is left to the convolutions.
     """
     high, low = x
+    convolve, time = (F.conv2d, ()) if weight.dim() == 4 else (F.conv3d, (time_stride,))
 
-    def path(source: Tensor, kernel: Tensor, shrink: int, offset: Tensor | None) -> Tensor:
+    def path(source: Tensor, kernel: Tensor, factor: int, offset: Tensor | None) -> Tensor:
         step = 1
-        if shrink > 1 and downsampling == AVERAGE:
-            source = F.avg_pool2d(source, shrink)
-        elif shrink > 1:
-            step = shrink
-        return F.conv2d(source, kernel, offset, step, padding, dilation, groups)
+        if factor > 1 and downsampling == AVERAGE:
+            source = shrink(source, factor)
+        elif factor > 1:
+            step = factor
+        return convolve(source, kernel, offset, (*time, step, step), padding, dilation, groups)
 
     inp = Split(*(0 if band is None else band.shape[1] for band in x))
     in_high, in_low = inp
     bias_h, bias_l = (None, None) if bias is None else bias.split(out)
     rest = stride  # what the paths from the high band still have to lose
     if stride > 1 and in_high and downsampling == AVERAGE:  # once for both, as in the authors' code
-        high, rest = F.avg_pool2d(high, stride), 1
+        high, rest = shrink(high, stride), 1
     if 1 < groups == in_high + in_low == sum(out):  # depthwise: a channel sees itself, so bands do not mix
         kernels = weight.split(out)
         groups = out.high
@@ -116,10 +133,8 @@ def octave_conv(
         y_high = path(high, w_hh, rest, bias_h)
     if out.high and in_low and crosses(low_to_high, inp, out):
         offset = bias_h if y_high is None else None
-        if stride == 1:
-            raised = F.interpolate(path(low, w_lh, 1, offset), scale_factor=2.0, mode="nearest")
-        else:  # X^L is already at half resolution: one halving less
-            raised = path(low, w_lh, stride // 2, offset)
+        raised = path(low, w_lh, max(stride // 2, 1), offset)  # X^L is at half resolution: one halving less
+        raised = enlarge(raised) if stride == 1 else raised
         y_high = raised if y_high is None else y_high + raised
     if out.low and in_low:
         y_low = path(low, w_ll, stride, bias_l)
@@ -139,17 +154,20 @@ def as_value(x: Octave) -> Tensor | Octave:
     return x.high if x.low is None else x
 
 
-def is_depthwise(conv: nn.Conv2d) -> bool:
+def is_depthwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
     """Whether each channel sees itself alone, and makes one."""
     return 1 < conv.groups == conv.in_channels == conv.out_channels
 
 
 class OctConv2d(nn.Module):
-    """Octave form of a convolution, holding its weight; reads and writes a tensor or an `Octave` as its splits say."""
+    """Octave form of a convolution, holding its weight; reads and writes a tensor or an `Octave` as its splits say.
+
+    Of a Conv3d too: the octave is that of space, whatever the kernel, stride and padding along time.
+    """
 
     def __init__(
         self,
-        conv: nn.Conv2d,
+        conv: nn.Conv2d | nn.Conv3d,
         inp: Split,
         out: Split,
         *,
@@ -161,8 +179,9 @@ class OctConv2d(nn.Module):
         super().__init__()
         assert (sum(inp), sum(out)) == (conv.in_channels, conv.out_channels)
         same = tuple(d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-        keeps_size = conv.padding in (same, "same") and conv.padding_mode == "zeros"
-        if not keeps_size or conv.stride not in ((1, 1), (2, 2), (4, 4)):
+        padding = same if conv.padding == "same" else conv.padding
+        keeps_size = padding[-2:] == same[-2:] and conv.padding_mode == "zeros"
+        if not keeps_size or conv.stride[-2:] not in ((1, 1), (2, 2), (4, 4)):
             raise InputError(
                 f"{name}: kernel {conv.kernel_size}, padding {conv.padding} of {conv.padding_mode}, "
                 f"stride {conv.stride}; an octave convolution needs zero padding that keeps the size, "
@@ -178,12 +197,13 @@ class OctConv2d(nn.Module):
             )
         self.weight, self.bias = conv.weight, conv.bias
         self.inp, self.out = inp, out
-        self.kernel_size, self.padding, self.dilation = conv.kernel_size, tuple(map(int, same)), conv.dilation
-        self.stride, self.groups, self.padding_mode = conv.stride[0], conv.groups, "zeros"
+        self.kernel_size, self.padding, self.dilation = conv.kernel_size, tuple(map(int, padding)), conv.dilation
+        self.stride, self.groups, self.padding_mode = conv.stride[-1], conv.groups, "zeros"
+        self.time_stride = conv.stride[0] if len(conv.stride) == 3 else 1
         self.downsampling, self.high_to_low, self.low_to_high = downsampling, high_to_low, low_to_high
 
     def forward(self, x: Tensor | Octave) -> Tensor | Octave:
-        """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
+        """(N, c_in, [T,] H, W) or its octave to (N, c_out, [T',] H/stride, W/stride) or its octave."""
         return as_value(
             octave_conv(
                 as_octave(x),
@@ -194,6 +214,7 @@ class OctConv2d(nn.Module):
                 padding=self.padding,
                 dilation=self.dilation,
                 groups=self.groups,
+                time_stride=self.time_stride,
                 downsampling=self.downsampling,
                 high_to_low=self.high_to_low,
                 low_to_high=self.low_to_high,
@@ -202,13 +223,13 @@ class OctConv2d(nn.Module):
 
     def macs(self, inputs: tuple, output: tuple | Octave) -> int:
         """Multiply-accumulates for one image (Sec. 3.2), from the output's shape (C, H, W) or octave of shapes."""
-        kernel = self.kernel_size[0] * self.kernel_size[1]
+        kernel = prod(self.kernel_size)
         if isinstance(output, Octave) and output.high is None:
-            half = output.low[1] * output.low[2]
+            half = prod(output.low[1:])
             full = 4 * half
         else:
-            _, height, width = as_octave(output).high
-            full, half = height * width, (height // 2) * (width // 2)
+            *time, height, width = as_octave(output).high[1:]
+            full, half = prod(time) * height * width, prod(time) * (height // 2) * (width // 2)
         if self.depthwise:
             return kernel * (self.out.high * full + self.out.low * half)
         raised = half if self.stride == 1 else full  # LH runs at the resolution of its source, or of a strided output
@@ -226,7 +247,7 @@ class OctConv2d(nn.Module):
 class OctBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with its own statistics and affine parameters in each band; holds those of a vanilla batch norm."""
 
-    def __init__(self, norm: nn.BatchNorm2d, split: Split):
+    def __init__(self, norm: nn.BatchNorm2d | nn.BatchNorm3d, split: Split):
         super().__init__(
             norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
         )
@@ -278,84 +299,3 @@ def octave_cat(values: list[Tensor | Octave], dim: int = 1) -> Octave:
     bands = zip(*(as_octave(value) for value in values), strict=True)
     joined = [[x for x in band if x is not None] for band in bands]
     return Octave(*(torch.cat(band, dim) if band else None for band in joined))
-
-
-def octave_identity(x: Octave, out: Split, stride: int = 1, downsampling: str = AVERAGE) -> Octave:
-    """A shortcut without parameters between two splits: channel i stays channel i, new channels are zero.
-
-    A channel that changes its band is pooled, or up-sampled, to that band's resolution; `stride` shrinks all of them.
-    """
-    bands = []
-    for band, (first, stop) in enumerate(((0, out.high), (out.high, sum(out)))):
-        pieces, start = [], 0
-        for source, tensor in enumerate(x):
-            if tensor is None:
-                continue
-            a, b = max(first - start, 0), min(stop - start, tensor.shape[1])
-            if a < b:
-                pieces.append(_resize(tensor[:, a:b], stride * 2**band, 2**source, downsampling))
-            start += tensor.shape[1]
-        missing = stop - max(first, start)
-        if pieces and missing > 0:
-            pieces.append(pieces[0].new_zeros(pieces[0].shape[0], missing, *pieces[0].shape[2:]))
-        elif missing > 0:  # a band of new channels only
-            like = _resize(as_octave(x).high[:, :1], stride * 2**band, 1, downsampling)
-            pieces.append(like.new_zeros(like.shape[0], missing, *like.shape[2:]))
-        bands.append(torch.cat(pieces, 1) if pieces else None)
-    return Octave(*bands)
-
-
-def _resize(x: Tensor, target: int, source: int, downsampling: str) -> Tensor:
-    """A band at 1/source of the resolution, brought to 1/target."""
-    if target < source:
-        return F.interpolate(x, scale_factor=float(source // target), mode="nearest")
-    factor = target // source
-    if factor == 1:
-        return x
-    return F.avg_pool2d(x, factor) if downsampling == AVERAGE else x[..., ::factor, ::factor]
-
-
-class OctIdentity(nn.Module):
-    """`octave_identity` as a layer: a parameter-free shortcut, or the door through which a plain tensor enters."""
-
-    def __init__(self, out: Split, stride: int, downsampling: str):
-        super().__init__()
-        self.out, self.stride, self.downsampling = out, stride, downsampling
-
-    def forward(self, x: Tensor | Octave) -> Tensor | Octave:
-        """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
-        return as_value(octave_identity(as_octave(x), self.out, self.stride, self.downsampling))
-
-
-class OctaveInput(nn.Module):
-    """Stands before an octave network and lets no image in whose maps would not halve.
-
-    `carriers` are (layer name, multiple): where the low band stands at 1/multiple of the image, both sides of the image
-    have to be multiples of it. With `pad`, zeros are added below and to the right instead.
-    """
-
-    def __init__(self, carriers: list[tuple[str, int]], pad: bool):
-        super().__init__()
-        self.carriers, self.pad = carriers, pad
-        self.multiple = max(multiple for _, multiple in carriers)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """(N, 3, H, W) unchanged, or padded. Raises InputError naming the first layer that H or W do not fit."""
-        height, width = image.shape[-2:]
-        if self.pad:
-            return pad_to_multiple(image, self.multiple)
-        for layer, multiple in self.carriers:
-            if height % multiple or width % multiple:
-                near = " or ".join(_nearest(height, width, self.multiple))
-                raise InputError(
-                    f"size {height}x{width}: {layer} needs sides that are multiples of {multiple}, the network of "
-                    f"{self.multiple}; nearest sizes that work: {near}; or set sizes=pad"
-                )
-        return image
-
-
-def _nearest(height: int, width: int, multiple: int) -> list[str]:
-    """The next smaller and next larger size whose sides are multiples of `multiple`."""
-    smaller = [max(side // multiple, 1) * multiple for side in (height, width)]
-    larger = [-(-side // multiple) * multiple for side in (height, width)]
-    return [f"{h}x{w}" for h, w in dict.fromkeys((tuple(smaller), tuple(larger)))]

@@ -1,0 +1,54 @@
+"""MobileNet (v1) for ImageNet: Howard et al., 2017 (arXiv 1704.04861), which torchvision lacks.
+
+A stem and 13 pairs of a depthwise 3x3 and a pointwise 1x1 convolution, each with batch norm and ReLU (Table 1 there).
+"""
+
+import torch
+from torch import Tensor, nn
+
+from dynlib.errors import InputError
+
+# Outputs of the pointwise layers at width 1, and strides of the depthwise ones (Table 1).
+CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
+STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
+
+
+def _layer(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
+
+
+class MobileNetV1(nn.Module):
+    """MobileNet: (N, 3, H, W) -> logits (N, num_classes), meant for 224 px.
+
+    Args:
+        num_classes: outputs of the linear layer.
+        width: factor on all channels, the paper's alpha; 0.25, 0.5, 0.75 and 1 there.
+
+    Raises:
+        InputError: the width leaves a layer without channels.
+    """
+
+    def __init__(self, num_classes: int = 1000, width: float = 1.0):
+        super().__init__()
+        if not 1 <= 32 * width < float("inf"):
+            raise InputError(f"width is {width}; the factor on 32 to 1024 channels is at least 1/32")
+        c_in = int(32 * width)
+        layers = [_layer(3, c_in, 3, 2)]
+        for channels, stride in zip(CHANNELS, STRIDES, strict=True):
+            c_out = int(channels * width)
+            layers.append(nn.Sequential(_layer(c_in, c_in, 3, stride, groups=c_in), _layer(c_in, c_out, 1)))
+            c_in = c_out
+        self.features = nn.Sequential(*layers)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(c_in, num_classes)
+        for m in self.modules():
+            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
+                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Classify a batch of images."""
+        return self.fc(torch.flatten(self.avgpool(self.features(x)), 1))
+
+
+MODELS = {"mobilenet_v1": MobileNetV1}

@@ -1,0 +1,143 @@
+"""The authors' own networks: the costs of Figure 4, of MobileNets, ResNet-152 and clips, by their rule of counting."""
+
+import csv
+from functools import cache
+
+import pytest
+import torch
+
+from dynlib import backbones, cost
+from dynlib.papers import octconv
+from dynlib.papers.octconv import Config, convert
+from dynlib.papers.octconv_ops import OctConv2d
+from dynlib.papers.octconv_released import SCHEDULES, released_macs
+from dynlib.paths import CLAIMS
+
+FIGURE4 = {
+    "ResNet-26": "preact_resnet26",
+    "ResNet-50": "preact_resnet50",
+    "ResNet-101": "preact_resnet101",
+    "ResNet-200": "preact_resnet200",
+    "SE-ResNet-50": "preact_se_resnet50",
+    "ResNeXt-50 32x4d": "preact_resnext50_32x4d",
+    "ResNeXt-101 32x4d": "preact_resnext101_32x4d",
+    "DenseNet-121": "densenet121",
+}
+
+
+@cache
+def on_meta(arch, **kw):
+    with torch.device("meta"):
+        return backbones.build(arch, **kw)
+
+
+def count(net, rule="macs", size=224):
+    return cost.count(net, cost.example(size).to("meta"), rule=rule)
+
+
+def points():
+    """(backbone, alpha, GMAC as read) of every point of Figure 4."""
+    with open(CLAIMS / "octconv.csv", encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if (row["table"], row["metric"]) == ("fig4_preprint", "macs")]
+    named = [(*row["row"].partition(", alpha ")[::2], float(row["value"])) for row in rows]
+    return [(FIGURE4[network], float(alpha or 0), claimed) for network, alpha, claimed in named]
+
+
+def test_figure_4_has_34_points():
+    assert len(points()) == 34 and {arch for arch, *_ in points()} == set(FIGURE4.values())
+
+
+@pytest.mark.parametrize(("arch", "alpha", "claimed"), points())
+def test_a_point_of_figure_4_costs_what_was_read_to_a_seventh_of_a_percent(arch, alpha, claimed):
+    counted = count(convert(on_meta(arch), Config(alpha=alpha)), "authors").macs / 1e9
+    assert counted == pytest.approx(claimed, rel=0.0015)
+
+
+@pytest.mark.parametrize(
+    ("alpha", "macs", "authors"),
+    [(0, 4.092, 4.111), (0.125, 3.568, 3.594), (0.25, 3.106, 3.130), (0.5, 2.370, 2.389), (0.75, 1.883, 1.896)],
+)
+def test_se_resnet50_has_the_papers_counts_in_closed_form_and_by_both_rules(alpha, macs, authors):
+    net = convert(on_meta("preact_se_resnet50"), Config(alpha=alpha))
+    assert octconv.cost(net, (224, 224)).macs == count(net).macs == pytest.approx(macs * 1e9, abs=0.5e6)
+    assert count(net, "authors").macs == pytest.approx(authors * 1e9, abs=0.5e6)
+    assert count(net).params == count(on_meta("preact_se_resnet50")).params
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "alpha", "macs", "authors", "params", "printed"),
+    [
+        ("mobilenet_v1", 0.75, 0.375, "211.38", "213.45", "2.6", "213"),
+        ("mobilenet_v1", 1.0, 0.5, "318.17", "320.63", "4.2", "321"),
+        ("gluon_mobilenet_v2", 1.0, 0.375, "254.03", "256.42", "3.5", "256"),
+        ("gluon_mobilenet_v2", 1.125, 0.5, "292.76", "295.26", "4.2", "295"),
+    ],
+)
+def test_the_oct_mobilenets_have_the_counts_of_table_5(arch, width, alpha, macs, authors, params, printed):
+    schedule = SCHEDULES[arch]
+    net = convert(on_meta(arch, width=width), Config(alpha=alpha, vanilla=schedule.vanilla))
+    closed = octconv.cost(net, (224, 224))
+    assert closed.macs == count(net).macs
+    assert f"{closed.macs / 1e6:.2f}" == macs and f"{closed.params / 1e6:.1f}" == params
+    released = released_macs(net, 224, schedule) / 1e6
+    assert (f"{released:.2f}", f"{released:.0f}") == (authors, printed)
+
+
+def test_mobilenet_v1_begins_and_ends_where_the_authors_code_does():
+    net = convert(on_meta("mobilenet_v1"), Config(alpha=0.5, vanilla=SCHEDULES["mobilenet_v1"].vanilla))
+    low = {name for name, m in net.named_modules() if isinstance(m, OctConv2d) and m.out.low}
+    pointwise, depthwise = {f"features.{i}.1.0" for i in range(1, 11)}, {f"features.{i}.0.0" for i in range(2, 12)}
+    assert low == pointwise | depthwise
+
+
+@pytest.mark.parametrize(
+    ("arch", "expansion", "depthwise", "project", "first"),
+    [
+        ("mobilenet_v2", "conv.0.0", "conv.1.0", "conv.2", 2),
+        ("gluon_mobilenet_v2", "expand.0", "depthwise.0", "project.0", 1),
+    ],
+)
+def test_mobilenet_v2_splits_the_middle_of_its_first_13_blocks_only(arch, expansion, depthwise, project, first):
+    net = convert(on_meta(arch), Config(alpha=0.5, vanilla=SCHEDULES[arch].vanilla))
+    splits = {name: (m.inp.low > 0, m.out.low > 0) for name, m in net.named_modules() if isinstance(m, OctConv2d)}
+    splits = {name: lows for name, lows in splits.items() if any(lows)}  # a pooled layer of the last blocks is plain
+    assert splits == {
+        f"features.{block}.{name}": lows
+        for block in range(first, 14)  # torchvision's first block has no expansion
+        for name, lows in ((expansion, (False, True)), (depthwise, (True, True)), (project, (True, False)))
+    }
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "macs", "authors"),
+    [
+        ("gluon_resnet152_v1f", 224, 10.819, 10.843),
+        ("gluon_resnet152_v1f", 320, 22.078, 22.126),
+        ("gluon_se_resnet152_v1e", 224, 10.839, 10.863),
+        ("gluon_se_resnet152_v1e", 320, 22.111, 22.161),
+    ],
+)
+def test_oct_resnet152_costs_what_its_code_does(arch, size, macs, authors):
+    """The released code pools 4x4 at once where ours pools twice: 0.01 % of the authors' count."""
+    schedule = SCHEDULES[arch]
+    net = convert(on_meta(arch), Config(alpha=0.125, vanilla=schedule.vanilla))
+    assert octconv.cost(net, (size, size)).macs == pytest.approx(macs * 1e9, abs=0.5e6)
+    released = released_macs(net, size, schedule) / 1e9
+    assert released == pytest.approx(authors, rel=0.00015)
+    assert "se" not in arch or f"{released:.1f}" == {224: "10.9", 320: "22.2"}[size]  # Table 7, after rounding
+
+
+def test_both_stems_of_resnet152_are_plain_and_keep_their_strides():
+    for stem in ("v1e", "v1f"):
+        arch = f"gluon_se_resnet152_{stem}"
+        net = convert(on_meta(arch), Config(alpha=0.125, vanilla=SCHEDULES[arch].vanilla))
+        octave = {name for name, m in net.named_modules() if isinstance(m, OctConv2d)}
+        assert not any(name.startswith("stem") for name in octave)
+        assert net.layer1.get_submodule("0.body.0.conv").inp.low == 0  # the first octave layer
+        assert net.layer4.get_submodule("0.body.0.conv").out.low == 0  # plain at once, as the code says
+    assert f"{count(net).params / 1e6:.1f}" == "66.9"  # the released one, v1e, has Table 7's 66.8
+
+
+def test_resnet152_has_the_parameters_of_table_7():
+    for arch, printed in (("gluon_resnet152_v1f", "60.2"), ("gluon_se_resnet152_v1e", "66.8")):
+        assert f"{sum(p.numel() for p in on_meta(arch).parameters()) / 1e6:.1f}" == printed
