@@ -52,7 +52,8 @@ def _yaml(text: str, what: str) -> Any:
 def unknown(what: str, name: str, allowed: Iterable[str]) -> InputError:
     """The error for a name that does not exist; those that do are listed, the closest first."""
     ranked = sorted(allowed, key=lambda other: -SequenceMatcher(None, name, other).ratio())
-    return InputError(f"{what} {name!r} is unknown; allowed: {', '.join(ranked)}")
+    rest = f" and {len(ranked) - 20} more" if len(ranked) > 20 else ""
+    return InputError(f"{what} {name!r} is unknown; allowed: {', '.join(ranked[:20])}{rest}")
 
 
 def fit(name: str, value: Any, kind: Any) -> Any:
