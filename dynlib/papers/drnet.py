@@ -26,7 +26,6 @@ import copy
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +33,11 @@ from torch import Tensor, nn
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
+from dynlib.fusion import Frozen, freeze
 from dynlib.papers import drnet_controls, drnet_predictor, drnet_training
+from dynlib.papers.drnet_deploy import Deployed
 from dynlib.papers.drnet_layers import (
+    Output,
     Size,
     at_resolution,
     candidate_sizes,
@@ -45,6 +47,7 @@ from dynlib.papers.drnet_layers import (
     resize,
     route,
     straight_through,
+    thumbnail_size,
     with_resolutions,
 )
 from dynlib.train import Phase
@@ -99,16 +102,6 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-class Output(NamedTuple):
-    """What a dynamic resolution network returns."""
-
-    logits: Tensor  # (N, C)
-    choice: Tensor  # (N,) int64, index of the candidate at which each image was classified
-    z: Tensor | None = None  # (N, m) logits of the predictor; None where it was not asked
-    gate: Tensor | None = None  # (N, m) one-hot, with a gradient to z; in training only
-    costs: tuple[float, ...] | None = None  # MACs at each candidate, share of those at full size; in training only
-
-
 class DynamicResolution(nn.Module):
     """A classifier with a set of batch norms for each candidate, and the predictor that picks one; see `convert`."""
 
@@ -127,8 +120,7 @@ class DynamicResolution(nn.Module):
 
     def sizes(self, size: Size) -> tuple[list[Size], Size]:
         """Sizes in px of the candidates, and of the predictor's input, for images of (height, width) px."""
-        small = tuple(max(1, round(side * self.predictor_side)) for side in size)
-        return candidate_sizes(size, self.config.candidates), small
+        return candidate_sizes(size, self.config.candidates), thumbnail_size(size, self.predictor_side)
 
     def macs(self, size: Size) -> tuple[tuple[int, ...], int]:
         """MACs of the classifier at each candidate, and of the predictor, for one image of (height, width) px."""
@@ -140,12 +132,12 @@ class DynamicResolution(nn.Module):
 
     def classify(self, images: Tensor, resolution: int) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W) at one candidate."""
-        size = self.sizes(tuple(images.shape[-2:]))[0][resolution]
+        size = candidate_sizes(tuple(images.shape[-2:]), self.config.candidates)[resolution]
         return self.classifier(resize(images, size, self.config.antialias), resolution)
 
     def score(self, images: Tensor) -> Tensor:
         """The predictor's logits z (N, m) for images (N, 3, H, W)."""
-        small = self.sizes(tuple(images.shape[-2:]))[1]
+        small = thumbnail_size(tuple(images.shape[-2:]), self.predictor_side)
         return self.predictor(resize(images, small, self.config.antialias))
 
     def forward(self, images: Tensor, *, resolution: int | None = None, tau: float | None = None) -> Output:
@@ -222,17 +214,34 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     return drnet_controls.report(evidence, model.config.alpha)
 
 
-def cost(module: nn.Module, input_size: Size) -> Cost:
-    """The highest cost of an image of (height, width) px: full resolution and the predictor. See `macs_by_choice`."""
+def cost(module: nn.Module, input_size: int | Size) -> Cost:
+    """The highest cost of an image of (height, width) px: full resolution and the predictor, see `macs_by_choice`.
+
+    That is also what the counter counts: it runs on shapes, where nothing can be chosen.
+    """
     return closed_form(module, input_size)
 
 
 def macs_by_choice(model: nn.Module, size: Size) -> dict[str, int]:
-    """MACs of the classifier at each candidate, by its px, and under "predictor" what is added whatever the choice."""
+    """MACs of the classifier at each candidate, by its px, and under "predictor" what comes on top of every choice.
+
+    Of a network with a single candidate nothing: there is no choice.
+    """
     if not isinstance(model, DynamicResolution):
-        return {px(size): closed_form(model, size).macs}
+        return {}
     macs, predictor = model.macs(size)
     return dict(zip(map(px, model.sizes(size)[0]), macs, strict=True)) | {"predictor": predictor}
+
+
+def deploy(module: nn.Module, example: Tensor, folded: bool = True) -> Deployed | Frozen:
+    """The frozen form of a network from `convert`, a callable `(images, choices=None)`, see `drnet_deploy.py`.
+
+    `example` (N, 3, H, W) has the size for which the kernels are packed; others and any N run too. Outputs equal the
+    module's in evaluation mode within float32 rounding. `folded` has one network for each candidate, with its batch
+    norms folded in; without, all share one: `memory_bytes` tells the price. With a single candidate nothing is chosen
+    and the result is the frozen network. Raises InputError for a size whose candidates are no whole pixels.
+    """
+    return Deployed(module, example, folded) if isinstance(module, DynamicResolution) else freeze(module, example)
 
 
 def alpha_of(gmac: float, full_macs: int) -> float:

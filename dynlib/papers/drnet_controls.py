@@ -8,12 +8,14 @@ uniform draw; the latter costs more than the former. Candidates run from the lar
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dynlib.data import Batches
+from dynlib.errors import InputError
 from dynlib.ops import evaluating
 from dynlib.papers.drnet_layers import Size
 
@@ -116,6 +118,22 @@ def cascade(evidence: Evidence, threshold: float) -> Score:
     return outcome._replace(macs=sum(share * macs for share, macs in zip(outcome.shares, paid, strict=True)))
 
 
+def mixtures(average: float, costs: Sequence[float]) -> list[tuple[float, float]]:
+    """The shares (lowest, highest) that each candidate can have where the mean cost is `average`.
+
+    A mean fixes one equation, and with the sum of shares two, for m unknowns. The extremes lie where at most two
+    candidates are used. `average` and `costs` (m,) have one unit. Raises InputError for a mean outside of the costs.
+    """
+    if not min(costs) <= average <= max(costs):
+        raise InputError(f"average is {average}; allowed: {min(costs)} to {max(costs)}, the lowest and highest cost")
+    corners = []
+    for a, b in combinations(range(len(costs)), 2):
+        if min(costs[a], costs[b]) <= average <= max(costs[a], costs[b]):
+            share = (average - costs[b]) / (costs[a] - costs[b])
+            corners.append([share if j == a else 1 - share if j == b else 0.0 for j in range(len(costs))])
+    return [(min(shares), max(shares)) for shares in zip(*corners, strict=True)]
+
+
 def gate_macs(evidence: Evidence) -> float:
     """Mean classifier MACs that the gate expects with its noise on, sum_j p_j C_j: what the training holds to alpha."""
     return (evidence.z.double().softmax(1) @ torch.tensor(evidence.macs, dtype=torch.float64)).mean().item()
@@ -135,7 +153,7 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
         "sides_px": [height for height, _ in evidence.sizes],
         "macs_by_side": list(evidence.macs),
         "macs_predictor": evidence.predictor_macs,
-        "top1_dynamic": dynamic.top1,
+        "top1": dynamic.top1,
         "shares": list(dynamic.shares),
         "macs_classifier": dynamic.macs,
         "macs_expected": dynamic.macs + evidence.predictor_macs,

@@ -6,6 +6,7 @@ remembers it, so nothing can remember the wrong one.
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,16 @@ from dynlib.errors import InputError
 from dynlib.graphs import trace
 
 Size = tuple[int, int]  # height and width in pixels
+
+
+class Output(NamedTuple):
+    """What a dynamic resolution network returns."""
+
+    logits: Tensor  # (N, C)
+    choice: Tensor  # (N,) int64, index of the candidate at which each image was classified
+    z: Tensor | None = None  # (N, m) logits of the predictor; None where it was not asked
+    gate: Tensor | None = None  # (N, m) one-hot, with a gradient to z; in training only
+    costs: tuple[float, ...] | None = None  # MACs at each candidate, share of those at full size; in training only
 
 
 def px(size: Size) -> str:
@@ -37,6 +48,11 @@ def candidate_sizes(size: Size, candidates: Sequence[float]) -> list[Size]:
                     f"candidate {share:g} of {where} is {side * share:g} px; allowed: shares that give whole pixels"
                 )
     return [(round(size[0] * share), round(size[1] * share)) for share in candidates]
+
+
+def thumbnail_size(size: Size, share: float) -> Size:
+    """Height and width of the predictor's input, rounded to whole pixels."""
+    return max(1, round(size[0] * share)), max(1, round(size[1] * share))
 
 
 def resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
