@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib import backbones, cost, paperscale
+from dynlib import backbones, cost, paperscale, tables
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.cli import main
 from dynlib.errors import InputError
@@ -118,27 +118,54 @@ def test_mixtures_hold_every_mixture_with_their_mean_and_refuse_others():
 
 
 def test_the_command_tells_the_cost_of_every_choice(capsys):
-    thin = (
-        "cost",
-        "drnet",
-        "--arch",
-        "cifar_resnet20",
-        "--size",
-        "32",
-        "--classes",
-        "10",
-        "-p",
-        "predictor_width=0.125",
-    )
-    assert main([*thin, "--json"]) == 0
+    thin = ("cost", "drnet", "--arch", "cifar_resnet20", "--classes", "10", "-p", "predictor_width=0.125", "--size")
+    assert main([*thin, "32", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert list(told["macs_by_choice"]) == ["32", "24", "16", "predictor"]
     assert told["macs_by_choice"]["32"] == told["macs_static"] == 40_551_040
     assert told["closed_form"] == told["macs"] == 40_551_040 + told["macs_by_choice"]["predictor"]
-    assert main([*thin]) == 0
-    assert "MACs, predictor" in capsys.readouterr().out
-    assert main([*thin[:5], "30"]) == 2
+    assert main([*thin, "30"]) == 2
     assert "candidate 0.75 of an image of 30x30 px is 22.5 px" in capsys.readouterr().err
+
+
+@cache
+def claimed():
+    return {(c.table, c.row, c.metric): c.value for c in tables.claims("drnet").itertuples()}
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "metric", "value"),
+    [
+        ("table1", "DR-ResNet-50, shared batch norm", "top1", "80.3"),
+        ("table2", "DR-ResNet-50, alpha 3.0, eta 0.5", "macs", "3.1"),
+        ("table3", "DR-ResNet-50, alpha 2.5", "macs_reduction", "34"),
+        ("table3", "DR-ResNet-101", "top5", "94.3"),
+        ("table4", "RANet", "top1", "74.0"),
+        ("table5", "random choice, run 1", "top1", "74.70"),
+        ("table6", "DR-MobileNetV2", "macs", "268"),
+        ("rs_nets", "RS-ResNet-50, 128 px", "top1", "76.3"),
+    ],
+)
+def test_claims_stand_as_printed(table, row, metric, value):
+    assert claimed()[table, row, metric] == value
+
+
+@pytest.mark.parametrize(
+    ("table", "unit"), [("table3", "ResNet-50"), ("table4", "ResNet-50"), ("table6", "MobileNetV2")]
+)
+def test_printed_reductions_follow_from_the_printed_costs(table, unit):
+    full = float(claimed()[table, unit, "macs"])
+    rows = [row for t, row, metric in claimed() if t == table and metric == "macs_reduction" and "101" not in row]
+    for row in rows:
+        printed = 100 * (1 - float(claimed()[table, row, "macs"]) / full)
+        assert float(claimed()[table, row, "macs_reduction"]) == pytest.approx(printed, abs=0.7)
+    assert len(rows) >= 3
+
+
+def test_where_the_price_was_active_the_printed_mean_is_alpha_and_the_predictor():
+    for alpha in ("2.0", "2.5", "3.0"):
+        printed = float(claimed()["table2", f"DR-ResNet-50, alpha {alpha}, eta 0.2", "macs"])
+        assert printed == pytest.approx(float(alpha) + 0.290, abs=0.05)
 
 
 def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(monkeypatch):

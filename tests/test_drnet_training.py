@@ -30,7 +30,7 @@ def images(batch=8, size=16):
 @pytest.fixture(scope="module")
 def scenes():
     """Training and held-out batches of 64 px."""
-    batches = Batches(load("scenes", "train", n=256, size_px=64), 32)
+    batches = Batches(load("scenes", "train", n=128, size_px=64), 32)
     held_out = load("scenes", "val", n=96, size_px=64)
     return batches, replace(batches, samples=held_out, batch_size=48)
 

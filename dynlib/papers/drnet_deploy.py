@@ -26,11 +26,9 @@ class Deployed(nn.Module):
         one = example[:1].to(memory_format=torch.channels_last)
         self.predictor = freeze(module.predictor, self._thumbnail(one))
         if folded:
-            inputs = [
-                resize(one, size, self.antialias) for size in candidate_sizes(tuple(one.shape[-2:]), self.candidates)
-            ]
-            views = [at_resolution(module.classifier, j) for j in range(len(inputs))]
-            self.folded = nn.ModuleList(Freezer(view, x).run() for view, x in zip(views, inputs, strict=True))
+            sizes = candidate_sizes(tuple(one.shape[-2:]), self.candidates)
+            views = ((at_resolution(module.classifier, j), size) for j, size in enumerate(sizes))
+            self.folded = nn.ModuleList(Freezer(v, resize(one, size, self.antialias)).run() for v, size in views)
         else:
             self.folded = None
             self.shared = copy.deepcopy(module.classifier).eval().to(memory_format=torch.channels_last)
