@@ -270,6 +270,12 @@ def test_candidates_come_out_in_whole_pixels(size, candidates, expected):
     assert candidate_sizes(size, candidates) == [(side, side) for side in expected]
 
 
+@pytest.mark.parametrize("resolution", [-1, 3])
+def test_a_candidate_that_is_not_there_is_refused(resolution):
+    with pytest.raises(InputError, match=f"resolution is {resolution}; allowed: 0 to 2"):
+        convert(small(), Config(**THIN))(images(), resolution=resolution)
+
+
 @pytest.mark.parametrize(("size", "words"), [((66, 64), "candidate 0.75 of an image of 66x64 px is 49.5 px")])
 def test_an_image_whose_candidates_are_no_whole_pixels_is_refused(size, words):
     net = convert(small(), Config(**THIN)).eval()

@@ -36,6 +36,15 @@ def test_a_policy_is_scored_as_a_slow_loop_scores_it(evidence):
     assert found.shares == pytest.approx([choice.count(j) / 200 for j in range(3)])
 
 
+def test_the_label_is_among_the_five_largest_as_a_slow_loop_finds_it():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(2, 50, 9, generator=generator), torch.arange(50) % 9
+    evidence = Evidence(logits, torch.zeros(50, 2), labels, ((8, 8), (4, 4)), (4, 1), 1)
+    choice = torch.arange(50) % 2
+    ranked = [sorted(range(9), key=lambda c: -logits[n % 2, n, c])[:5] for n in range(50)]
+    assert controls.top5(evidence, choice) == sum(n % 9 in ranked[n] for n in range(50)) / 50
+
+
 def test_one_candidate_for_all_has_its_own_accuracy_and_cost(evidence):
     for j, found in enumerate(controls.fixed(evidence)):
         assert found.top1 == pytest.approx(sum(right(evidence, j, n) for n in range(200)) / 200)

@@ -147,9 +147,11 @@ class DynamicResolution(nn.Module):
         temperature `tau` (default: the setting), and the logits have a gradient to the predictor. With `resolution`,
         every image is classified at that candidate and the predictor is not asked. Counting runs on shapes, where
         nothing can be picked: full resolution is taken, so that `cost.count` tells the highest cost.
-        Raises InputError where a candidate is no whole number of pixels.
+        Raises InputError where a candidate is no whole number of pixels, or `resolution` is not the index of one.
         """
         if resolution is not None:
+            if resolution not in range(m := len(self.config.candidates)):
+                raise InputError(f"resolution is {resolution!r}; allowed: 0 to {m - 1}, the index of a candidate")
             choice = torch.full((len(images),), resolution, device=images.device)
             return Output(self.classify(images, resolution), choice)
         z = self.score(images)

@@ -71,6 +71,13 @@ def score(evidence: Evidence, choice: Tensor) -> Score:
     return Score(top1, macs, tuple(shares.tolist()))
 
 
+def top5(evidence: Evidence, choice: Tensor) -> float:
+    """Share of the images with their label among the five largest logits, for choices (N,)."""
+    logits = evidence.logits[choice, torch.arange(len(choice))]
+    largest = logits.topk(min(5, logits.shape[1]), 1).indices
+    return (largest == evidence.labels[:, None]).any(1).double().mean().item()
+
+
 def chosen(evidence: Evidence) -> Tensor:
     """The predictor's choices (N,): its argmax."""
     return evidence.z.argmax(1)
@@ -154,6 +161,7 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
         "macs_by_side": list(evidence.macs),
         "macs_predictor": evidence.predictor_macs,
         "top1": dynamic.top1,
+        "top5": top5(evidence, chosen(evidence)),
         "shares": list(dynamic.shares),
         "macs_classifier": dynamic.macs,
         "macs_expected": dynamic.macs + evidence.predictor_macs,
