@@ -41,6 +41,7 @@ from dynlib.papers.wae_network import Even, Single, Wae
 from dynlib.papers.wae_split import Decoder, Encoder
 from dynlib.papers.wae_towers import Anatomy
 from dynlib.papers.wae_training import (
+    encoder_slower,
     joint_loss,
     score_loss,
     scoring,
@@ -141,7 +142,8 @@ def phases(config: Config) -> tuple[Phase, ...]:
 
     A recipe's lr of 0.1 is that of the classifier; Adam trains the auto-encoder at 1/100 of it, SGD all parts together
     at 1/100 in the end. The variants without an auto-encoder to learn have the two stages of classification, of the
-    same lengths and learning rates, with nothing frozen and the classification loss alone.
+    same lengths and learning rates, with the classification loss alone. In `decomposition` the encoder learns from the
+    start, at 1/100 too: a batch norm behind it hides its scale, and at the full rate that grows without end.
     """
     shared = tuple(field.name for field in fields(config) if field.name != "gamma_share")
     if config.variant in LEARNED:
@@ -153,9 +155,10 @@ def phases(config: Config) -> tuple[Phase, ...]:
             Phase("joint", joint, 0.5, 0.01, watch=watch_all),
         )
     loss, watch = (score_loss, watch_scores) if config.variant in TWO else (cross_entropy, None)
+    groups = encoder_slower if config.variant == "decomposition" else None
     return (
-        Phase("classifier", loss, watch=watch, depends_on=shared),
-        Phase("joint", loss, 0.5, 0.01, watch=watch),
+        Phase("classifier", loss, groups=groups, watch=watch, depends_on=shared),
+        Phase("tuning", loss, 0.5, 0.01, watch=watch),
     )
 
 

@@ -46,8 +46,18 @@ def splitting(model: nn.Module) -> list[Group]:
 
 def scoring(model: nn.Module) -> list[Group]:
     """All the others: encoder and decoder are frozen. The batch norms behind the split go on learning statistics."""
-    frozen = {id(p) for parameters, _ in splitting(model) for p in parameters}
-    return [([p for p in model.parameters() if id(p) not in frozen], 1.0)]
+    return [(_others(model, splitting(model)), 1.0)]
+
+
+def encoder_slower(model: nn.Module) -> list[Group]:
+    """The encoder at 1/100 of the learning rate, all others at the whole."""
+    encoder = [(list(model.split.parameters()), 0.01)]
+    return [*encoder, (_others(model, encoder), 1.0)]
+
+
+def _others(model: nn.Module, groups: list[Group]) -> list[nn.Parameter]:
+    known = {id(p) for parameters, _ in groups for p in parameters}
+    return [p for p in model.parameters() if id(p) not in known]
 
 
 # ------------------------------------------------------------------------------------------------ figures, held out
