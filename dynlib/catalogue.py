@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-METHODS = {"octconv": "Octave convolution"}  # dynlib/papers/<key>.py: title
+METHODS = {  # dynlib/papers/<key>.py: title
+    "wae": "Wavelet-like auto-encoder",
+    "octconv": "Octave convolution",
+}
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
