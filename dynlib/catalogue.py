@@ -5,6 +5,7 @@ from dataclasses import dataclass
 METHODS = {  # dynlib/papers/<key>.py: title
     "wae": "Wavelet-like auto-encoder",
     "octconv": "Octave convolution",
+    "drnet": "Dynamic resolution",
 }
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
