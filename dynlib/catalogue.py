@@ -2,7 +2,11 @@
 
 from dataclasses import dataclass
 
-METHODS = {"octconv": "Octave convolution", "drnet": "Dynamic resolution"}  # dynlib/papers/<key>.py: title
+METHODS = {  # dynlib/papers/<key>.py: title
+    "wae": "Wavelet-like auto-encoder",
+    "octconv": "Octave convolution",
+    "drnet": "Dynamic resolution",
+}
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
