@@ -17,6 +17,10 @@ from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
 from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, SHAPE, TRANSPOSED
 
+# No width falls below this: with fewer channels the gradient of a strided 1x1 convolution, channels last, writes
+# outside of its memory (torch 2.15 on an AVX2 processor) and the process dies later without a word.
+FEWEST = 8
+
 SHORTCUT = "shortcut"  # pads channels: its output is as wide as what it is added to
 PRODUCERS = (CONV, TRANSPOSED, LINEAR, SHORTCUT)
 
@@ -26,8 +30,8 @@ Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that ma
 def thin(model: nn.Module, share: float) -> nn.Module:
     """A new network of the same form with all inner channels, hidden linear layers included, times `share`.
 
-    Widths are rounded to whole channels, at least one, and to a multiple of the groups where a grouped convolution
-    makes or reads them; fewer channels than groups mean fewer groups, and depthwise stays depthwise. Inputs and
+    Widths are rounded to whole channels, at least `FEWEST` where there were as many, and to a multiple of the groups
+    where a grouped convolution makes or reads them; fewer channels than groups mean fewer groups, and depthwise stays depthwise. Inputs and
     outputs of the network keep their number. Weights are new: He et al. (ICCV 2015) for convolutions, torch's own
     elsewhere.
 
@@ -115,7 +119,7 @@ class _Widths:
     def _scaled(self, block: fx.Node, channels: int) -> int:
         if self._classes.marked(block):
             return channels
-        width = max(1, round(channels * self.share))
+        width = max(min(FEWEST, channels), round(channels * self.share))
         multiple = self._multiple[self._classes.find(block)]
         return round(width / multiple) * multiple if width >= multiple else width
 

@@ -35,8 +35,9 @@ from dynlib.backbones.thin import thin
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.fusion import Freezer, Frozen
+from dynlib.fusion import Frozen
 from dynlib.graphs import trace
+from dynlib.papers.wae_deploy import WaeFreezer
 from dynlib.papers.wae_network import Even, Single, Wae
 from dynlib.papers.wae_split import Decoder, Encoder
 from dynlib.papers.wae_towers import Anatomy
@@ -67,7 +68,7 @@ USED_BY = {  # settings that not every variant has a use for
     "wavelet": ("wavelet", "approximation"),
     "sizes": VARIANTS[:-1],
 }
-LEAVES = (Even, Wavelet, Downscale)  # modules that the graph keeps whole
+LEAVES = (Even, Encoder, Wavelet, Downscale)  # modules that the graph keeps whole
 
 
 @dataclass(frozen=True)
@@ -177,11 +178,32 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     return closed_form(module, input_size, {Wavelet: Wavelet.macs})
 
 
+def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
+    """The closed-form cost by what stands in the network: split, tower, twin, head_low, head_fused."""
+    parts: dict[str, int] = {}
+    for layer, macs in cost(module, input_size).by_layer.items():
+        part = layer.partition(".")[0]
+        parts[part] = parts.get(part, 0) + macs
+    return parts
+
+
+def conv_macs(network: nn.Module, input_size: int | tuple[int, int]) -> int:
+    """The paper's way to count: of convolutions alone, the sum of n_(l-1) s_l^2 n_l m_l^2 (Sec. 3.3)."""
+    by_layer = closed_form(network, input_size).by_layer
+    return sum(macs for layer, macs in by_layer.items() if isinstance(network.get_submodule(layer), nn.Conv2d))
+
+
+def printed_speedup(side: float = 1 / 2, twin: float = 1 / 4) -> float:
+    """The theoretical speed-up as printed, 1 / (1/4 + 1/64): the tower's and the twin's convolutions, nothing else."""
+    return 1 / (side**2 + side**2 * twin**2)
+
+
 def deploy(module: nn.Module, example: Tensor) -> Frozen:
     """The frozen form of a network from `convert`: inference on a CPU in float32, without the decoder.
 
     `example` (N, 3, H, W) has the size for which the kernels are packed; outputs equal the module's in evaluation mode
-    within float32 rounding. Raises InputError for a size that the network does not take.
+    within float32 rounding. The encoder runs in strips, see `wae_deploy.py`. Raises InputError for a size that the
+    network does not take.
     """
     traced = trace(nn.Sequential(module), leaves=LEAVES, size=None)  # in a sequence forward has its defaults
-    return Freezer(traced, example).run()
+    return WaeFreezer(traced, example).run()

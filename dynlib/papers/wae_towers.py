@@ -36,9 +36,7 @@ class Anatomy:
         ends = [index for index, node in enumerate(chain) if self._role(node) in (FLATTEN, GLOBAL_POOL)]
         above = [node for node in chain[: max(ends, default=0)] if self._role(node) not in (FLATTEN, GLOBAL_POOL)]
         if not any(self._role(node) == LINEAR for node in above):
-            raise InputError(
-                f"{type(model).__name__}: no linear layer behind a pooled or flattened map; nothing to fork"
-            )
+            raise InputError(f"{type(model).__name__}: its output is not that of linear layers behind a pooled map")
         end = chain[ends[-1]]
         self.last = end.all_input_nodes[0]  # the last map
         self.below, self.above = nodes[: nodes.index(self.last) + 1], above[::-1]
