@@ -31,9 +31,9 @@ def thin(model: nn.Module, share: float) -> nn.Module:
     """A new network of the same form with all inner channels, hidden linear layers included, times `share`.
 
     Widths are rounded to whole channels, at least `FEWEST` where there were as many, and to a multiple of the groups
-    where a grouped convolution makes or reads them; fewer channels than groups mean fewer groups, and depthwise stays depthwise. Inputs and
-    outputs of the network keep their number. Weights are new: He et al. (ICCV 2015) for convolutions, torch's own
-    elsewhere.
+    where a grouped convolution makes or reads them; fewer channels than groups mean fewer groups, and depthwise stays
+    depthwise. Inputs and outputs of the network keep their number. Weights are new: He et al. (ICCV 2015) for
+    convolutions, torch's own elsewhere.
 
     Raises InputError where the share leaves (0, inf) or the network has an operation that nobody taught us.
     """
