@@ -17,6 +17,7 @@ class Dataset:
     description: str
     classes: tuple[str, ...] | None = None  # where the packed file names none
     options: tuple[str, ...] = ("size_px",)  # that load takes
+    clips: bool = False  # of several frames; the motion is the class, so that a mirrored one belongs to another
 
 
 DATASETS = {
@@ -24,8 +25,16 @@ DATASETS = {
         ("train", "val"),
         "classification",
         10,
-        "made procedurally: outlines and fine textures with masks and boxes, or clips of 8 motions",
-        options=("n", "size_px", "seed", "kind"),
+        "made procedurally: outlines and fine textures with masks and boxes",
+        options=("n", "size_px", "seed"),
+    ),
+    "scenes_clips": Dataset(
+        ("train", "val"),
+        "classification",
+        8,
+        "clips of such scenes, 8 frames; the motion is the class",
+        options=("n", "size_px", "seed"),
+        clips=True,
     ),
     "cifar10": Dataset(
         ("train", "test", "train_lossless_png", "test_lossless_png"),

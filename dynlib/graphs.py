@@ -151,8 +151,10 @@ class _Shadow(fx.Interpreter):
 
     def call_module(self, target, args, kwargs):
         module = self.fetch_attr(target)
-        prefix = f"{target}."
-        state = {key[len(prefix) :]: value for key, value in self.state.items() if key.startswith(prefix)}
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # slow without values, and the shape stays
+            return args[0]
+        own = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
+        state = {name: self.state[f"{target}.{name}"] for name in own}
         return torch.func.functional_call(module, state, args, kwargs)
 
     def get_attr(self, target, args, kwargs):

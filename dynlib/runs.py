@@ -18,7 +18,7 @@ from dynlib.backbones import build
 from dynlib.catalogue import METHODS
 from dynlib.cost import count, example
 from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, load
-from dynlib.data.augment import flip_and_shift
+from dynlib.data.augment import flip_and_shift, shift
 from dynlib.errors import InputError
 from dynlib.paths import PROFILES, RESULTS, RUNS
 from dynlib.records import Record
@@ -54,6 +54,9 @@ class Recipe:
         classification = [name for name, dataset in DATASETS.items() if dataset.task == "classification"]
         if self.dataset not in classification:
             raise settings.unknown("dataset", self.dataset, classification)
+        if DATASETS[self.dataset].clips != backbones.takes_clips(self.arch):
+            kind, other = ("clips", "images")[:: 1 if DATASETS[self.dataset].clips else -1]
+            raise InputError(f"dataset {self.dataset} holds {kind}, but arch {self.arch} takes {other}; give one kind")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
         counts |= {"size_px": self.size_px} | {f"test_sizes_px {size}": size for size in self.test_sizes_px}
         for name, value in counts.items():
@@ -118,8 +121,8 @@ def fit(
     digest = records.config_hash(described)
     network = fresh(recipe, len(batches.samples.classes), seed)
     model = paper.convert(network, config)
-    side = next(valid.epoch(None))[0].shape[-1]
-    cost = count(model, example(side))
+    size = tuple(valid.samples.images.shape[2:]) if isinstance(valid, Batches) else (valid.size_px, valid.size_px)
+    cost = count(model, example(size))
     curve = train.fit(
         model,
         batches,
@@ -131,7 +134,7 @@ def fit(
         progress=progress,
     )
     metrics = train.evaluate(model, valid)
-    metrics |= {"macs": cost.macs, "params": cost.params, "size_px": side}
+    metrics |= {"macs": cost.macs, "params": cost.params, "size_px": size[-1]}
     for size in recipe.test_sizes_px:
         metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
     device = next(model.parameters()).device
@@ -236,7 +239,7 @@ def data(
     if isinstance(samples, FolderSamples):
         folder = FolderBatches(samples, batch_size, size_px or 224)
         return folder, replace(folder, samples=test)
-    batches = Batches(samples, batch_size, augment=flip_and_shift)
+    batches = Batches(samples, batch_size, augment=shift if DATASETS[name].clips else flip_and_shift)
     return batches, replace(batches, samples=test, augment=None, batch_size=500)
 
 
@@ -246,8 +249,10 @@ def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderB
         return replace(batches, size_px=size_px)
     square, smooth = (size_px, size_px), {"mode": "bilinear", "antialias": True}
     parts = batches.samples.images.split(500)
-    images = [F.interpolate(part.float(), square, **smooth).round().clamp(0, 255).byte() for part in parts]
-    return replace(batches, samples=replace(batches.samples, images=torch.cat(images)))
+    flat = [F.interpolate(part.flatten(1, -3).float(), square, **smooth) for part in parts]  # frames as channels
+    images = torch.cat([part.round().clamp(0, 255).byte() for part in flat])
+    images = images.unflatten(1, batches.samples.images.shape[1:-2])
+    return replace(batches, samples=replace(batches.samples, images=images))
 
 
 def balanced(labels: Tensor, count: int) -> Tensor:

@@ -119,7 +119,9 @@ def fit(
         weight_decay=schedule.weight_decay,
         nesterov=schedule.nesterov and schedule.momentum > 0,
     )
-    network, optimizer = fabric.setup(model.to(memory_format=torch.channels_last), sgd)
+    is_video = any(parameter.dim() == 5 for parameter in model.parameters())
+    layout = torch.channels_last_3d if is_video else torch.channels_last
+    network, optimizer = fabric.setup(model.to(memory_format=layout), sgd)
     state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size}")
     if checkpoint is not None and checkpoint.exists():
         _restore(checkpoint, state, model, sgd)

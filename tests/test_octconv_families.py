@@ -1,4 +1,6 @@
-"""Which of torchvision's networks have an octave form at 224 px, and what stands in the way of the others."""
+"""Which of torchvision's networks have an octave form, and what stands in the way of the others."""
+
+import csv
 
 import pytest
 import torch
@@ -10,7 +12,8 @@ from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv_ops import Octave, OctConv2d
-from dynlib.papers.octconv_survey import TRIED, octave_of, on_meta, survey
+from dynlib.papers.octconv_survey import TRIED, as_csv, octave_of, on_meta, survey
+from dynlib.paths import SURVEYS
 
 REFUSED = {  # name: the reason, with the node or layer it lies in
     "alexnet": r"^features\.3: 224 px become 27 px; octaves need maps that divide the image",
@@ -90,10 +93,20 @@ def test_it_does_not_convert_and_the_error_names_the_node(arch):
     with pytest.raises(InputError, match=REFUSED[arch]) as error:
         octave_of(on_meta(arch, 10), TRIED[arch], Config(alpha=0.5))
     assert "\n" not in str(error.value)
-    assert survey(arch, Config()).refusal == str(error.value).partition("; known are")[0]
 
 
-def test_the_survey_of_the_book_reports_what_the_counter_finds():
+def test_the_committed_survey_lists_every_architecture_that_is_tried_and_none_twice():
+    with open(SURVEYS / "octconv.csv", encoding="utf-8", newline="") as file:
+        assert [row["arch"] for row in csv.DictReader(file)] == list(TRIED)
+
+
+@pytest.mark.parametrize("arch", TRIED)
+def test_the_committed_survey_is_what_the_library_finds(arch):
+    _, line = as_csv([survey(arch, Config(alpha=0.5))]).splitlines()
+    assert line in (SURVEYS / "octconv.csv").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_survey_reports_what_the_counter_finds():
     found, x = survey("squeezenet1_1", Config()), cost.example(TRIED["squeezenet1_1"])
     plain = backbones.build("squeezenet1_1")
     counted = cost.count(convert(plain, Config(), x), x)

@@ -141,10 +141,8 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
                 addition.replace_input_with(plain, traced.graph.call_module(name, (plain,)))
     if carriers:
         first = next(iter(traced.graph.nodes))
-        size = probe_px(traced.graph)
-        traced.add_submodule(
-            "octave_input", OctaveInput(carriers, config.sizes == "pad") if divides else OnlySize(*size)
-        )
+        door = OctaveInput(carriers, config.sizes == "pad") if divides else OnlySize(*probe_px(traced.graph))
+        traced.add_submodule("octave_input", door)
         with traced.graph.inserting_after(first):
             entry = traced.graph.call_module("octave_input", (first,))
         first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)

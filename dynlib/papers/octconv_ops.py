@@ -162,10 +162,7 @@ def is_depthwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
 def keeps_grid(conv: nn.Conv2d | nn.Conv3d) -> bool:
     """Whether a map keeps its size but for the stride, 1, 2 or 4 on both sides: what has an octave form."""
     same = tuple(d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-    if conv.padding == "same":
-        keeps_size = all(pad.is_integer() for pad in same)
-    else:
-        keeps_size = conv.padding[-2:] == same[-2:]
+    keeps_size = all(pad.is_integer() for pad in same) if conv.padding == "same" else conv.padding[-2:] == same[-2:]
     return keeps_size and conv.padding_mode == "zeros" and conv.stride[-2:] in ((1, 1), (2, 2), (4, 4))
 
 

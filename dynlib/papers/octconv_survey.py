@@ -1,5 +1,13 @@
-"""Which of torchvision's classifiers have an octave form: one list, tried by the tests and shown in the book."""
+"""Which of torchvision's classifiers have an octave form: one list, tried by the tests and shown in the book.
 
+What came of it lies in data/surveys/octconv.csv, so that a page need not wait; a test keeps that file equal to what the
+library finds, and `write` makes it anew: python -c "from dynlib.papers import octconv_survey as s; s.write()".
+"""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -9,6 +17,8 @@ from dynlib.backbones import build
 from dynlib.cost import example
 from dynlib.errors import InputError
 from dynlib.papers.octconv import Config, convert, cost
+from dynlib.paths import SURVEYS
+from dynlib.records import write_atomically
 
 _IMAGE = (224, 224)
 _CLIP = (16, 112, 112)
@@ -62,3 +72,17 @@ def survey(arch: str, config: Config) -> Finding:
         return Finding(arch, size, refusal=str(error).partition("; known are")[0])
     static, ours = (cost(network, size) for network in (plain, octave))
     return Finding(arch, size, None, ours.params, static.macs, ours.macs)
+
+
+def as_csv(findings: Iterable[Finding]) -> str:
+    """One line each; the size as 224x224, or 16x112x112 of a clip."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(Finding._fields)
+    writer.writerows(finding._replace(size="x".join(map(str, finding.size))) for finding in findings)
+    return text.getvalue()
+
+
+def write(path: Path = SURVEYS / "octconv.csv") -> None:
+    """Try every architecture of `TRIED` at alpha 0.5 and write what came of it."""
+    write_atomically(path, as_csv(survey(arch, Config(alpha=0.5)) for arch in TRIED))
