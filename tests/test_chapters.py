@@ -215,7 +215,7 @@ def test_a_paper_may_have_a_second_chapter_and_is_trained_by_the_profile_of_its_
     assert chapters.of_method("octconv") == "02_octconv"
     with pytest.raises(InputError, match="alpha is 7"):
         chapters.settle("02b_octconv_families", "smoke", {"alpha": 7})
-    with pytest.raises(InputError, match="'wae' is unknown; allowed: octconv$"):
+    with pytest.raises(InputError, match=r"'wae' is unknown; allowed: octconv$"):
         chapters.of_method("wae")
 
 
