@@ -26,6 +26,7 @@ PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/
 # Folders stand in the list so that a removed record is noticed too.
 key      = $(word 2,$(subst _, ,$(1)))
 evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/$(call key,$(1)).csv \
+             data/surveys/$(call key,$(1)).csv \
              data/results/$(call key,$(1)) data/results/$(call key,$(1))/*.json)
 
 # Byte code is kept: without it every start compiles torch and Sphinx anew.

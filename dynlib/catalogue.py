@@ -21,7 +21,8 @@ class Dataset:
     description: str
     classes: tuple[str, ...] | None = None  # where the packed file names none
     options: tuple[str, ...] = ("size_px",)  # that load takes
-    augment: str = "crop"  # how training images are moved: crop, in place and scale; shift, by a few pixels
+    augment: str = "flip_and_crop"  # how training images are moved: a function of data/augment.py
+    clips: bool = False  # of several frames; the motion is the class, so that a mirrored one belongs to another
 
 
 DATASETS = {
@@ -29,9 +30,18 @@ DATASETS = {
         ("train", "val"),
         "classification",
         10,
-        "made procedurally: outlines and fine textures with masks and boxes, or clips of 8 motions",
-        options=("n", "size_px", "seed", "kind"),
+        "made procedurally: outlines and fine textures with masks and boxes",
+        options=("n", "size_px", "seed"),
+        augment="flip_and_shift",
+    ),
+    "scenes_clips": Dataset(
+        ("train", "val"),
+        "classification",
+        8,
+        "clips of such scenes, 8 frames; the motion is the class",
+        options=("n", "size_px", "seed"),
         augment="shift",
+        clips=True,
     ),
     "cifar10": Dataset(
         ("train", "test", "train_lossless_png", "test_lossless_png"),
@@ -39,10 +49,14 @@ DATASETS = {
         10,
         "small photographs of animals and vehicles, 32 px",
         CIFAR10,
-        augment="shift",
+        augment="flip_and_shift",
     ),
     "cifar100": Dataset(
-        ("train", "test"), "classification", 100, "small photographs of 100 kinds of things, 32 px", augment="shift"
+        ("train", "test"),
+        "classification",
+        100,
+        "small photographs of 100 kinds of things, 32 px",
+        augment="flip_and_shift",
     ),
     "imagenette": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, shorter side 320 px"),
     "imagenette224": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, 224 px"),

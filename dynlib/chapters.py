@@ -41,15 +41,15 @@ def names() -> list[str]:
 
 
 def of_method(key: str) -> str:
-    """The chapter of a method. Raises InputError where there is none."""
+    """The chapter of a method, the first where it has several. Raises InputError where there is none."""
     found = [name for name in names() if _key(name) == key]
     if not found:
-        raise settings.unknown("method with a chapter", key, [_key(name) for name in names()])
+        raise settings.unknown("method with a chapter", key, dict.fromkeys(_key(name) for name in names()))
     return found[0]
 
 
 def _key(name: str) -> str:
-    return name.partition("_")[2]
+    return name.split("_")[1]  # of 02_octconv and of 02b_octconv_families: octconv
 
 
 def _source(name: str) -> Path:

@@ -88,13 +88,15 @@ class _Tracer(fx.Tracer):
         return known or super().is_leaf_module(module, qualified_name)
 
 
-def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | None = PROBE_PX) -> fx.GraphModule:
+def trace(
+    model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | tuple[int, ...] | None = PROBE_PX
+) -> fx.GraphModule:
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
-    A network with three-dimensional convolutions is shown a clip of `PROBE_FRAMES` images. Shapes are found on the meta
-    device: nothing is computed. `F.dropout` becomes a module, since a graph would keep the mode that the model was
-    traced in. Raises InputError where torch.fx cannot follow the model or the model does not take a
-    (1, 3, size, size) image or a (1, 3, PROBE_FRAMES, size, size) clip.
+    A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of 3 channels, which a network
+    with three-dimensional convolutions sees as a clip of `PROBE_FRAMES`. Shapes are found on the meta device: nothing
+    is computed. `F.dropout` becomes a module, since a graph would keep the mode that the model was traced in. Raises
+    InputError where torch.fx cannot follow the model or the model does not take such an image or clip.
     """
     name = type(model).__name__
     try:
@@ -110,7 +112,8 @@ def trace(model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: i
         return traced
     state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
     is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
-    shape = (3, PROBE_FRAMES, size, size) if is_clip else (3, size, size)
+    square = (3, PROBE_FRAMES, size, size) if is_clip else (3, size, size)
+    shape = square if isinstance(size, int) else size
     try:
         with evaluating(traced):
             _Shadow(traced, state).run(torch.empty(1, *shape, device="meta"))
@@ -148,8 +151,10 @@ class _Shadow(fx.Interpreter):
 
     def call_module(self, target, args, kwargs):
         module = self.fetch_attr(target)
-        prefix = f"{target}."
-        state = {key[len(prefix) :]: value for key, value in self.state.items() if key.startswith(prefix)}
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # slow without values, and the shape stays
+            return args[0]
+        own = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
+        state = {name: self.state[f"{target}.{name}"] for name in own}
         return torch.func.functional_call(module, state, args, kwargs)
 
     def get_attr(self, target, args, kwargs):
@@ -194,9 +199,14 @@ def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] |
     )
 
 
-def reduction(node: fx.Node, size: int = PROBE_PX) -> int:
+def probe_px(graph: fx.Graph) -> tuple[int, int]:
+    """Height and width of the image for which the shapes of a graph were found."""
+    return next(iter(graph.nodes)).meta["shape"][-2:]
+
+
+def reduction(node: fx.Node) -> int:
     """How many times smaller than the image a node's map is: 224 px to 7 px is 32. The node must yield a map."""
-    return round(size / node.meta["shape"][-1])
+    return round(probe_px(node.graph)[1] / node.meta["shape"][-1])
 
 
 class Classes:

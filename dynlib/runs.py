@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from dynlib import backbones, records, settings, train
 from dynlib.backbones import build
-from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, load
-from dynlib.data.augment import flip_and_crop, flip_and_shift
+from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, augment, load
 from dynlib.errors import InputError
 from dynlib.papers import method
 from dynlib.paths import PROFILES, RESULTS, RUNS
@@ -44,6 +43,9 @@ class Recipe:
         classification = [name for name, dataset in DATASETS.items() if dataset.task == "classification"]
         if self.dataset not in classification:
             raise settings.unknown("dataset", self.dataset, classification)
+        if DATASETS[self.dataset].clips != backbones.takes_clips(self.arch):
+            kind, other = ("clips", "images")[:: 1 if DATASETS[self.dataset].clips else -1]
+            raise InputError(f"dataset {self.dataset} holds {kind}, but arch {self.arch} takes {other}; give one kind")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
         counts |= {"size_px": self.size_px} | {f"test_sizes_px {size}": size for size in self.test_sizes_px}
         for name, value in counts.items():
@@ -108,8 +110,8 @@ def fit(
         batches, valid = (replace(part, mean=(0.0,) * 3, std=(1.0,) * 3) for part in (batches, valid))
     described = settings.plain(describe(config, recipe))
     model = fresh(paper, config, recipe, len(batches.samples.classes), seed)
-    side = next(valid.epoch(None))[0].shape[-1]
-    cost = paper.cost(model, side)
+    size = tuple(valid.samples.images.shape[2:]) if isinstance(valid, Batches) else (valid.size_px, valid.size_px)
+    cost = paper.cost(model, size)
     curve, phases = [], _phases(paper, config)
     for index, phase in enumerate(phases):
         part = train.fit(
@@ -128,7 +130,7 @@ def fit(
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
     metrics = train.evaluate(model, valid)
     metrics |= paper.evaluate(model, valid) if hasattr(paper, "evaluate") else {}
-    metrics |= {"macs": cost.macs, "params": cost.params, "size_px": side}
+    metrics |= {"macs": cost.macs, "params": cost.params, "size_px": size[-1]}
     for size in recipe.test_sizes_px:
         metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
     device = next(model.parameters()).device
@@ -248,8 +250,7 @@ def data(
     if isinstance(samples, FolderSamples):
         folder = FolderBatches(samples, batch_size, size_px or 224)
         return folder, replace(folder, samples=test)
-    augment = {"shift": flip_and_shift, "crop": flip_and_crop}[DATASETS[name].augment]
-    batches = Batches(samples, batch_size, augment=augment)
+    batches = Batches(samples, batch_size, augment=getattr(augment, DATASETS[name].augment))
     return batches, replace(batches, samples=test, augment=None, batch_size=500)
 
 
@@ -259,8 +260,10 @@ def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderB
         return replace(batches, size_px=size_px)
     square, smooth = (size_px, size_px), {"mode": "bilinear", "antialias": True}
     parts = batches.samples.images.split(500)
-    images = [F.interpolate(part.float(), square, **smooth).round().clamp(0, 255).byte() for part in parts]
-    return replace(batches, samples=replace(batches.samples, images=torch.cat(images)))
+    flat = [F.interpolate(part.flatten(1, -3).float(), square, **smooth) for part in parts]  # frames as channels
+    images = torch.cat([part.round().clamp(0, 255).byte() for part in flat])
+    images = images.unflatten(1, batches.samples.images.shape[1:-2])
+    return replace(batches, samples=replace(batches.samples, images=images))
 
 
 def balanced(labels: Tensor, count: int) -> Tensor:

@@ -92,7 +92,8 @@ def compare(
 
     Ours is rounded to the digits that the paper printed, and the difference is that of the two shown numbers. It is
     given only at the same scale: never for times, never between public data and the paper's. With `baseline`, a row,
-    two more columns hold each side's gain over that row of its own. `command` makes what is missing and is told once.
+    two more columns hold each side's gain over that row of its own. `command` makes what is missing and is told once;
+    where a claim's note says why it does not follow "from the architecture: ...", the source says that in its place.
     Raises InputError for a metric without a claim, an unknown baseline, a number given twice, and two profiles.
     """
     _one_profile(set(ours["scale"]) - {"counted"})
@@ -123,10 +124,11 @@ def compare(
             both = claim and claim.value and base and base.value
             line["claimed gain"] = _signed(Decimal(claim.value), Decimal(base.value)) if both else DASH
             line["measured gain"] = _signed(number, _own(own_base, like)[0]) if own and own_base else DASH
-        lines.append(line | {"source": own.source if own else DASH})
+        reasons = [own.source if own else "", _reason(claim) if claim else ""]
+        lines.append(line | {"source": "; ".join(filter(None, reasons)) or DASH})
     if baseline is not None:
         notes[f"Gains are over {baseline}, on each side its own."] = None
-    if theirs.keys() - mine.keys():
+    if any(not _reason(theirs[key]) for key in theirs.keys() - mine.keys()):
         notes[_missing(command)] = None
     return _noted(pd.DataFrame(lines), notes)
 
@@ -291,6 +293,12 @@ def _published(claim, notes: dict) -> str:
         mark += "‡"
         notes["‡ From memory, not read in the source."] = None
     return (claim.value.replace("-", "−") or _quote(claim._asdict())) + mark
+
+
+def _reason(claim) -> str:
+    """Why nobody can count a claimed cost, as its note has it."""
+    found = re.search(r"not from the architecture: ([^;]+)", claim.note)
+    return found[1] if found else ""
 
 
 def _own(own, like) -> tuple[Decimal | None, str]:

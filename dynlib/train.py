@@ -157,7 +157,9 @@ def fit(
     watch = watch or _top1
     groups = [(list(parameters), factor) for parameters, factor in groups or [(model.parameters(), 1.0)]]
     plain = schedule.make(groups)
-    network, optimizer = fabric.setup(model.to(memory_format=torch.channels_last), plain)
+    is_video = any(parameter.dim() == 5 for parameter in model.parameters())
+    layout = torch.channels_last_3d if is_video else torch.channels_last
+    network, optimizer = fabric.setup(model.to(memory_format=layout), plain)
     state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size}")
     if checkpoint is not None and checkpoint.exists():
         _restore(checkpoint, state, model, plain)

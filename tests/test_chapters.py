@@ -209,6 +209,16 @@ def test_a_kill_leaves_the_old_result_whole_and_alone(book, started):
     assert (book.executed / "02_x.ipynb").read_text() == "old"
 
 
+def test_a_paper_may_have_a_second_chapter_and_is_trained_by_the_profile_of_its_first(book):
+    book.chapter("02_octconv", parameters=PARAMETERS)
+    book.chapter("02b_octconv_families", parameters=PARAMETERS)
+    assert chapters.of_method("octconv") == "02_octconv"
+    with pytest.raises(InputError, match="alpha is 7"):
+        chapters.settle("02b_octconv_families", "smoke", {"alpha": 7})
+    with pytest.raises(InputError, match=r"'wae' is unknown; allowed: octconv$"):
+        chapters.of_method("wae")
+
+
 def test_a_chapter_without_a_method_is_checked_by_its_own_parameters_alone(book):
     book.chapter("06_comparison")
     assert chapters.settle("06_comparison", "smoke", {"alpha": 7}) == {"alpha": 7.0}

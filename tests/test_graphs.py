@@ -58,7 +58,7 @@ def test_shapes_are_those_of_one_image_and_reductions_follow():
     assert shapes["cat"] == (1, 8, 32, 32)
     assert shapes["fc"] == (1, 2)
     pool = next(node for node in traced.graph.nodes if node.name == "max_pool2d")
-    assert reduction(pool, 64) == 4
+    assert reduction(pool) == 4
 
 
 def test_shapes_cost_no_arithmetic_and_leave_mode_and_statistics_alone():

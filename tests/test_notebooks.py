@@ -22,6 +22,7 @@ SHARED = {field.name: "of the training recipe" for field in dataclasses.fields(R
     "seed": "data order, augmentation, first weights",
     "accelerator": "where to train: cpu, cuda",
     "data_root": "folder of the packed data sets",
+    "archs": "the networks that are trained, where a chapter trains several",
     "alphas": "octconv: the shares that are trained, where `alpha` is the one looked at",
 }
 
@@ -52,7 +53,7 @@ def parameters(path) -> list[str]:
 
 def config_fields(path) -> set[str]:
     """Fields of the chapter's method; empty for a chapter without one, such as a comparison."""
-    module = f"dynlib.papers.{path.stem.split('_', 1)[1]}"
+    module = f"dynlib.papers.{path.stem.split('_')[1]}"
     if importlib.util.find_spec(module) is None:
         return set()
     return {field.name for field in dataclasses.fields(importlib.import_module(module).Config)}

@@ -1,5 +1,7 @@
 """Octaves of clips, which are of space alone, and of transposed convolutions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,14 +9,16 @@ from test_octconv_deploy import assert_deployed
 from torch import nn
 from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple, VideoResNet
 
-from dynlib import cost
+from dynlib import cost, runs, train
 from dynlib.backbones import video_resnet
+from dynlib.data.augment import flip_and_shift, shift
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv_ops import Octave, OctConv2d, Split, octave_conv, split_channels
 from dynlib.papers.octconv_released import video_macs
 from dynlib.papers.octconv_transposed import OctConvTranspose2d
+from dynlib.runs import Recipe
 
 
 def randn(*shape):
@@ -93,6 +97,27 @@ def test_video_resnets_have_the_computed_costs_of_table_8(arch, alpha, giga):
     else:
         with pytest.raises(InputError, match=r"^layer1.0.body.0.0: 224 px become 55 px"):
             convert(unpadded, Config(alpha=alpha))
+
+
+def test_a_recipe_of_clips_trains_and_its_record_counts_a_clip():
+    recipe = Recipe("i3d_resnet14", "scenes_clips", epochs=1, batch_size=16, lr=0.02, width=4, train_images=16)
+    hardware = train.Hardware("cpu")
+    record, net = runs.fit("octconv", Config(), recipe, profile="smoke", seed=0, checkpoints=None, hardware=hardware)
+    assert record.dataset["name"] == "scenes_clips" and record.metrics["size_px"] == 32
+    assert record.metrics["macs"] == octconv.cost(net.cpu(), (8, 32, 32)).macs
+
+
+def test_clips_are_shifted_in_training_but_never_mirrored_and_can_be_tested_at_another_size():
+    batches, valid = runs.data("scenes_clips", 16, 16, None, None)
+    assert batches.augment is shift and runs.data("scenes", 16, 16, None, None)[0].augment is flip_and_shift
+    few = replace(valid, samples=valid.samples.subset(range(2)))
+    assert runs.at_size(few, 16).samples.images.shape == (2, 3, 8, 16, 16)
+
+
+@pytest.mark.parametrize(("arch", "data"), [("resnet18", "scenes_clips"), ("r3d_18", "scenes")])
+def test_a_recipe_whose_network_and_data_are_not_of_one_kind_is_refused(arch, data):
+    with pytest.raises(InputError, match=f"^dataset {data} holds .*, but arch {arch} takes .*; give one kind$"):
+        Recipe(arch, data, epochs=1)
 
 
 # ---------------------------------------------------------------------------------------------- transposed, ours

@@ -1,4 +1,6 @@
-"""Which of torchvision's networks have an octave form at 224 px, and what stands in the way of the others."""
+"""Which of torchvision's networks have an octave form, and what stands in the way of the others."""
+
+import csv
 
 import pytest
 import torch
@@ -10,35 +12,20 @@ from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv_ops import Octave, OctConv2d
+from dynlib.papers.octconv_survey import TRIED, as_csv, octave_of, on_meta, survey
+from dynlib.paths import SURVEYS
 
-IMAGE, CLIP = (224, 224), (16, 112, 112)
-CONVERTS = {  # name: size
-    **dict.fromkeys(("resnet18", "resnet34", "resnet50", "resnext50_32x4d", "wide_resnet50_2"), IMAGE),
-    **dict.fromkeys(("vgg11", "vgg11_bn", "vgg16_bn", "densenet121", "googlenet"), IMAGE),
-    **dict.fromkeys(("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet0_5", "mnasnet1_3"), IMAGE),
-    **dict.fromkeys(("efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf"), IMAGE),
-    **dict.fromkeys(("r3d_18", "mc3_18", "r2plus1d_18"), CLIP),
-    "s3d": (16, *IMAGE),
-}
 REFUSED = {  # name: the reason, with the node or layer it lies in
     "alexnet": r"^features\.3: 224 px become 27 px; octaves need maps that divide the image",
-    "squeezenet1_0": r"^features\.3\.squeeze: 224 px become 54 px",
-    "squeezenet1_1": r"^features\.3\.squeeze: 224 px become 55 px",
-    "inception_v3": r"^Conv2d_2a_3x3\.conv: 224 px become 109 px",
+    "inception_v3": r"^Conv2d_2a_3x3\.conv: 299 px become 147 px; octaves need maps that divide the image",
     "shufflenet_v2_x0_5": r"^floordiv: no rule for the operation floordiv",  # a channel shuffle crosses the bands
     "convnext_tiny": r"^permute: no rule for the operation permute",  # layer norm over the channels
     "swin_t": r"^permute: no rule for the operation permute",
     "vit_b_16": r"no rule for the operation",
     "mvit_v1_b": r"no rule for the operation",
 }
-SMALL = ("mobilenet_v3_small", "mnasnet0_5", "regnet_y_400mf", "efficientnet_b0", "googlenet")
-
-
-def on_meta(arch):
-    """The network without memory; RegNet's builder computes its widths with tensors and needs some."""
-    with torch.device("cpu" if arch.startswith("regnet") else "meta"):
-        net = backbones.build(arch, 10)
-    return net.to("meta")
+CONVERTS = [arch for arch in TRIED if arch not in REFUSED]
+SMALL = ("mobilenet_v3_small", "mnasnet0_5", "regnet_y_400mf", "efficientnet_b0", "googlenet", "squeezenet1_1")
 
 
 def small(arch):
@@ -52,39 +39,89 @@ def small(arch):
     return net.eval()
 
 
-def test_at_least_25_of_torchvisions_architectures_were_tried():
-    assert len(CONVERTS | REFUSED) >= 25 and not set(CONVERTS) & set(REFUSED)
+def filled(arch):
+    """The network with made-up weights and statistics, in a tenth of the time that its own initialisation takes."""
+    net, generator = on_meta(arch, 10).to_empty(device="cpu"), torch.Generator().manual_seed(0)
+    table = torch.randn(1_000_003, generator=generator)
+    for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
+        values = table.repeat(tensor.numel() // len(table) + 1)[: tensor.numel()].view(tensor.shape)
+        if tensor.dim() > 1:
+            tensor.data = values * (2 / tensor[0].numel()) ** 0.5
+        elif tensor.is_floating_point():
+            tensor.data = values.abs() + 0.5 if name.endswith(("weight", "var")) else values * 0.1
+        else:
+            tensor.data.zero_()
+    return net.eval()
+
+
+def seen(arch):
+    """The smallest example that the network takes; S3D ends in a pooling of 7 px."""
+    size = (64, 64) if len(TRIED[arch]) == 2 else (8, 64, 64)
+    return cost.example(TRIED[arch] if arch.startswith(("squeezenet", "s3d")) else size)
+
+
+def test_at_least_25_of_torchvisions_architectures_convert_and_every_refusal_is_expected():
+    assert len(CONVERTS) >= 25 and set(REFUSED) < set(TRIED)
 
 
 @pytest.mark.parametrize("arch", CONVERTS)
 def test_it_converts_runs_and_closed_form_equals_counter(arch):
-    plain, size = on_meta(arch), CONVERTS[arch]
-    net, x = convert(plain, Config(alpha=0.5)), cost.example(size).to("meta")
+    plain, size = on_meta(arch, 10), TRIED[arch]
+    net, x = octave_of(plain, size, Config(alpha=0.5)), cost.example(size).to("meta")
     closed, counted, before = octconv.cost(net, size), cost.count(net, x), cost.count(plain, x)
     assert closed.macs == counted.macs < 0.8 * before.macs
     assert closed.params == before.params
     assert net(x.repeat(2, *[1] * (x.dim() - 1))).shape == (2, 10)
 
 
+@pytest.mark.parametrize("arch", CONVERTS)
+def test_at_alpha_zero_it_is_the_original_bit_for_bit_and_at_a_half_gradients_reach_its_layers(arch):
+    plain, x = filled(arch), seen(arch)
+    expected = plain(x)
+    assert torch.equal(convert(plain, Config(alpha=0), x)(x), expected)
+    net = convert(plain, Config(alpha=0.5), x)
+    logits = net(x)
+    assert logits.isfinite().all() and not torch.equal(logits, expected)
+    (logits / logits.abs().max().detach()).sum().backward()  # nothing saturates, however large made-up weights are
+    octave = [m for m in net.modules() if isinstance(m, OctConv2d) and m.out.low]
+    assert octave and all(m.weight.grad.isfinite().all() for m in octave)
+    assert sum(bool(m.weight.grad.any()) for m in octave) > 0.9 * len(octave)
+
+
 @pytest.mark.parametrize("arch", REFUSED)
 def test_it_does_not_convert_and_the_error_names_the_node(arch):
     with pytest.raises(InputError, match=REFUSED[arch]) as error:
-        convert(on_meta(arch), Config(alpha=0.5))
+        octave_of(on_meta(arch, 10), TRIED[arch], Config(alpha=0.5))
     assert "\n" not in str(error.value)
 
 
+def test_the_committed_survey_lists_every_architecture_that_is_tried_and_none_twice():
+    with open(SURVEYS / "octconv.csv", encoding="utf-8", newline="") as file:
+        assert [row["arch"] for row in csv.DictReader(file)] == list(TRIED)
+
+
+@pytest.mark.parametrize("arch", TRIED)
+def test_the_committed_survey_is_what_the_library_finds(arch):
+    _, line = as_csv([survey(arch, Config(alpha=0.5))]).splitlines()
+    assert line in (SURVEYS / "octconv.csv").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_survey_reports_what_the_counter_finds():
+    found, x = survey("squeezenet1_1", Config()), cost.example(TRIED["squeezenet1_1"])
+    plain = backbones.build("squeezenet1_1")
+    counted = cost.count(convert(plain, Config(), x), x)
+    assert found[2:] == (None, counted.params, cost.count(plain, x).macs, counted.macs)
+
+
 @pytest.mark.parametrize("arch", SMALL)
-def test_at_alpha_zero_it_is_the_original_and_at_a_half_it_learns_and_is_deployed(arch):
-    plain, x = small(arch), cost.example(64, batch=2)
+def test_it_learns_and_is_deployed(arch):
+    x = seen(arch).repeat(2, 1, 1, 1)
+    net = convert(small(arch), Config(alpha=0.5), x)
     with torch.no_grad():
-        assert torch.equal(convert(plain, Config(alpha=0))(x), plain(x))
-        net = convert(plain, Config(alpha=0.5))
         expected = net(x)
         assert torch.allclose(octconv.deploy(net, x)(x), expected, atol=1e-4 * expected.abs().max().item())
     F.cross_entropy(net.train()(x), torch.tensor([0, 1])).backward()
-    octave = [m for m in net.modules() if isinstance(m, OctConv2d)]
-    assert octave and all(m.weight.grad.isfinite().all() for m in octave)
-    assert sum(bool(m.weight.grad.any()) for m in octave) > 0.9 * len(octave)
+    assert all(m.weight.grad.isfinite().all() for m in net.modules() if isinstance(m, OctConv2d))
 
 
 def test_both_bands_of_a_network_of_gates_matter():
@@ -99,3 +136,52 @@ def test_both_bands_of_a_network_of_gates_matter():
             outputs.append(net(x))
             hook.remove()
     assert not torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
+
+
+# ------------------------------------------------------------------------------------- networks of one size, or channel
+
+
+class Digits(nn.Module):
+    """One channel in, and a head for one size."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.same, self.down = nn.Conv2d(1, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(8, 8, 3, 2, 1)
+        self.tiles = nn.Conv2d(8, 8, 2, 2)
+        self.head = nn.Linear(8 * 7 * 7, 10)
+
+    def forward(self, x):
+        x = self.down(self.same(self.stem(x).relu()).relu()).relu()
+        return self.head(self.tiles(x).relu().flatten(1))
+
+
+def test_a_network_of_one_channel_and_one_size_converts_with_an_example_and_keeps_its_tiles():
+    x = cost.example(28, channels=1)
+    with pytest.raises(InputError, match=r"^Digits: does not run on a 3x224x224 image"):
+        convert(Digits(), Config())
+    net = convert(Digits(), Config(), x)
+    assert net.same.out.low == 4 and net.down.inp.low == 4 and type(net.tiles) is nn.Conv2d
+    assert octconv.cost(net, (28, 28), channels=1).macs == cost.count(net, x).macs
+    assert torch.allclose(octconv.deploy(net.eval(), x)(x), net(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("apply", [lambda net, x: net, octconv.deploy])
+def test_maps_that_do_not_divide_the_image_tie_the_network_to_the_size_of_its_example(apply):
+    x = cost.example(225)
+    net = apply(convert(small("squeezenet1_1"), Config(), x), x)
+    net(x)
+    with pytest.raises(InputError, match=r"^size 224x224: .* alone: 225x225$"):
+        net(cost.example(224))
+
+
+def test_maps_that_are_odd_at_the_size_of_the_example_are_refused_by_name():
+    with pytest.raises(InputError, match=r"^layer1.0.conv1: 225 px become 57 px; octaves need maps that divide"):
+        convert(on_meta("resnet18"), Config(), cost.example(225))
+
+
+def test_bands_that_do_not_meet_behind_an_unpadded_pooling_are_refused():
+    body = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, 1, 1), nn.MaxPool2d(4, 2), nn.Conv2d(8, 8, 3, 1, 1)]
+    plain = nn.Sequential(*body, nn.Conv2d(8, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(InputError, match=r"^example is \(1, 3, 32, 32\); at this size the bands do not meet: "):
+        convert(plain, Config(vanilla=("4",)), cost.example(32))

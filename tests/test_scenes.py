@@ -155,11 +155,18 @@ def test_load_hands_the_options_on_and_refuses_others():
         ({"n": 2.5}, r"n = 2\.5"),
         ({"size_px": 8}, "size_px = 8: allowed is a whole number of 16 or more"),
         ({"seed": -1}, "seed = -1"),
-        ({"kind": "videos"}, "kind = 'videos': allowed are images, clips"),
-        ({"count": 3}, "option 'count' of scenes: allowed are n, size_px, seed, kind"),
+        ({"count": 3}, "option 'count' of scenes: allowed are n, size_px, seed"),
     ):
         with pytest.raises(InputError, match=message):
             load("scenes", "train", **options)
+    with pytest.raises(InputError, match="kind = 'videos': allowed are images, clips"):
+        make("train", 3, kind="videos")
+
+
+def test_clips_of_scenes_are_a_data_set_of_their_own_whose_classes_are_motions():
+    clips = load("scenes_clips", "val", n=3, size_px=16)
+    assert torch.equal(clips.images, make("val", 3, 16, kind="clips").images)
+    assert (clips.name, clips.classes, clips.images.shape) == ("scenes_clips", MOTIONS, (3, 3, 8, 16, 16))
 
 
 def test_a_subset_keeps_masks_and_boxes_with_their_images(train):

@@ -42,6 +42,11 @@ def names() -> list[str]:
     return sorted([*OURS, *models.list_models(module=models), *models.list_models(module=models.video)])
 
 
+def takes_clips(arch: str) -> bool:
+    """Whether a network that `build` knows reads clips (N, 3, T, H, W), not images."""
+    return arch in video_resnet.MODELS or arch in models.list_models(module=models.video)
+
+
 def build(arch: str, num_classes: int = 1000, **kw) -> nn.Module:
     """A freshly initialised network, in train mode, whose forward returns logits (N, num_classes).
 

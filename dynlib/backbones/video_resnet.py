@@ -89,4 +89,11 @@ class VideoResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-MODELS = {"c2d_resnet50": VideoResNet, "i3d_resnet50": partial(VideoResNet, inflated=True)}
+_ONE_EACH = (1, 1, 1, 1)  # 14 layers with weights, for small clips; not in the paper
+
+MODELS = {
+    "c2d_resnet50": VideoResNet,
+    "i3d_resnet50": partial(VideoResNet, inflated=True),
+    "c2d_resnet14": partial(VideoResNet, blocks=_ONE_EACH),
+    "i3d_resnet14": partial(VideoResNet, blocks=_ONE_EACH, inflated=True),
+}

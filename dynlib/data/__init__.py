@@ -36,8 +36,8 @@ __all__ = [
 def load(name: str, split: str, root: Path | str | None = None, **options: object) -> Samples | FolderSamples:
     """One split of a data set, decoded into memory; `root` is the folder of data sets (default: data/raw).
 
-    `scenes` takes the options n, size_px, seed and kind ("images" or "clips"); packed sets take `size_px`, one side of
-    a square or (height, width), and are resized while decoding. `imagenet` stays on the disk: its FolderSamples are for
+    `scenes` and `scenes_clips` take the options n, size_px and seed; packed sets take `size_px`, one side of a square
+    or (height, width), and are resized while decoding. `imagenet` stays on the disk: its FolderSamples are for
     FolderBatches. Raises InputError for an unknown name, split or option and for data that are missing or damaged.
     """
     if name not in DATASETS:
@@ -47,8 +47,8 @@ def load(name: str, split: str, root: Path | str | None = None, **options: objec
         raise InputError(f"split {split!r} of {name}: allowed are {', '.join(dataset.splits)}")
     if unknown := options.keys() - set(dataset.options):
         raise InputError(f"option {min(unknown)!r} of {name}: allowed are {', '.join(dataset.options) or 'none'}")
-    if name == "scenes":
-        return scenes.make(split, **options)
+    if name.startswith("scenes"):
+        return scenes.make(split, kind="clips" if dataset.clips else "images", **options)
     root = paths.RAW if root is None else Path(root)
     folder = root / name
     if name == "imagenet":

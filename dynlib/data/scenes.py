@@ -299,7 +299,7 @@ def make(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kin
     arguments = json.dumps(["scenes", split, n, size_px, seed, kind])
     checksum = hashlib.sha256(arguments.encode() + made["clips"].numpy().tobytes()).hexdigest()
     if kind == "clips":
-        return Samples("scenes", split, made["clips"], made["motion"], MOTIONS, checksum)
+        return Samples("scenes_clips", split, made["clips"], made["motion"], MOTIONS, checksum)
     visible = made["box"][:, :, 2] > 0  # (n, 2)
     return Samples(
         name="scenes",

@@ -19,6 +19,8 @@ Departures from the paper, each with its reason:
 - Time is not halved in a network of clips; only the costs in Table 8 say so. A transposed convolution has an octave
   form too (`octconv_transposed.py`), which the paper has not.
 - The stage whose map is odd at a given size is an error, as in the paper; `sizes="pad"` adds zeros instead.
+- A strided convolution between plain maps pools first, as in the authors' code, where its kernel is odd and centred; a
+  kernel that tiles the map, 2 x 2 at stride 2, has no such form and stays as it is.
 """
 
 import copy
@@ -28,12 +30,26 @@ import torch
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
-from dynlib.cost import Cost, closed_form
+from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.errors import InputError
 from dynlib.fusion import Frozen, freeze
-from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, INPUT, LINEAR, MUL, NORM, PROBE_PX, TRANSPOSED, reduction, trace
+from dynlib.graphs import (
+    ADD,
+    CAT,
+    CONV,
+    GLOBAL_POOL,
+    INPUT,
+    LINEAR,
+    MUL,
+    NORM,
+    PROBE_PX,
+    TRANSPOSED,
+    probe_px,
+    reduction,
+    trace,
+)
 from dynlib.papers.octconv_deploy import OctaveFreezer
-from dynlib.papers.octconv_doors import OctaveInput, OctIdentity
+from dynlib.papers.octconv_doors import OctaveInput, OctIdentity, OnlySize
 from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
@@ -42,6 +58,7 @@ from dynlib.papers.octconv_ops import (
     OctBatchNorm2d,
     OctConv2d,
     Split,
+    keeps_grid,
     octave_add,
     octave_cat,
 )
@@ -83,21 +100,24 @@ class Config:
         object.__setattr__(self, "vanilla", tuple(self.vanilla))
 
 
-def convert(model: nn.Module, config: Config) -> nn.Module:
+def convert(model: nn.Module, config: Config, example: torch.Tensor | None = None) -> nn.Module:
     """The octave network of a CNN: a copy with the same parameters under the same names, trained or not.
 
     Takes images (N, 3, H, W), or clips (N, 3, T, H, W) where the model does, and returns what the model returns.
     `alpha = 0` is the model itself. Every layer keeps its mode: a network in evaluation mode gives one in evaluation
-    mode.
+    mode. The model is read as it stands for an image of 224 px; where it takes other channels, or one size alone, an
+    `example` (N, C, [T,] H, W) says which. Maps that do not divide the image, as behind unpadded layers, are taken for
+    the example's own size if all that have a low band are even there; the network then takes no other.
     Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
     """
     model = copy.deepcopy(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
     modes = {name: part.training for name, part in model.named_modules()}
-    traced = trace(model, leaves=LEAVES)
+    traced = trace(model, leaves=LEAVES, size=PROBE_PX if example is None else tuple(example.shape[1:]))
     plan = Plan(traced, config.alpha, config.vanilla)
     carriers: list[tuple[str, int]] = []
+    divides = True  # the image, by every map
     for node in list(traced.graph.nodes):
         if plan.layouts[node] is None or plan.roles[node] == INPUT:
             continue
@@ -108,9 +128,8 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         inp, out = plan.split(source), plan.split(node)
         pooled = plan.roles[node] in (CONV, SHORTCUT) and config.downsampling == AVERAGE and _is_strided(node, plan)
         if out.low or pooled:
-            layer, side = str(node.target if node.op == "call_module" else node.name), node.meta["shape"][-1]
-            if PROBE_PX % side:
-                raise InputError(f"{layer}: {PROBE_PX} px become {side} px; octaves need maps that divide the image")
+            layer = str(node.target if node.op == "call_module" else node.name)
+            divides &= _divides(layer, node, out, example is not None)
             carriers.append((layer, reduction(node) * (2 if out.low else 1)))
         if inp.low or out.low or pooled:
             _rewrite(traced, node, plan, config, inp, out)
@@ -122,7 +141,8 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
                 addition.replace_input_with(plain, traced.graph.call_module(name, (plain,)))
     if carriers:
         first = next(iter(traced.graph.nodes))
-        traced.add_submodule("octave_input", OctaveInput(carriers, config.sizes == "pad"))
+        door = OctaveInput(carriers, config.sizes == "pad") if divides else OnlySize(*probe_px(traced.graph))
+        traced.add_submodule("octave_input", door)
         with traced.graph.inserting_after(first):
             entry = traced.graph.call_module("octave_input", (first,))
         first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
@@ -130,13 +150,39 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         part.training = modes[name] = modes.get(name, modes[name.rpartition(".")[0]])
     traced.graph.lint()
     traced.recompile()
+    if not divides:
+        _check_meeting(traced, example)
     return traced
 
 
 def _is_strided(node: fx.Node, plan: Plan) -> bool:
-    """Whether a layer behind the stem halves its map; a stride along time counts for nothing."""
-    stride = plan.traced.get_submodule(node.target).stride
-    return node not in plan.stem and (stride if isinstance(stride, int) else max(stride[-2:])) > 1
+    """Whether a layer behind the stem strides, and could pool instead; a stride along time counts for nothing."""
+    layer = plan.traced.get_submodule(node.target)
+    stride = layer.stride if plan.roles[node] == SHORTCUT else max(layer.stride[-2:])
+    return node not in plan.stem and stride > 1 and (plan.roles[node] == SHORTCUT or keeps_grid(layer))
+
+
+def _divides(layer: str, node: fx.Node, out: Split, fixed: bool) -> bool:
+    """Whether a node's map divides the image. One that does not is an error, unless the size is `fixed` and it halves.
+
+    Of a map that divides the image, whether it halves is for the door to ask, of each image.
+    """
+    image, size = probe_px(node.graph), node.meta["shape"][-2:]
+    if not any(pixels % side for pixels, side in zip(image, size, strict=True)):
+        return True
+    if fixed and not (out.low and any(side % 2 for side in size)):
+        return False
+    remedy = "" if fixed else ", or an `example` of a size whose maps are even"
+    raise InputError(f"{layer}: {image[1]} px become {size[1]} px; octaves need maps that divide the image{remedy}")
+
+
+def _check_meeting(octave: nn.Module, example: torch.Tensor) -> None:
+    """Raise InputError where the two bands come out of an unpadded layer at sizes that no longer meet."""
+    try:
+        layer_sizes(octave, tuple(example.shape[2:]), example.shape[1])
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"example is {tuple(example.shape)}; at this size the bands do not meet: {reason}") from error
 
 
 def _rewrite_vector(traced: fx.GraphModule, node: fx.Node, plan: Plan) -> None:
@@ -223,12 +269,12 @@ def _reorder_norm(norm: nn.BatchNorm2d, order: torch.Tensor) -> None:
             tensor.data = tensor.data[order]
 
 
-def cost(module: nn.Module, input_size: tuple[int, ...]) -> Cost:
+def cost(module: nn.Module, input_size: tuple[int, ...], channels: int = 3) -> Cost:
     """Closed-form multiply-accumulates of a network from `convert` (Sec. 3.2), for one image of (height, width) px.
 
     Of a clip, `input_size` is (frames, height, width).
     """
-    return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)})
+    return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)}, channels)
 
 
 def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:

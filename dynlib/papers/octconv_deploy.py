@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from dynlib import kernels
 from dynlib.fusion import Freezer, Pending, affine
 from dynlib.graphs import ADD, CAT, CONV, GLOBAL_POOL, MUL, NORM, POINTWISE, POOL, TRANSPOSED
-from dynlib.papers.octconv_doors import OctaveInput, OctIdentity
+from dynlib.papers.octconv_doors import OctaveInput, OctIdentity, OnlySize
 from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
     AVERAGE,
@@ -53,6 +53,7 @@ class OctaveFreezer(Freezer):
         OctBatchNorm2d: NORM,
         Both: POINTWISE,
         OctaveInput: POINTWISE,
+        OnlySize: POINTWISE,
         OctIdentity: POOL,
         OctConvTranspose2d: TRANSPOSED,
         octave_add: ADD,

@@ -82,6 +82,24 @@ class OctaveInput(nn.Module):
         return image
 
 
+class OnlySize(nn.Module):
+    """Stands before an octave network whose maps do not divide the image: only the size it was converted for fits."""
+
+    def __init__(self, height: int, width: int):
+        super().__init__()
+        self.size = (height, width)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, C, [T,] H, W) unchanged. Raises InputError for another H or W."""
+        if tuple(image.shape[-2:]) != self.size:
+            height, width = image.shape[-2:]
+            raise InputError(
+                f"size {height}x{width}: this network's maps do not divide its image, so it takes the size of the "
+                f"example that it was converted with alone: {self.size[0]}x{self.size[1]}"
+            )
+        return image
+
+
 def _nearest(height: int, width: int, multiple: int) -> list[str]:
     """The next smaller and next larger size whose sides are multiples of `multiple`."""
     smaller = [max(side // multiple, 1) * multiple for side in (height, width)]

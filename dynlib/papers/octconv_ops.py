@@ -159,6 +159,13 @@ def is_depthwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
     return 1 < conv.groups == conv.in_channels == conv.out_channels
 
 
+def keeps_grid(conv: nn.Conv2d | nn.Conv3d) -> bool:
+    """Whether a map keeps its size but for the stride, 1, 2 or 4 on both sides: what has an octave form."""
+    same = tuple(d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+    keeps_size = all(pad.is_integer() for pad in same) if conv.padding == "same" else conv.padding[-2:] == same[-2:]
+    return keeps_size and conv.padding_mode == "zeros" and conv.stride[-2:] in ((1, 1), (2, 2), (4, 4))
+
+
 class OctConv2d(nn.Module):
     """Octave form of a convolution, holding its weight; reads and writes a tensor or an `Octave` as its splits say.
 
@@ -178,10 +185,7 @@ class OctConv2d(nn.Module):
     ):
         super().__init__()
         assert (sum(inp), sum(out)) == (conv.in_channels, conv.out_channels)
-        same = tuple(d * (k - 1) / 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
-        padding = same if conv.padding == "same" else conv.padding
-        keeps_size = padding[-2:] == same[-2:] and conv.padding_mode == "zeros"
-        if not keeps_size or conv.stride[-2:] not in ((1, 1), (2, 2), (4, 4)):
+        if not keeps_grid(conv):
             raise InputError(
                 f"{name}: kernel {conv.kernel_size}, padding {conv.padding} of {conv.padding_mode}, "
                 f"stride {conv.stride}; an octave convolution needs zero padding that keeps the size, "
@@ -197,7 +201,9 @@ class OctConv2d(nn.Module):
             )
         self.weight, self.bias = conv.weight, conv.bias
         self.inp, self.out = inp, out
-        self.kernel_size, self.padding, self.dilation = conv.kernel_size, tuple(map(int, padding)), conv.dilation
+        self.kernel_size, self.dilation = conv.kernel_size, conv.dilation
+        same = (d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
+        self.padding = tuple(same) if conv.padding == "same" else conv.padding
         self.stride, self.groups, self.padding_mode = conv.stride[-1], conv.groups, "zeros"
         self.time_stride = conv.stride[0] if len(conv.stride) == 3 else 1
         self.downsampling, self.high_to_low, self.low_to_high = downsampling, high_to_low, low_to_high

@@ -30,9 +30,9 @@ from dynlib.graphs import (
     NORM,
     POINTWISE,
     POOL,
-    PROBE_PX,
     TRANSPOSED,
     Classes,
+    probe_px,
     reduction,
     role,
 )
@@ -195,7 +195,8 @@ class Plan:
         tail = {node for node in maps if reduction(node) == smallest}
         entry = [node for node in maps if node not in tail and (readers := self._readers(node)) and readers <= tail]
         pools = [node for node in self.traced.graph.nodes if self.roles[node] == POOL and reduction(node) >= smallest]
-        odd = [node for node in pools if node.meta["shape"][-1] % 2 and PROBE_PX % node.meta["shape"][-1] == 0]
+        width = probe_px(self.traced.graph)[1]
+        odd = [node for node in pools if node.meta["shape"][-1] % 2 and width % node.meta["shape"][-1] == 0]
         return [*tail, *entry, *odd]
 
     def _readers(self, node: fx.Node) -> set[fx.Node]:

@@ -1,5 +1,7 @@
 """What the authors' code says about their networks and the graph cannot: which layers are plain, and what was counted.
 
+    regenerate("1.125 MobileNet v2, alpha 0.5", "macs")  # a row of the paper, see `NETWORKS`; or by hand:
+
     schedule = SCHEDULES["gluon_mobilenet_v2"]
     network = convert(backbones.build("gluon_mobilenet_v2", width=1.125), Config(alpha=0.5, vanilla=schedule.vanilla))
     released_macs(network, 224, schedule)
@@ -7,14 +9,19 @@
 The rule of `convert` gives their ResNets, ResNeXts, DenseNet and MobileNet v1 by itself; those need no patterns.
 """
 
+import re
 from fnmatch import fnmatch
+from functools import cache
 from math import prod
 from typing import NamedTuple
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
+from dynlib.backbones import build, takes_clips
 from dynlib.cost import closed_form, count, example
+from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv_ops import OctConv2d
 
 
@@ -48,6 +55,66 @@ SCHEDULES = {
 """Backbone -> schedule, read in the authors' Gluon code."""
 
 
+_NO_SCHEDULE = Schedule((), ())
+
+NETWORKS: dict[str, tuple[str, dict]] = {
+    **{f"ResNet-{depth}": (f"preact_resnet{depth}", {}) for depth in (26, 50, 101, 200)},
+    **{f"ResNeXt-{depth} 32x4d": (f"preact_resnext{depth}_32x4d", {}) for depth in (50, 101)},
+    "SE-ResNet-50": ("preact_se_resnet50", {}),
+    "DenseNet-121": ("densenet121", {}),
+    "0.75 MobileNet v1": ("mobilenet_v1", {"width": 0.75}),
+    "1.0 MobileNet v1": ("mobilenet_v1", {}),
+    "1.0 MobileNet v2": ("gluon_mobilenet_v2", {}),
+    "1.125 MobileNet v2": ("gluon_mobilenet_v2", {"width": 1.125}),
+    "ResNet-152": ("gluon_resnet152_v1f", {}),  # the stems as released; the paper describes this one for both
+    "ResNet-152 + SE": ("gluon_se_resnet152_v1e", {}),
+    "ResNet-152, stem with pooling": ("gluon_resnet152_v1e", {}),
+    "ResNet-152 + SE, stem without pooling": ("gluon_se_resnet152_v1f", {}),
+    "C2D": ("c2d_resnet50", {"num_classes": 400}),
+    "I3D": ("i3d_resnet50", {"num_classes": 400}),
+}
+"""Network of Figure 4 or Tables 5 to 8, as the claims spell it -> backbone and its builder's arguments."""
+
+
+@cache
+def regenerate(row: str, metric: str) -> int | None:
+    """`macs` by the authors' rule, or `params`, of a row of the paper; None where its network is not in `NETWORKS`.
+
+    A row reads `NETWORK[, alpha A][, ...][, S px]`; the size is 224 px where none is given, of clips always.
+    """
+    name = max((known for known in NETWORKS if row == known or row.startswith(f"{known}, ")), key=len, default=None)
+    if name is None:
+        return None
+    share, side = re.search(r", alpha ([\d.]+)", row), re.search(r", (\d+)(/\d+)? px$", row)
+    network, schedule = _network(name, float(share[1]) if share else 0.0)
+    if metric == "params":
+        return sum(parameter.numel() for parameter in network.parameters())
+    if takes_clips(NETWORKS[name][0]):
+        return video_macs(network)
+    return released_macs(network, int(side[1]) if side else 224, schedule)
+
+
+@cache
+def _network(name: str, alpha: float) -> tuple[nn.Module, Schedule]:
+    """A network of the paper on the meta device."""
+    schedule = SCHEDULES.get(NETWORKS[name][0], _NO_SCHEDULE)
+    return convert(_plain(name), Config(alpha=alpha, vanilla=schedule.vanilla)), schedule
+
+
+@cache
+def _plain(name: str) -> nn.Module:
+    arch, settings = NETWORKS[name]
+    with torch.device("meta"):
+        return build(arch, **settings)
+
+
+class _FreeNorms(TorchFunctionMode):
+    """Passes maps by batch norms: the authors' rule counts none, and finding their shapes takes half of the time."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0] if func is torch.batch_norm else func(*args, **(kwargs or {}))
+
+
 def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Schedule) -> int:
     """The authors' count (`cost.AUTHORS`) of one image, less the operators that their counter took for nothing.
 
@@ -55,7 +122,8 @@ def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Sch
     their count of ResNet-152 is larger by 0.01 %.
     """
     device = next(network.parameters(), torch.empty(0)).device
-    layers = count(network, example(size).to(device), rule="authors").by_layer
+    with _FreeNorms():
+        layers = count(network, example(size).to(device), rule="authors").by_layer
     return sum(macs for name, macs in layers.items() if not any(fnmatch(name, pattern) for pattern in schedule.free))
 
 
