@@ -1,5 +1,7 @@
 """The wrapped networks: what they cost, what they yield, what they refuse, and how they deploy."""
 
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,9 +21,10 @@ def small(width=16, classes=5):
     return thin(ResNet(BasicBlock, [1, 1, 1, 1], classes), width / 64)
 
 
-def vgg(width=8, classes=5):
+@cache
+def vgg():
     torch.manual_seed(0)
-    return backbones.build("vgg11", classes, width=width, init_weights=False)
+    return backbones.build("vgg11", 5, width=8, init_weights=False)
 
 
 def images(batch=2, size=64):
