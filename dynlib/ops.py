@@ -1,6 +1,6 @@
 """Tensor functions and small tools that two papers share."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -24,6 +24,34 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def subsampling_first(module: nn.Module) -> Iterator[nn.Module]:
+    """Narrow strided 1x1 convolutions take every second pixel and then convolve at stride 1: same numbers, same cost.
+
+    In channels-last memory oneDNN's gradient of such a kernel writes beyond its buffer where the map has fewer channels
+    than a block, 8 or 16 (uxlfoundation/oneDNN issue 6035), and the process dies some time later.
+    """
+    narrow = [
+        (conv, conv.stride)
+        for conv in module.modules()
+        if isinstance(conv, nn.Conv2d) and (conv.kernel_size, conv.padding) == ((1, 1), (0, 0))
+        if max(conv.stride) > 1 and conv.in_channels < 16
+    ]
+    hooks = [conv.register_forward_pre_hook(_every(*stride)) for conv, stride in narrow]
+    try:
+        for conv, _ in narrow:
+            conv.stride = (1, 1)
+        yield module
+    finally:
+        for hook, (conv, stride) in zip(hooks, narrow, strict=True):
+            hook.remove()
+            conv.stride = stride
+
+
+def _every(rows: int, columns: int) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
+    return lambda conv, inputs: (inputs[0][..., ::rows, ::columns],)
 
 
 @torch.no_grad()

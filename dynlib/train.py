@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.ops import evaluating
+from dynlib.ops import evaluating, subsampling_first
 from dynlib.records import write_atomically
 
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
@@ -168,7 +168,7 @@ def fit(
     if not steps:
         raise InputError(f"{len(train)} batches an epoch cannot be shared by {world} processes; take smaller batches")
     bar = tqdm(total=schedule.epochs * steps, disable=not progress, unit="step")
-    with torch.random.fork_rng(), _only(groups, model), bar:
+    with torch.random.fork_rng(), _only(groups, model), subsampling_first(model), bar:
         bar.update(len(state.curve) * steps)
         for epoch in range(len(state.curve), schedule.epochs):
             began, total, seen = time.perf_counter(), torch.zeros((), device=fabric.device), 0

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib.ops import evaluating, output_of, pad_to_multiple
+from dynlib.ops import evaluating, output_of, pad_to_multiple, subsampling_first
 
 
 @pytest.mark.parametrize(("size", "padded"), [((7, 8), (8, 8)), ((8, 8), (8, 8)), ((9, 1), (12, 4))])
@@ -26,3 +26,19 @@ def test_the_output_of_a_layer_is_that_of_its_part_and_no_hook_stays():
     x = torch.randn(4, 2)
     assert torch.equal(output_of(model, "1", x), model[1](model[0](x)))
     assert not model[1]._forward_hooks
+
+
+@pytest.mark.parametrize("channels", [2, 6, 8])
+def test_narrow_strided_kernels_give_the_same_numbers_and_a_gradient_that_stays_in_its_memory(channels):
+    conv = nn.Conv2d(channels, 2 * channels, 1, 2, bias=False)
+    x = torch.randn(4, channels, 9, 7)
+    expected, stride = conv(x), conv.stride
+    (gradient,) = torch.autograd.grad(expected.square().sum(), conv.weight)
+    conv, x = conv.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    with subsampling_first(conv):
+        for _ in range(20):  # what is written beyond a buffer is noticed late
+            y = conv(x)
+            y.square().sum().backward()
+    torch.testing.assert_close(y, expected)
+    torch.testing.assert_close(conv.weight.grad / 20, gradient)
+    assert conv.stride == stride and not conv._forward_pre_hooks

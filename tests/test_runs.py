@@ -38,7 +38,7 @@ def paper(monkeypatch):
     method = SimpleNamespace(
         Config=Config,
         convert=lambda model, config: model,
-        cost=lambda model, size: closed_form(model, (size, size)),
+        cost=closed_form,
         phases=phases,
         evaluate=lambda model, valid: {"images": len(valid.samples)},
         PIXELS="unit",
