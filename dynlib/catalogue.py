@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-METHODS = {"octconv": "Octave convolution"}  # dynlib/papers/<key>.py: title
+METHODS = {"octconv": "Octave convolution", "s2dnas": "S2DNAS"}  # dynlib/papers/<key>.py: title
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
