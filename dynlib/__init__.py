@@ -8,7 +8,7 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     3  backbones/  graphs  kernels  networks; their graphs; CPU kernels
     4  fusion  train                networks frozen for inference; the training loop
     5  papers/<key>                 one method a module: Config, convert, cost, deploy
-    6  runs                         one training or timing, one record
+    6  runs  paperscale             one training, one record; cost and speed without training
     7  chapters                     executing notebooks
     8  cli                          python -m dynlib
     wing (on 0 and 1 only, no torch)  tables  plots

@@ -17,6 +17,7 @@ class Dataset:
     description: str
     classes: tuple[str, ...] | None = None  # where the packed file names none
     options: tuple[str, ...] = ("size_px",)  # that load takes
+    augment: str = "crop"  # how training images are moved: crop, in place and scale; shift, by a few pixels
 
 
 DATASETS = {
@@ -26,6 +27,7 @@ DATASETS = {
         10,
         "made procedurally: outlines and fine textures with masks and boxes, or clips of 8 motions",
         options=("n", "size_px", "seed", "kind"),
+        augment="shift",
     ),
     "cifar10": Dataset(
         ("train", "test", "train_lossless_png", "test_lossless_png"),
@@ -33,8 +35,11 @@ DATASETS = {
         10,
         "small photographs of animals and vehicles, 32 px",
         CIFAR10,
+        augment="shift",
     ),
-    "cifar100": Dataset(("train", "test"), "classification", 100, "small photographs of 100 kinds of things, 32 px"),
+    "cifar100": Dataset(
+        ("train", "test"), "classification", 100, "small photographs of 100 kinds of things, 32 px", augment="shift"
+    ),
     "imagenette": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, shorter side 320 px"),
     "imagenette224": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, 224 px"),
     "tiny_imagenet100": Dataset(("train", "val"), "classification", 100, "100 Tiny ImageNet classes, 64 px"),

@@ -96,11 +96,11 @@ def cost(
     as_json: AsJson = False,
 ) -> None:
     """Multiply-accumulates and parameters of a method on a network, for one image."""
-    from dynlib import runs
+    from dynlib import papers, paperscale
     from dynlib.cost import parse_size
 
-    config = settings.build(runs.method(key).Config, settings.parse(param or ()))
-    result = runs.cost_of(key, config, arch, parse_size(size), classes)
+    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    result = paperscale.cost_of(key, config, arch, parse_size(size), classes)
     if as_json:
         return _print_json(result)
     rows = [
@@ -124,21 +124,27 @@ def latency(
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(help="Rounds; the result is their median.")] = 20,
+    shares: Annotated[
+        str | None, typer.Option(metavar="A,B,..", help="Share of each choice of a dynamic method, the first first.")
+    ] = None,
     record: Annotated[bool, typer.Option("--record", help="Save the measurement in data/results/KEY.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Milliseconds on this CPU against the fastest static variant of the same network."""
-    from dynlib import runs
+    from dynlib import papers, paperscale
     from dynlib.cost import parse_size
 
-    config = settings.build(runs.method(key).Config, settings.parse(param or ()))
+    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
         records.check_writable(paths.RESULTS / key)
-    measured = runs.time_latency(key, config, arch, parse_size(size), batch=batch, threads=threads, repeats=repeats)
+    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}
+    measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config
     if as_json:
         about = {"arch": arch, "size": told["size"], "config": told["method"], "environment": measured.environment}
+        about |= {} if mixture is None else {"shares": told["shares"]}
         return _print_json({"key": key, **metrics, **about})
     lower, upper = metrics["speedup_iqr"]
     others = ", ".join(f"{name} {time_ms:.2f}" for name, time_ms in metrics["variants_ms"].items())
@@ -149,7 +155,7 @@ def latency(
         ("MAC ratio", f"{metrics['macs_ratio']:.3f}", ""),
         ("efficiency", f"{metrics['efficiency']:.3f}", "speed-up by MAC ratio"),
     ]
-    on = f"batch {batch}, threads {threads}, {measured.environment['device']}"
+    on = f"batch {batch}, threads {threads}{f', shares {shares}' if shares else ''}, {measured.environment['device']}"
     _print_table(f"{key} on {arch}, {size} px, {on}: {_words(told['method'])}", rows)
     if path:
         print(f"record: {path}")
@@ -172,9 +178,9 @@ def train(
     goes on from its last whole epoch when asked for again.
     """
     root = _existing(data_root)
-    from dynlib import runs
+    from dynlib import papers, runs
 
-    kinds = (runs.method(key).Config, runs.Recipe)
+    kinds = (papers.method(key).Config, runs.Recipe)
     given = settings.parse(param or ())
     allowed = [name for kind in kinds for name in settings.names(kind)]
     for name in given:

@@ -63,22 +63,30 @@ def efficiency(speedup: float, macs_ratio: float) -> float:
 
 @torch.no_grad()
 def compare(
-    static: Mapping[str, Net], method: Net, example: Tensor, *, repeats: int = 20, min_seconds: float = 0.2
+    static: Mapping[str, Net],
+    method: Net,
+    example: Tensor,
+    *,
+    repeats: int = 20,
+    min_seconds: float = 0.2,
+    cycle: int = 1,
 ) -> Latency:
     """Time every static variant and the method on `example`, (N, ...), interleaved.
 
     A round times a block of calls of each, starting with another one each round. A block lasts about `min_seconds`:
     enough calls in a row that each network finds its own weights in the cache, as it would in use. The clock is read
     here because torch's benchmark timer measures one statement at a time, with at least two warm-up calls of its own in
-    every block, which would double the run of a large network.
+    every block, which would double the run of a large network. A method that takes its decisions from a list in turn
+    is called whole multiples of `cycle` times in a block, so that each block holds the same mixture.
 
     Raises:
         InputError: fewer than 2 repeats, or a block of no time.
     """
-    _check(repeats=repeats, min_seconds=min_seconds)
+    _check(repeats, min_seconds, cycle)
     assert static and "method" not in static
     nets = {**static, "method": method}
     calls = {name: ceil(min_seconds * 1e9 / _warm_up(net, example, min_seconds)) for name, net in nets.items()}
+    calls["method"] = ceil(calls["method"] / cycle) * cycle
     times: dict[str, list[float]] = {name: [] for name in nets}  # ms per call, a number a round
     with _no_garbage_collection():
         for start in range(repeats):
@@ -176,6 +184,7 @@ def in_own_process(
     threads: int = 1,
     repeats: int = 20,
     min_seconds: float = 0.2,
+    cycle: int = 1,
 ) -> Latency:
     """`compare` in a fresh process with `threads` threads and transparent huge pages for both sides.
 
@@ -187,16 +196,17 @@ def in_own_process(
         threads: of every library that has some.
         repeats: rounds, at least 2.
         min_seconds: of one network in one round.
+        cycle: calls of the method in a block are a multiple of it.
 
     Raises:
         InputError: a value is out of range, or the factory found something wrong with its arguments.
         RuntimeError: the process failed; its traceback is on standard error.
     """
-    _check(factory=factory, batch=batch, threads=threads, repeats=repeats, min_seconds=min_seconds)
+    _check(repeats, min_seconds, cycle, factory, batch, threads)
     spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads}
     child = subprocess.run(
         [sys.executable, "-m", "dynlib.latency"],
-        input=json.dumps(spec | {"repeats": repeats, "min_seconds": min_seconds}),
+        input=json.dumps(spec | {"repeats": repeats, "min_seconds": min_seconds, "cycle": cycle}),
         env=_environment(threads),
         capture_output=True,
         text=True,
@@ -221,7 +231,7 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def _check(
-    *, repeats: int, min_seconds: float, factory: str = "module:function", batch: int = 1, threads: int = 1
+    repeats: int, min_seconds: float, cycle: int, factory: str = "module:function", batch: int = 1, threads: int = 1
 ) -> None:
     cores = os.cpu_count() or 1
     if factory.count(":") != 1 or not all(factory.split(":")):
@@ -234,6 +244,8 @@ def _check(
         raise InputError(f"repeats is {repeats}; quartiles need at least 2 rounds")
     if not min_seconds > 0:
         raise InputError(f"min_seconds is {min_seconds}; it must be above 0")
+    if cycle < 1:
+        raise InputError(f"cycle is {cycle}; at least 1 call")
 
 
 def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,7 +260,8 @@ def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
         return {"input_error": str(error)}
     assert len(example) == spec["batch"] and example.dtype == torch.float32
     variants = static_variants(module, example)
-    return asdict(compare(variants, method, example, repeats=spec["repeats"], min_seconds=spec["min_seconds"]))
+    rounds = {name: spec[name] for name in ("repeats", "min_seconds", "cycle")}
+    return asdict(compare(variants, method, example, **rounds))
 
 
 if __name__ == "__main__":

@@ -1,9 +1,7 @@
 """One run makes one record: network, method, data and schedule brought together, found again by their hash."""
 
-import importlib
-import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -13,22 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynlib import backbones, latency, records, settings, train
+from dynlib import backbones, records, settings, train
 from dynlib.backbones import build
-from dynlib.catalogue import METHODS
-from dynlib.cost import count, example
 from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, load
-from dynlib.data.augment import flip_and_shift
+from dynlib.data.augment import flip_and_crop, flip_and_shift
 from dynlib.errors import InputError
+from dynlib.papers import method
 from dynlib.paths import PROFILES, RESULTS, RUNS
 from dynlib.records import Record
-
-
-def method(key: str) -> ModuleType:
-    """The module of a paper: Config, convert, cost, deploy. Raises InputError for an unknown key."""
-    if key not in METHODS:
-        raise settings.unknown("method", key, METHODS)
-    return importlib.import_module(f"dynlib.papers.{key}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +75,7 @@ def recorded(
     key: str, config: object, recipe: Recipe, *, profile: str, seed: int, folder: Path = RESULTS
 ) -> Record | None:
     """The committed record of a run, or None where it is still to be made."""
-    config_as_json = _plain(describe(config, recipe))
+    config_as_json = settings.plain(describe(config, recipe))
     return records.lookup(key, "training", profile, config_as_json, seed, folder)
 
 
@@ -108,29 +98,36 @@ def fit(
 ) -> tuple[Record, nn.Module]:
     """Train once and return the record, unsaved, and the trained network.
 
-    With `checkpoints` the state is kept there under the run's hash and an interrupted run goes on from it.
+    With `checkpoints` the state is kept there under the run's hash and an interrupted run goes on from it; runs that
+    agree in the first phases of their training share these.
     """
     began = time.perf_counter()
     paper = method(key)
-    schedule = recipe.schedule()
     batches, valid = data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root)
-    described = _plain(describe(config, recipe))
-    digest = records.config_hash(described)
-    network = fresh(recipe, len(batches.samples.classes), seed)
-    model = paper.convert(network, config)
+    if getattr(paper, "PIXELS", None) == "unit":
+        batches, valid = (replace(part, mean=(0.0,) * 3, std=(1.0,) * 3) for part in (batches, valid))
+    described = settings.plain(describe(config, recipe))
+    model = fresh(paper, config, recipe, len(batches.samples.classes), seed)
     side = next(valid.epoch(None))[0].shape[-1]
-    cost = count(model, example(side))
-    curve = train.fit(
-        model,
-        batches,
-        schedule,
-        seed=seed,
-        valid=valid,
-        hardware=hardware,
-        checkpoint=None if checkpoints is None else _checkpoint(checkpoints, key, profile, digest, seed),
-        progress=progress,
-    )
+    cost = paper.cost(model, side)
+    curve, phases = [], _phases(paper, config)
+    for index, phase in enumerate(phases):
+        part = train.fit(
+            model,
+            batches,
+            phase.of(recipe.schedule()),
+            seed=seed + 1009 * index,  # every phase sees its own order of the images
+            objective=phase.objective,
+            valid=valid,
+            watch=phase.watch,
+            groups=phase.groups and phase.groups(model),
+            hardware=hardware,
+            checkpoint=checkpoints and _checkpoint(checkpoints, key, profile, _digest(described, phases, index), seed),
+            progress=progress,
+        )
+        curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
     metrics = train.evaluate(model, valid)
+    metrics |= paper.evaluate(model, valid) if hasattr(paper, "evaluate") else {}
     metrics |= {"macs": cost.macs, "params": cost.params, "size_px": side}
     for size in recipe.test_sizes_px:
         metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
@@ -140,7 +137,7 @@ def fit(
         kind="training",
         profile=profile,
         config=described,
-        config_hash=digest,
+        config_hash=records.config_hash(described),
         dataset=_dataset(batches, valid),
         seed=seed,
         metrics=metrics,
@@ -159,7 +156,7 @@ def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int,
     Smoke results are not evidence and cost seconds: they are measured every time, so a chapter always really trains.
     """
     if profile == "smoke":
-        return run(key, config, recipe, profile=profile, seed=seed, checkpoints=None, **options)
+        return run(key, config, recipe, profile=profile, seed=seed, **{"checkpoints": None} | options)
     if (found := recorded(key, config, recipe, profile=profile, seed=seed)) is not None:
         return found
     return measure(key, config, recipe, profile=profile, seed=seed, **options)
@@ -210,15 +207,30 @@ def _dataset(batches: Batches | FolderBatches, valid: Batches | FolderBatches) -
     }
 
 
+def _phases(paper: ModuleType, config: object) -> tuple[train.Phase, ...]:
+    return paper.phases(config) if hasattr(paper, "phases") else (train.Phase("training"),)
+
+
+def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str:
+    """What the weights at the end of a phase are found by: what they depend on; at the very end, as the record."""
+    if index == len(phases) - 1:
+        return records.config_hash(described)
+    settled, fields = described["method"], phases[index].depends_on
+    if fields is not None:
+        settled = {name: settled[name] for name in fields}
+    return records.config_hash(described | {"method": settled, "past": [phase.name for phase in phases[: index + 1]]})
+
+
 def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) -> Path:
     return folder / key / f"{profile}-{digest}-s{seed}.safetensors"
 
 
-def fresh(recipe: Recipe, classes: int, seed: int) -> nn.Module:
-    """The backbone of a recipe with weights that follow from the seed alone."""
+def fresh(paper: ModuleType, config: object, recipe: Recipe, classes: int, seed: int) -> nn.Module:
+    """The converted backbone of a recipe with weights that follow from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build(recipe.arch, classes, **({} if recipe.width is None else {"width": recipe.width}))
+        network = build(recipe.arch, classes, **({} if recipe.width is None else {"width": recipe.width}))
+        return paper.convert(network, config)
 
 
 @lru_cache(maxsize=2)
@@ -236,7 +248,8 @@ def data(
     if isinstance(samples, FolderSamples):
         folder = FolderBatches(samples, batch_size, size_px or 224)
         return folder, replace(folder, samples=test)
-    batches = Batches(samples, batch_size, augment=flip_and_shift)
+    augment = {"shift": flip_and_shift, "crop": flip_and_crop}[DATASETS[name].augment]
+    batches = Batches(samples, batch_size, augment=augment)
     return batches, replace(batches, samples=test, augment=None, batch_size=500)
 
 
@@ -258,100 +271,3 @@ def balanced(labels: Tensor, count: int) -> Tensor:
     quota = [count // classes + (c < count % classes) for c in range(classes)]
     picked = [torch.nonzero(labels == c).flatten()[:q] for c, q in enumerate(quota)]
     return torch.cat(picked).sort().values
-
-
-def _plain(value: Mapping) -> dict:
-    """The value as JSON would give it back: tuples become lists."""
-    return {
-        key: _plain(item) if isinstance(item, Mapping) else list(item) if isinstance(item, tuple) else item
-        for key, item in value.items()
-    }
-
-
-# --------------------------------------------------------------- at the paper's own scale: no data, no trained weights
-
-
-def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
-    """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
-
-    MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
-    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`.
-    Raises InputError for a network or a size that the method cannot take.
-    """
-    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
-    paper, network, image = method(key), _image_network(arch, classes), example(size)
-    model = paper.convert(network, config)
-    try:
-        static = count(network, image).macs
-    except (RuntimeError, AssertionError) as error:  # torch's words for a map smaller than its kernel
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"size is {size[0]}x{size[1]}, which {arch} cannot take: {reason}") from error
-    cost = count(model, image)
-    closed = paper.cost(model, size).macs
-    assert closed == cost.macs, f"{key} on {arch}: closed form {closed}, counted {cost.macs}"
-    choices = {"macs_by_choice": paper.macs_by_choice(model, size)} if hasattr(paper, "macs_by_choice") else {}
-    return {
-        "key": key,
-        "arch": arch,
-        "size": _side(size),
-        "classes": classes,
-        "config": _plain(asdict(config)),
-        "params": cost.params,
-        "macs": cost.macs,
-        "macs_static": static,
-        "ratio": latency.macs_ratio(static, cost.macs),
-        "closed_form": closed,
-        "authors_macs": count(model, image, rule="authors").macs,
-        "uncounted": list(cost.uncounted),
-        **choices,
-    }
-
-
-def describe_latency(config: object, arch: str, size: tuple[int, int], batch: int, threads: int) -> dict:
-    """What a latency record is found by, the machine excepted: that stands in its environment."""
-    return _plain({"method": asdict(config), "arch": arch, "size": _side(size), "batch": batch, "threads": threads})
-
-
-def latency_pair(batch: int, key: str, config: dict, arch: str, size: list[int]) -> tuple[nn.Module, Callable, Tensor]:
-    """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both."""
-    paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
-    model = paper.convert(network, settings.build(paper.Config, config)).eval()
-    return network, paper.deploy(model, images), images
-
-
-def time_latency(
-    key: str, config: object, arch: str, size: tuple[int, int], *, batch: int = 1, threads: int = 1, repeats: int = 20
-) -> Record:
-    """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale."""
-    began = time.perf_counter()
-    cost = cost_of(key, config, arch, size)
-    described = describe_latency(config, arch, size, batch, threads)
-    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
-    pair = f"{__name__}:{latency_pair.__name__}"
-    measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats)
-    return Record(
-        key=key,
-        kind="latency",
-        profile="paper",
-        config=described,
-        config_hash=records.config_hash(described),
-        dataset={},
-        seed=0,
-        metrics=_plain(asdict(measured))
-        | {"macs_ratio": cost["ratio"], "efficiency": latency.efficiency(measured.speedup, cost["ratio"])},
-        curve=[],
-        environment=records.environment(threads=threads),
-        wall_s=round(time.perf_counter() - began, 1),
-    )
-
-
-def _image_network(arch: str, classes: int = 1000) -> nn.Module:
-    network = build(arch, classes)
-    if any(isinstance(layer, nn.Conv3d) for layer in network.modules()):
-        raise InputError(f"arch is {arch}, which takes clips; allowed: networks of images, such as resnet50")
-    return network
-
-
-def _side(size: tuple[int, int]) -> int | list[int]:
-    """As everywhere, one number is a square."""
-    return size[0] if size[0] == size[1] else list(size)

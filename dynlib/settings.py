@@ -34,6 +34,11 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
     return values
 
 
+def numbers(what: str, text: str) -> list[float]:
+    """[0.5, 0.25] from "0.5,0.25". Raises InputError for anything else."""
+    return fit(what, _yaml(f"[{text}]", what), list[float])
+
+
 def read(path: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises InputError where they are not names with values."""
     values = _yaml(path.read_text(encoding="utf-8"), str(path))
@@ -116,3 +121,11 @@ def part_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def names(kind: type) -> list[str]:
     """The fields of a dataclass of settings."""
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """The value as JSON would give it back: tuples become lists."""
+    return {
+        key: plain(item) if isinstance(item, Mapping) else list(item) if isinstance(item, tuple) else item
+        for key, item in value.items()
+    }

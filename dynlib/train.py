@@ -7,8 +7,9 @@ in an epoch follows from (seed, epoch), so a run that was killed and resumed goe
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 
@@ -25,18 +26,24 @@ from dynlib.records import write_atomically
 
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
 Objective = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+# (network, held-out batches) -> figures for the curve.
+Watch = Callable[[nn.Module, Batches], dict[str, float]]
+# Some parameters and their factor on the learning rate.
+Group = tuple[Sequence[nn.Parameter], float]
+OPTIMIZERS = ("sgd", "adam")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: SGD with momentum and a cosine learning rate after a linear warm-up."""
+    """How long and how fast: a cosine learning rate after a linear warm-up, by SGD with momentum or by Adam."""
 
     epochs: int
     lr: float = 0.1  # at the end of the warm-up, for the batch size used
-    momentum: float = 0.9
+    momentum: float = 0.9  # of SGD
     weight_decay: float = 1e-4
-    nesterov: bool = True
+    nesterov: bool = True  # of SGD
     warmup_epochs: float = 0.0
+    optimizer: str = "sgd"
 
     def __post_init__(self):
         for name, low in (("epochs", 1), ("lr", 0), ("momentum", 0), ("weight_decay", 0), ("warmup_epochs", 0)):
@@ -45,6 +52,8 @@ class Schedule:
                 raise InputError(f"{name} is {value!r}; it is a number from {low} up")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it ends before epoch {self.epochs}, the last one")
+        if self.optimizer not in OPTIMIZERS:
+            raise InputError(f"optimizer is {self.optimizer!r}; allowed: {', '.join(OPTIMIZERS)}")
 
     def lr_at(self, done: float) -> float:
         """Learning rate when the share `done` of all steps lies behind."""
@@ -52,6 +61,14 @@ class Schedule:
         if done < warm:
             return self.lr * done / warm
         return self.lr * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+
+    def make(self, groups: Sequence[Group]) -> torch.optim.Optimizer:
+        """The optimizer of these groups of parameters."""
+        content = [{"params": parameters} for parameters, _ in groups]
+        if self.optimizer == "adam":
+            return torch.optim.Adam(content, self.lr, weight_decay=self.weight_decay)
+        nesterov = self.nesterov and self.momentum > 0
+        return torch.optim.SGD(content, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
 
 
 @dataclass(frozen=True)
@@ -81,7 +98,31 @@ class _State:
 
 def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
     """The default objective: logits against labels, mean over the batch."""
-    return F.cross_entropy(network(images), targets)
+    output = network(images)
+    return F.cross_entropy(getattr(output, "logits", output), targets)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a method's training, in terms of a recipe for the whole.
+
+    Runs that are equal in the `depends_on` of a phase are equal up to its end, and share the weights it ended with.
+    """
+
+    name: str  # stands in the points of the curve
+    objective: Objective = cross_entropy
+    epochs: float = 1.0  # factor on the recipe's epochs; rounded, at least one epoch
+    lr: float = 1.0  # factor on the recipe's learning rate
+    optimizer: str = "sgd"
+    groups: Callable[[nn.Module], Sequence[Group]] | None = None  # of the model; what is in none of them stays frozen
+    watch: Watch | None = None
+    depends_on: tuple[str, ...] | None = None  # settings of the method that matter up to the end; None: all
+
+    def of(self, whole: Schedule) -> Schedule:
+        """This phase's schedule under a recipe's; the warm-up keeps its share."""
+        epochs = max(1, round(whole.epochs * self.epochs))
+        warmup = whole.warmup_epochs * epochs / whole.epochs
+        return replace(whole, epochs=epochs, lr=whole.lr * self.lr, warmup_epochs=warmup, optimizer=self.optimizer)
 
 
 def fit(
@@ -92,16 +133,18 @@ def fit(
     seed: int,
     objective: Objective = cross_entropy,
     valid: Batches | None = None,
-    groups: Iterable[tuple[Iterable[nn.Parameter], float]] | None = None,
+    watch: Watch | None = None,
+    groups: Sequence[Group] | None = None,
     hardware: Hardware | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
 ) -> list[dict]:
     """Train `model` in place and return its curve, a dict an epoch: `epoch, lr, loss, seconds`, with `valid` `top1`.
 
-    `groups` are (parameters, factor on the learning rate); by default all parameters at factor 1. With a `checkpoint`
-    path the state is written there after every epoch, whole or not at all, and a later call with the same arguments
-    goes on from it. `progress` shows a bar on standard error.
+    `watch` replaces `top1` by other figures of the model on `valid`. `groups` are (parameters, factor on the learning
+    rate), by default all parameters at factor 1; parameters in no group are frozen meanwhile. With a `checkpoint` path
+    the state is written there after every epoch, whole or not at all, and a later call with the same arguments goes on
+    from it. `progress` shows a bar on standard error.
 
     Raises InputError where the loss stops being finite, naming step and learning rate, and where the checkpoint belongs
     to another run.
@@ -111,23 +154,19 @@ def fit(
     setup = asdict(hardware or Hardware())
     fabric = Fabric(num_nodes=setup.pop("nodes"), **setup)
     fabric.launch()
+    watch = watch or _top1
     groups = [(list(parameters), factor) for parameters, factor in groups or [(model.parameters(), 1.0)]]
-    sgd = torch.optim.SGD(
-        [{"params": parameters} for parameters, _ in groups],
-        lr=schedule.lr,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-        nesterov=schedule.nesterov and schedule.momentum > 0,
-    )
-    network, optimizer = fabric.setup(model.to(memory_format=torch.channels_last), sgd)
+    plain = schedule.make(groups)
+    network, optimizer = fabric.setup(model.to(memory_format=torch.channels_last), plain)
     state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size}")
     if checkpoint is not None and checkpoint.exists():
-        _restore(checkpoint, state, model, sgd)
+        _restore(checkpoint, state, model, plain)
     world = fabric.world_size
     steps = len(train) - len(train) % world  # every process the same number, or the last step would wait for ever
     if not steps:
         raise InputError(f"{len(train)} batches an epoch cannot be shared by {world} processes; take smaller batches")
-    with torch.random.fork_rng(), tqdm(total=schedule.epochs * steps, disable=not progress, unit="step") as bar:
+    bar = tqdm(total=schedule.epochs * steps, disable=not progress, unit="step")
+    with torch.random.fork_rng(), _only(groups, model), bar:
         bar.update(len(state.curve) * steps)
         for epoch in range(len(state.curve), schedule.epochs):
             began, total, seen = time.perf_counter(), torch.zeros((), device=fabric.device), 0
@@ -138,7 +177,7 @@ def fit(
             for index, (images, targets) in enumerate(batches):
                 done = (epoch * steps + index * world) / (schedule.epochs * steps)
                 lr = schedule.lr_at(done)
-                for group, (_, factor) in zip(sgd.param_groups, groups, strict=True):
+                for group, (_, factor) in zip(plain.param_groups, groups, strict=True):
                     group["lr"] = lr * factor
                 loss = objective(network, images, targets, done)
                 total += loss.detach() * len(images)
@@ -156,11 +195,11 @@ def fit(
                 raise _not_finite(total, epoch, index, lr)
             point = {"epoch": epoch + 1, "lr": lr, "loss": mean}
             if valid is not None:
-                point["top1"] = evaluate(model, valid)["top1"]
+                point |= watch(model, valid)
             state.curve.append(point | {"seconds": round(time.perf_counter() - began, 2)})
             bar.set_postfix({key: f"{value:.4g}" for key, value in point.items()})
             if checkpoint is not None and fabric.is_global_zero:
-                _save(checkpoint, state, model, sgd)
+                _save(checkpoint, state, model, plain)
             fabric.barrier()
     return state.curve
 
@@ -172,14 +211,36 @@ def _not_finite(total: Tensor, epoch: int, index: int, lr: float) -> InputError:
     )
 
 
+@contextmanager
+def _only(groups: Sequence[Group], model: nn.Module) -> Iterator[None]:
+    """Gradients for the parameters of the groups alone; afterwards every parameter wants what it wanted before."""
+    trained = {id(parameter) for parameters, _ in groups for parameter in parameters}
+    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]
+    try:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
+def _top1(model: nn.Module, valid: Batches) -> dict[str, float]:
+    return {"top1": evaluate(model, valid)["top1"]}
+
+
 @torch.no_grad()
 def predict(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
-    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes."""
+    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes.
+
+    Of a model that yields more than one tensor, its `logits`.
+    """
     device = next(model.parameters()).device
     outputs, targets = [], []
     with evaluating(model):
         for images, target in batches.epoch(None, device):
-            outputs.append(model(images).float().cpu())
+            output = model(images)
+            outputs.append(getattr(output, "logits", output).float().cpu())
             targets.append(target.cpu())
     return torch.cat(outputs), torch.cat(targets)
 

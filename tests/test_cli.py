@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynlib import runs
+from dynlib import paperscale, runs
 from dynlib.cli import main
 from dynlib.latency import Latency
 from dynlib.papers import octconv
@@ -149,7 +149,7 @@ def stopwatch(monkeypatch):
         asked.append((factory, arguments, how))
         return Latency(how["batch"], how["threads"], "float32", 3.0, 2.0, 1.5, (1.4, 1.6), "eager", {"eager": 3.0}, 20)
 
-    monkeypatch.setattr(runs.latency, "in_own_process", in_own_process)
+    monkeypatch.setattr(paperscale.latency, "in_own_process", in_own_process)
     return asked
 
 
@@ -169,7 +169,7 @@ def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwat
     (path,) = book.results.glob("octconv/latency-paper-*.json")
     assert f"record: {path}" in out and "3.00 ms" in out
     record = load(path)
-    described = runs.describe_latency(octconv.Config(), "cifar_resnet20", (32, 32), 1, 1)
+    described = paperscale.describe_latency(octconv.Config(), "cifar_resnet20", (32, 32), 1, 1)
     assert record.config == described and record.metrics["speedup"] == 1.5
 
 
@@ -177,8 +177,8 @@ def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(boo
     monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape))
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
-    assert factory == "dynlib.runs:latency_pair" and json.loads(json.dumps(arguments)) == arguments
-    static, (method, shape), images = runs.latency_pair(batch=3, **arguments)
+    assert factory == "dynlib.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
+    static, (method, shape), images = paperscale.latency_pair(batch=3, **arguments)
     assert images.shape == shape == (3, 3, 32, 32)
     assert not static.training and not method.training
     assert static(images).shape == method(images).shape == (3, 1000)

@@ -15,7 +15,7 @@ FLOORS = (
     ("backbones", "graphs", "kernels"),
     ("fusion", "train"),
     ("papers",),
-    ("runs",),
+    ("runs", "paperscale"),
     ("chapters",),
     ("cli",),
     ("__main__",),

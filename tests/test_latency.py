@@ -84,6 +84,14 @@ def test_a_block_of_a_short_network_is_many_calls_after_one_untimed(monkeypatch)
     assert result.speedup == 50  # the two slow calls stood before the blocks
 
 
+def test_a_block_of_a_method_with_a_cycle_holds_whole_cycles(monkeypatch):
+    """Of decisions that take 1, 1 and 7 ms in turn a block sees the mean, whatever call it starts with."""
+    clock = Clock(monkeypatch)
+    method = clock.net("m", *[1, 1, 7] * 100)
+    result = latency.compare({"only": clock.net("s", 6)}, method, X, repeats=2, min_seconds=0.004, cycle=3)
+    assert (result.method_ms, result.speedup) == (3, 2)
+
+
 def test_gradients_are_off_while_timing():
     seen = set()
     nets = [lambda x: seen.add(torch.is_grad_enabled()) for _ in range(2)]

@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from dynlib import records, runs
+from dynlib import paperscale, records, runs
 from dynlib.backbones import build
 from dynlib.cost import count, example
 from dynlib.papers import octconv
@@ -20,7 +20,7 @@ def row(start: str) -> str:
 
 
 def timing(batch: int) -> dict:
-    described = runs.describe_latency(HALF, "resnet50", (224, 224), batch, 1)
+    described = paperscale.describe_latency(HALF, "resnet50", (224, 224), batch, 1)
     return records.lookup("octconv", "latency", "paper", described, 0).metrics
 
 

@@ -1,4 +1,5 @@
 import math
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -142,3 +143,69 @@ def test_a_bad_schedule_is_refused_by_name(bad):
 def test_an_accelerator_that_is_not_here_is_refused_by_name():
     with pytest.raises(InputError, match=r"accelerator is 'abacus'; this machine allows auto, cpu"):
         Hardware("abacus")
+
+
+def test_parameters_in_no_group_are_frozen_and_want_gradients_again_afterwards(batches):
+    model, wanted = network(), []
+    before = model[0].weight.clone()
+
+    def watched(net, images, targets, done):
+        wanted.append(model[0].weight.requires_grad)
+        return train.cross_entropy(net, images, targets, done)
+
+    fit(model, batches, SCHEDULE, seed=1, hardware=CPU, groups=[(model[6].parameters(), 1.0)], objective=watched)
+    assert torch.equal(model[0].weight, before) and not any(wanted)
+    assert model[0].weight.requires_grad
+
+
+def test_adam_trains_and_resumes_like_sgd(batches, tmp_path):
+    schedule, path = Schedule(epochs=2, lr=0.01, optimizer="adam"), tmp_path / "run.safetensors"
+    whole = fit(network(), batches, schedule, seed=1, hardware=CPU)
+    assert whole[1]["loss"] < whole[0]["loss"]
+
+    def killed(net, images, targets, done):
+        if done >= 0.5:
+            raise KeyboardInterrupt
+        return train.cross_entropy(net, images, targets, done)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(network(), batches, schedule, seed=1, hardware=CPU, checkpoint=path, objective=killed)
+    resumed = fit(network(), batches, schedule, seed=1, hardware=CPU, checkpoint=path)
+    assert without_time(resumed) == without_time(whole)
+
+
+def test_an_optimizer_that_does_not_exist_is_refused_by_name():
+    with pytest.raises(InputError, match="optimizer is 'lion'; allowed: sgd, adam"):
+        Schedule(epochs=1, optimizer="lion")
+
+
+def test_the_watch_takes_the_place_of_top1_in_the_curve(batches):
+    curve = fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, valid=batches, watch=lambda *_: {"psnr_db": 3.0})
+    assert [point["psnr_db"] for point in curve] == [3.0] * 3 and "top1" not in curve[0]
+
+
+def test_a_phase_scales_the_schedule_of_the_recipe_and_keeps_the_share_of_its_warm_up():
+    whole = Schedule(epochs=10, lr=0.2, warmup_epochs=1)
+    part = train.Phase("joint", epochs=0.5, lr=0.1, optimizer="adam").of(whole)
+    assert (part.epochs, part.warmup_epochs, part.optimizer) == (5, 0.5, "adam")
+    assert part.lr == pytest.approx(0.02)
+    assert train.Phase("short", epochs=0.01).of(whole).epochs == 1
+
+
+def test_of_a_result_with_logits_these_are_scored(batches):
+    class Scores(NamedTuple):
+        logits: torch.Tensor
+        low: torch.Tensor
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = network()
+
+        def forward(self, images):
+            return Scores(self.net(images), images)
+
+    model = Twice()
+    assert train.evaluate(model, batches) == train.evaluate(model.net, batches)
+    curve = fit(model, batches, SCHEDULE, seed=1, hardware=CPU)
+    assert curve[-1]["loss"] < curve[0]["loss"]

@@ -37,6 +37,11 @@ def flip_and_shift(images: Tensor, generator: torch.Generator) -> Tensor:
     return flip(shift(images, generator), generator)
 
 
+def flip_and_crop(images: Tensor, generator: torch.Generator) -> Tensor:
+    """The usual recipe for photographs: things come at every place and scale (Szegedy et al. 2015, Sec. 6)."""
+    return flip(random_resized_crop(images, generator), generator)
+
+
 def draw_crops(
     count: int,
     generator: torch.Generator,

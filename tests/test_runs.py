@@ -1,0 +1,108 @@
+"""A run goes through its method's phases, and runs that agree in the first ones share them."""
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import pytest
+
+from dynlib import papers, runs, train
+from dynlib.cost import closed_form
+from dynlib.errors import InputError
+from dynlib.paperscale import STREAM, stream
+
+RECIPE = runs.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
+
+
+@dataclass(frozen=True)
+class Config:
+    shared: int = 0
+    late: float = 1.0
+
+
+@pytest.fixture
+def paper(monkeypatch):
+    """A method of two phases that remembers every step it takes."""
+    steps = []
+
+    def objective(name):
+        def loss(network, images, targets, done):
+            steps.append(name)
+            return train.cross_entropy(network, images, targets, done)
+
+        return loss
+
+    def phases(config):
+        first = train.Phase("first", objective("first"), epochs=0.5, depends_on=("shared",))
+        return first, train.Phase("second", objective("second"), lr=config.late)
+
+    method = SimpleNamespace(
+        Config=Config,
+        convert=lambda model, config: model,
+        cost=lambda model, size: closed_form(model, (size, size)),
+        phases=phases,
+        evaluate=lambda model, valid: {"images": len(valid.samples)},
+        PIXELS="unit",
+        steps=steps,
+    )
+    monkeypatch.setattr(runs, "method", lambda key: method)
+    return method
+
+
+def fit(config, folder=None, seed=0):
+    return runs.fit("toy", config, RECIPE, profile="test", seed=seed, checkpoints=folder)[0]
+
+
+def test_the_curve_names_the_phases_in_order_and_the_method_adds_its_metrics(paper):
+    record = fit(Config())
+    assert [(point["phase"], point["epoch"]) for point in record.curve] == [("first", 1), ("second", 1), ("second", 2)]
+    assert record.metrics["images"] == record.dataset["test_images"]
+    assert record.metrics["macs"] > 0 and 0 <= record.metrics["top1"] <= 1
+
+
+def test_runs_that_agree_in_the_first_phase_share_it_and_others_do_not(paper, tmp_path):
+    once = fit(Config(), tmp_path)
+    paper.steps.clear()
+    shared = fit(Config(late=0.5), tmp_path)
+    assert set(paper.steps) == {"second"}
+    assert shared.curve[0] == once.curve[0]
+    for other, seed in ((Config(shared=1), 0), (Config(), 1)):
+        paper.steps.clear()
+        fit(other, tmp_path, seed)
+        assert set(paper.steps) == {"first", "second"}
+
+
+def test_a_shared_phase_gives_the_numbers_of_one_that_was_trained(paper, tmp_path):
+    fit(Config(late=0.5), tmp_path)
+    shared, alone = fit(Config(), tmp_path), fit(Config())
+    assert shared.metrics == alone.metrics
+
+
+def test_a_method_may_ask_for_pixels_from_0_to_1(paper, monkeypatch):
+    seen = []
+    monkeypatch.setattr(paper, "evaluate", lambda model, valid: seen.append((valid.mean, valid.std)) or {})
+    fit(Config())
+    assert seen == [((0.0,) * 3, (1.0,) * 3)]
+
+
+def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
+    batches, valid = runs.data("scenes", 16, 32, None, None)
+    assert batches.augment.__name__ == "flip_and_shift" and valid.augment is None
+
+
+def test_a_method_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="method 'octcon' is unknown; allowed: octconv"):
+        papers.method("octcon")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_every_round_of_a_stream_holds_the_choices_in_their_shares(batch):
+    calls = stream((0.3, 0.25, 0.45), batch)
+    assert [len(call) for call in calls] == [batch] * STREAM
+    counts = sum(call.bincount(minlength=3) for call in calls)
+    assert counts.tolist() == [6 * batch, 5 * batch, 9 * batch]
+
+
+@pytest.mark.parametrize("shares, message", [((0.33, 0.67), "multiple of 0.05"), ((0.5, 0.45), "sum is 0.95, not 1")])
+def test_shares_that_no_round_can_hold_are_refused(shares, message):
+    with pytest.raises(InputError, match=message):
+        stream(shares, 1)
