@@ -15,7 +15,15 @@ import difflib
 from torch import nn
 from torchvision import models
 
-from dynlib.backbones import cifar_forms, cifar_resnet, gluon_mobilenet, gluon_resnet, mobilenet_v1, preact_resnet, video_resnet
+from dynlib.backbones import (
+    cifar_forms,
+    cifar_resnet,
+    gluon_mobilenet,
+    gluon_resnet,
+    mobilenet_v1,
+    preact_resnet,
+    video_resnet,
+)
 from dynlib.errors import InputError
 
 _FILES = (cifar_resnet, cifar_forms, preact_resnet, mobilenet_v1, gluon_mobilenet, gluon_resnet, video_resnet)

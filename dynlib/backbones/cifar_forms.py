@@ -12,7 +12,15 @@ from torchvision.models.vgg import cfgs, make_layers
 from dynlib.errors import InputError
 
 # Expansion, output channels at width 1, blocks, stride of the first block.
-MOBILENET_V2 = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
 
 class CifarVGG(nn.Module):

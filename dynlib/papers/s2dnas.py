@@ -1,9 +1,9 @@
 """S2DNAS: Yuan et al., "Transforming Static CNN Model for Dynamic Inference via Neural Architecture Search", ECCV 2020
 (arXiv 1911.07033).
 
-Exits on intermediate layers lack deep features. Here a network keeps all its layers and is cut along its channels: stage
-1 is a thin network of full depth with a classifier of its own, stage 2 adds channels that may read stage 1's, and an
-image stops at the first stage that is sure. A search finds the cuts and what is reused.
+Exits on intermediate layers lack deep features. Here a network keeps all its layers and is cut along its channels:
+stage 1 is a thin network of full depth with a classifier of its own, stage 2 adds channels that may read stage 1's, and
+an image stops at the first stage that is sure. A search finds the cuts and what is reused.
 
     paper       here
     s           stages, exits E             p_0 .. p_s   cuts, in channel groups: stage j owns groups p_{j-1} to p_j
@@ -28,6 +28,7 @@ Departures from the paper, each with its reason:
 
 import copy
 from dataclasses import dataclass
+from itertools import pairwise
 from math import isfinite
 
 import torch
@@ -38,9 +39,9 @@ from dynlib.cost import Cost, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.graphs import CONV, LINEAR
-from dynlib.ops import evaluating
 from dynlib.papers.s2dnas_deploy import EarlyExit
-from dynlib.papers.s2dnas_layers import ExitRule, Exits, Heads, PieceConv2d, PieceLinear, PieceShortcut
+from dynlib.papers.s2dnas_exits import collect, leave
+from dynlib.papers.s2dnas_layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
 from dynlib.papers.s2dnas_owners import SHORTCUT, Plan, columns, owners
 from dynlib.train import Phase
 
@@ -59,7 +60,7 @@ class Config:
         """Refuse what makes no sense."""
         rows = _rows("cuts", self.cuts, "such as [[0, 2, 4, 8]]")
         for row in rows:
-            rising = len(row) > 1 and row[0] == 0 and all(a < b for a, b in zip(row, row[1:], strict=False))
+            rising = len(row) > 1 and row[0] == 0 and all(a < b for a, b in pairwise(row))
             if not rising or (len(row), row[-1]) != (len(rows[0]), rows[0][-1]):
                 raise InputError(
                     f"cuts has {list(row)}; a row rises from 0 to the number of channel groups, the same in each row"
@@ -86,7 +87,7 @@ class Config:
         return len(self.cuts[0]) - 1
 
     def for_groups(self, count: int) -> tuple[tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...]]:
-        """Cuts and reuse, one row each for `count` groups of map sizes. Raises InputError for another number of rows."""
+        """Cuts and reuse, a row each for `count` groups of map sizes. Raises InputError for another number of rows."""
         full = ((1,) * (self.stages * (self.stages - 1) // 2),)
         found = []
         for name, rows in (("cuts", self.cuts), ("reuse", self.reuse or full)):
@@ -114,6 +115,7 @@ def convert(model: nn.Module, config: Config) -> fx.GraphModule:
     Raises InputError naming the layer that cannot be cut, or the operation that nobody taught us.
     """
     model = copy.deepcopy(model)
+    modes = {name: part.training for name, part in model.named_modules()}
     plan = Plan(model)
     traced = plan.traced
     for node, kind in plan.roles.items():
@@ -130,13 +132,15 @@ def convert(model: nn.Module, config: Config) -> fx.GraphModule:
             new = (PieceLinear if kind == LINEAR else PieceConv2d)(old)
         else:
             continue
-        traced.set_submodule(node.target, new.train(old.training))
+        traced.set_submodule(node.target, new)
     rule = ExitRule(config.exit_thresholds * (config.stages - 1 if len(config.exit_thresholds) == 1 else 1))
     place = next(model.parameters()).device
-    traced.add_submodule("exit_rule", rule.to(place).train(model.training))
+    traced.add_submodule("exit_rule", rule.to(place))
     with traced.graph.inserting_after(plan.head):
         chosen = traced.graph.call_module("exit_rule", (plan.head,))
     plan.head.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen)
+    for name, part in traced.named_modules():  # what is new has the mode of what it lies in
+        part.training = modes[name] = modes.get(name, modes[name.rpartition(".")[0]])
     traced.meta["groups"] = len(plan.groups)
     traced.graph.lint()
     traced.recompile()
@@ -192,29 +196,21 @@ def phases(config: Config) -> tuple[Phase, ...]:
     return (Phase("stages", summed_loss),)
 
 
-@torch.no_grad()
-def evaluate(model: fx.GraphModule, valid: Batches) -> dict[str, float | list[float]]:
-    """Held-out figures exit by exit, at the network's present thresholds.
+def evaluate(model: fx.GraphModule, valid: Batches) -> dict[str, float | list[float | None]]:
+    """Held-out figures at the network's present thresholds.
 
-    `exit_top1` over all images, `exit_share` of images that leave there, `leaver_top1` over those (None: nobody leaves),
-    and `expected_macs`, the average cost of an image.
+    `exit_top1` of each exit over all images, `exit_share` of the images that leave there, `leaver_top1` over those
+    (None: nobody leaves), and `expected_macs`, the cost of the average image.
     """
-    correct, taken = [], []
-    device = next(model.parameters()).device
-    with evaluating(model):
-        for images, targets in valid.epoch(None, device):
-            result = model(images)
-            correct.append((result.exits.argmax(-1) == targets).cpu())
-            taken.append(result.taken.cpu())
-    right, where = torch.cat(correct, 1).double(), torch.cat(taken)  # (E, N), (N,)
-    there = [where == exit for exit in range(len(right))]
-    shares = [mask.double().mean().item() for mask in there]
-    costs = macs_by_choice(model, tuple(images.shape[-2:])).values()
+    logits, labels = collect(model, valid)
+    size = tuple(next(valid.epoch(None))[0].shape[-2:])
+    costs = list(macs_by_choice(model, size).values())
+    found = leave(logits, labels, costs, model.exit_rule.thresholds.tolist())
     return {
-        "exit_top1": right.mean(1).tolist(),
-        "exit_share": shares,
-        "leaver_top1": [row[mask].mean().item() if mask.any() else None for row, mask in zip(right, there, strict=True)],
-        "expected_macs": sum(share * macs for share, macs in zip(shares, costs, strict=True)),
+        "exit_top1": list(found.exit_top1),
+        "exit_share": list(found.shares),
+        "leaver_top1": list(found.leaver_top1),
+        "expected_macs": found.macs,
     }
 
 
@@ -224,23 +220,20 @@ def evaluate(model: fx.GraphModule, valid: Batches) -> dict[str, float | list[fl
 def _macs(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str, list[int]]:
     """Layer -> multiply-accumulates of each stage's part: K K H W d_j (sum of the d_i that j reads)."""
     sizes = layer_sizes(model, input_size)
+    stages = len(model.exit_rule.thresholds) + 1
     found = {}
     for node in model.graph.nodes:
         layer = model.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, Heads):
             found[node.target] = layer.stage_macs()
-            stages = len(layer)
         elif isinstance(layer, PieceConv2d):
             found[node.target] = layer.stage_macs(sizes[node.target][1] * sizes[node.target][2])
         elif isinstance(layer, PieceLinear):
             found[node.target] = layer.stage_macs(1)
         elif isinstance(layer, nn.Conv2d):  # grouped: each output has its own few inputs
-            _, height, width = sizes[node.target]
-            found[node.target] = [height * width * layer.weight[0].numel()], node.meta["owners"]
-    return {
-        name: macs if isinstance(macs, list) else [macs[0][0] * int((macs[1] == stage).sum()) for stage in range(stages)]
-        for name, macs in found.items()
-    }
+            each = sizes[node.target][1] * sizes[node.target][2] * layer.weight[0].numel()
+            found[node.target] = [each * len(own) for own in owned(node, stages)]
+    return found
 
 
 def macs_by_choice(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str, int]:

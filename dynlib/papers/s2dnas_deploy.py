@@ -1,9 +1,9 @@
 """Networks with stages for inference on a CPU: one network a stage, real exits.
 
 `split` writes each stage as an ordinary network of its own, which reads the image and those pieces of earlier stages
-that the reuse matrix allows. Each is frozen: batch norm folded, additions and ReLU fused, kernels packed. At batch 1 the
-stages after the exit do not run. In a batch, images that have left are dropped from all kept pieces where that spares
-at least a tenth of the batch, and carried along otherwise.
+that the reuse matrix allows. Each is frozen: batch norm folded, additions and ReLU fused, kernels packed. At batch 1
+the stages after the exit do not run. In a batch, images that have left are dropped from all kept pieces where that
+spares at least a tenth of the batch, and carried along otherwise.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Layers whose channels belong to stages: kernels that are block-triangular, shortcuts and heads that keep stages apart.
+"""Layers whose channels belong to stages: block-triangular kernels, shortcuts and heads that keep stages apart.
 
 Trained, a kernel is dense and multiplied by its 0/1 mask: full dense time. In evaluation mode only the blocks run, a
 convolution a stage, so what is counted is what the method costs.
@@ -68,7 +68,7 @@ class Pieces:
 
 
 class PieceConv2d(Pieces, nn.Conv2d):
-    """A convolution with the kernel of `conv`, block-triangular: Y_j = sum of W_ji X_i over the stages i that j reads."""
+    """A convolution with the kernel of `conv`, block-triangular: Y_j = sum of W_ji X_i over what j reads."""
 
     def __init__(self, conv: nn.Conv2d):
         size = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)

@@ -6,6 +6,7 @@ the additions: a stem that is pooled and then added to is cut like what is added
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from math import prod
 from typing import NamedTuple
 
@@ -90,7 +91,9 @@ class Plan:
         (output,) = (node for node in self.traced.graph.nodes if node.op == "output")
         head = output.args[0]
         if not isinstance(head, fx.Node) or self.roles[head] != LINEAR or head.op != "call_module":
-            raise InputError(f"{head}: a network with stages ends in one linear layer, which each stage gets of its own")
+            raise InputError(
+                f"{head}: a network with stages ends in one linear layer, which each stage gets of its own"
+            )
         return head
 
     def _refuse_sharing(self) -> None:
@@ -186,7 +189,7 @@ def owners(
             counts = [channels]
         else:
             edge = edges(channels, cuts[group])
-            counts = [b - a for a, b in zip(edge, edge[1:], strict=False)]
+            counts = [b - a for a, b in pairwise(edge)]
             if 0 in counts:
                 raise InputError(
                     f"{name}: cuts {list(cuts[group])} give stage {counts.index(0) + 1} none of its {channels} channels"
