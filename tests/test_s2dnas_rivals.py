@@ -29,6 +29,11 @@ def images(batch=2):
             2.99,
             [14.96, 25.24, 36.75, 45.93, 56.88, 66.46, 75.41],
         ),
+        (
+            {"blocks": 10, "linear": False, "step": 2, "base": 4},
+            4.84,
+            [14.96, 25.24, 37.43, 51.62, 61.69, 73.52, 87.13, 99.39, 109.44, 120.97],
+        ),
     ],
 )
 def test_msdnet_has_the_parameters_and_costs_of_the_public_configurations(kw, params, mega):

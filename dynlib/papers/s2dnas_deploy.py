@@ -10,7 +10,6 @@ import copy
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from dynlib.backbones.cifar_resnet import PadShortcut
@@ -211,7 +210,7 @@ class EarlyExit(nn.Module):
     def __init__(self, model: fx.GraphModule, example: Tensor):
         super().__init__()
         self._stages = []
-        self.rule = copy.deepcopy(model.exit_rule)
+        self._thresholds = model.exit_rule.thresholds.tolist()
         with torch.inference_mode(), evaluating(model):
             stages = split(model)
             kept: dict[Piece, Tensor] = {}
@@ -231,7 +230,7 @@ class EarlyExit(nn.Module):
 
         Raises InputError for images of another type or layout and for choices that are no exits of the images.
         """
-        count, last = len(images), len(self._stages) - 1
+        count, last = len(images), len(self._thresholds)
         if images.ndim != 4 or (images.dtype, images.device.type) != (torch.float32, "cpu"):
             raise InputError(
                 f"images are {images.dtype} {tuple(images.shape)} on {images.device}; float32 (N, C, H, W) on the CPU"
@@ -240,8 +239,30 @@ class EarlyExit(nn.Module):
             choices.dtype != torch.int64 or choices.shape != (count,) or not ((choices >= 0) & (choices <= last)).all()
         ):
             raise InputError(f"choices are {choices.dtype} {tuple(choices.shape)}; int64 ({count},) from 0 to {last}")
-        image = next(iter(self._stages[0][0]))
-        kept = {image: images.contiguous(memory_format=torch.channels_last)}
+        images = images.contiguous(memory_format=torch.channels_last)
+        if count == 1:
+            return self._one(images, None if choices is None else int(choices))
+        return self._many(images, choices)
+
+    def _one(self, image: Tensor, choice: int | None) -> Exits:
+        """A single image: whatever is not its class scores is a number or a list."""
+        kept, found = {self._stages[0][0][0]: image}, []
+        for number, (inputs, outputs) in enumerate(self._stages):
+            logits, *pieces = getattr(self, f"stage_{number + 1}")(*[kept[piece] for piece in inputs])
+            found.append(logits)
+            if number == len(self._thresholds):
+                break
+            sure = logits.softmax(-1).amax().item() >= self._thresholds[number]
+            if sure if choice is None else choice <= number:
+                break
+            kept |= dict(zip(outputs, pieces, strict=True))
+        missing = [torch.full_like(logits, torch.nan)] * (len(self._stages) - len(found))
+        return Exits(logits, torch.tensor([number]), torch.stack(found + missing))
+
+    def _many(self, images: Tensor, choices: Tensor | None) -> Exits:
+        """A batch, from which those that have left are dropped now and then."""
+        count, last = len(images), len(self._thresholds)
+        kept = {self._stages[0][0][0]: images}
         rows, active = torch.arange(count), torch.ones(count, dtype=torch.bool)  # who is there, who has not left
         taken, exits = torch.full((count,), last), None
         for number, (inputs, outputs) in enumerate(self._stages):
@@ -253,7 +274,7 @@ class EarlyExit(nn.Module):
             exits[number, rows] = logits
             if number == last:
                 break
-            sure = F.softmax(logits, -1).amax(-1) >= self.rule.thresholds[number]
+            sure = logits.softmax(-1).amax(-1) >= self._thresholds[number]
             leaves = active & (sure if choices is None else choices[rows] <= number)
             taken[rows[leaves]] = number
             active &= ~leaves
