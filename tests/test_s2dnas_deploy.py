@@ -11,7 +11,8 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert, deploy
-from dynlib.papers.s2dnas_deploy import split
+from dynlib.papers.s2dnas_deploy import plain_conv
+from dynlib.papers.s2dnas_split import split
 
 MIXED = Config(
     cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)),
@@ -107,6 +108,20 @@ def test_extreme_thresholds_send_all_to_the_first_or_all_to_the_last_exit(thresh
     x = images(5)
     model = convert(strange(CifarResNet(8, width=8)), Config(exit_thresholds=(threshold,)))
     assert deploy(model, x)(x).taken.tolist() == [exit] * 5
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("adds", [False, True])
+def test_every_way_to_run_a_convolution_gives_the_same_map(layout, adds):
+    convolution = nn.Conv2d(4, 6, 3, 2, 1)
+    x = images(2, 8).mean(1, keepdim=True).repeat(1, 4, 1, 1).contiguous(memory_format=torch.channels_last)
+    other = torch.randn(2, 6, 4, 4) if adds else None
+    geometry = ([2, 2], [1, 1], [1, 1], 1)
+    expected = (convolution(x) + (other if adds else 0)).relu()
+    with torch.no_grad():
+        plain = plain_conv(x, convolution.weight, convolution.bias, *geometry, True, other, layout)
+    assert plain.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain, expected)
 
 
 def test_one_stage_deploys_to_the_static_network():

@@ -11,7 +11,7 @@ an image stops at the first stage that is sure. A search finds the cuts and what
     f_1 .. f_s  Heads                       omega        reward_exponent (s2dnas_search)
 
 `s2dnas_owners.py` finds out who owns a channel, `s2dnas_layers.py` has the layers, `s2dnas_exits.py` the exit rules,
-`s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py` the search.
+`s2dnas_split.py` and `s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py` the search.
 
 Departures from the paper, each with its reason:
 
