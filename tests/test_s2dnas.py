@@ -260,6 +260,8 @@ def test_recutting_keeps_the_weights_and_equals_converting_anew():
     model, x = convert(small(), Config()), images()
     s2dnas.recut(model, MIXED)
     assert torch.equal(model(x).exits, convert(small(), MIXED)(x).exits)
+    with pytest.raises(InputError, match="2 stages; this network has 3 heads"):
+        s2dnas.recut(model, Config(cuts=((0, 4, 8),)))
 
 
 # ----------------------------------------------------------------------------------------------------------- refusals

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models import DenseNet
+from torchvision.models import DenseNet, ResNet
+from torchvision.models.resnet import Bottleneck
 
 from dynlib import backbones
 from dynlib.backbones.cifar_resnet import CifarResNet
@@ -49,14 +50,19 @@ def model():
         ("cifar_resnet20", {}, 32),
         ("cifar_vgg16_bn", {"width": 16}, 32),
         ("cifar_mobilenet_v2", {"width": 0.5}, 32),
-        ("resnext50_32x4d", {}, 32),
+        ("resnext", {}, 32),
         ("mobilenet_v3_small", {}, 32),
         ("densenet", {}, 32),
     ],
 )
 def test_every_exit_of_the_staged_network_equals_the_masked_one(arch, kw, size):
     torch.manual_seed(0)
-    net = DenseNet(12, (2, 2), 24, num_classes=10) if arch == "densenet" else backbones.build(arch, 10, **kw)
+    if arch == "densenet":
+        net = DenseNet(12, (2, 2), 24, num_classes=10)
+    elif arch == "resnext":
+        net = ResNet(Bottleneck, [1, 1, 1, 1], 10, groups=8, width_per_group=8)
+    else:
+        net = backbones.build(arch, 10, **kw)
     model = convert(strange(net), Config(reuse=((1, 0, 1),)))
     x = images(2, size)
     staged = deploy(model, x)(x, torch.tensor([2, 2])).exits

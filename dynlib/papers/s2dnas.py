@@ -8,7 +8,7 @@ an image stops at the first stage that is sure. A search finds the cuts and what
     paper       here
     s           stages, exits E             p_0 .. p_s   cuts, in channel groups: stage j owns groups p_{j-1} to p_j
     G           the last cut                m_ij         reuse, 1 where stage j reads stage i (is_read)
-    f_1 .. f_s  Heads                       omega        reward_exponent (s2dnas_search)
+    f_1 .. f_s  Heads                       omega        Judge.omega (s2dnas_search)
 
 `s2dnas_owners.py` finds out who owns a channel, `s2dnas_layers.py` has the layers, `s2dnas_exits.py` the exit rules,
 `s2dnas_split.py` and `s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py` the search.
@@ -151,7 +151,8 @@ def convert(model: nn.Module, config: Config) -> fx.GraphModule:
 def recut(model: fx.GraphModule, config: Config) -> None:
     """Give a network from `convert` other cuts and reuse in place, with as many stages; weights and thresholds stay.
 
-    Raises InputError where the layers cannot be cut so, or where a grouped layer's group would have two owners.
+    Raises InputError for another number of stages, where the layers cannot be cut so, and where a grouped layer's group
+    would have two owners.
     """
     cuts, reuse = config.for_groups(model.meta["groups"])
     for node in model.graph.nodes:
@@ -162,7 +163,8 @@ def recut(model: fx.GraphModule, config: Config) -> None:
             continue
         layer, source = model.get_submodule(node.target), node.all_input_nodes[0].meta
         if isinstance(layer, Heads):
-            assert len(layer) == config.stages, f"{len(layer)} heads, {config.stages} stages"
+            if len(layer) != config.stages:
+                raise InputError(f"cuts make {config.stages} stages; this network has {len(layer)} heads, convert anew")
             everything = ((1,) * (config.stages * (config.stages - 1) // 2),) * model.meta["groups"]
             layer.cut(columns(source["owners"], source["made_at"], everything, config.stages))
         elif isinstance(layer, PieceConv2d | PieceLinear):
