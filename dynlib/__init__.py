@@ -5,12 +5,13 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     0  errors  paths  catalogue     what a caller can get wrong; where things are; what there is
     1  records  settings            measured facts; values as people type them
     2  ops  cost  latency  data/    tensor functions two papers share; MACs; the timing protocol; data sets
-    3  backbones/  graphs  kernels  networks; their graphs; CPU kernels
-    4  fusion  train                networks frozen for inference; the training loop
-    5  papers/<key>                 one method a module: Config, convert, cost, deploy
-    6  runs  paperscale             one training, one record; cost and speed without training
-    7  chapters                     executing notebooks
-    8  cli                          python -m dynlib
+    3  graphs  kernels              networks as graphs; CPU kernels
+    4  backbones/                   networks
+    5  fusion  train                networks frozen for inference; the training loop
+    6  papers/<key>                 one method a module: Config, convert, cost, deploy
+    7  runs  paperscale             one training, one record; cost and speed without training
+    8  chapters                     executing notebooks
+    9  cli                          python -m dynlib
     wing (on 0 and 1 only, no torch)  tables  plots
 
 Nothing is re-exported here: `from dynlib.papers import octconv` is the one way to name a thing.

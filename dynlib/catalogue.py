@@ -2,7 +2,12 @@
 
 from dataclasses import dataclass
 
-METHODS = {"octconv": "Octave convolution", "s2dnas": "S2DNAS"}  # dynlib/papers/<key>.py: title
+METHODS = {  # dynlib/papers/<key>.py: title
+    "wae": "Wavelet-like auto-encoder",
+    "octconv": "Octave convolution",
+    "s2dnas": "S2DNAS",
+    "drnet": "Dynamic resolution",
+}
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

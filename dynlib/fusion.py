@@ -79,7 +79,7 @@ class Freezer:
             raise InputError(
                 f"example is {tuple(example.shape)}; only images (N, 3, H, W) can be frozen for, not clips and Conv3d"
             )
-        _check_images(example)
+        check_images(example)
         self.source, self.example = traced, example.to(memory_format=torch.channels_last)
         self.graph, self.holder = fx.Graph(), nn.Module()
         self.values: dict[fx.Node, object] = {}
@@ -228,11 +228,12 @@ class Frozen(nn.Module):
     @torch.inference_mode()
     def forward(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) to what the network returns, any N. Raises InputError for another type or layout."""
-        _check_images(images)
+        check_images(images)
         return self.graph(images.contiguous(memory_format=torch.channels_last))
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Raise InputError for what a frozen network does not take."""
     if images.ndim != 4 or (images.dtype, images.device.type) != (torch.float32, "cpu"):
         raise InputError(
             f"images are {images.dtype} {tuple(images.shape)} on {images.device}; "

@@ -120,13 +120,15 @@ def time_latency(
     """
     began = time.perf_counter()
     cost = cost_of(key, config, arch, size)
-    choices = list(cost.get("macs_by_choice", {}).values())
+    by_choice = dict(cost.get("macs_by_choice", {}))
+    always = by_choice.pop("predictor", 0)
+    choices = list(by_choice.values())
     if len(shares or ()) != len(choices):
         raise InputError(f"shares are {shares and list(shares)}; {key} on {arch} has {len(choices) or 'no'} choices")
     cycle = 1
     if shares is not None:
         cycle = len(stream(shares, batch))
-        mean = sum(share * macs for share, macs in zip(shares, choices, strict=True))
+        mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
         cost["ratio"] = latency.macs_ratio(cost["macs_static"], mean)
     described = describe_latency(config, arch, size, batch, threads, shares)
     arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}

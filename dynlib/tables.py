@@ -28,6 +28,7 @@ POWER = {  # unit of a claim: by which power of ten a kept value is multiplied t
     **dict.fromkeys(["GMAC", "GFLOP"], -9),
     **dict.fromkeys(["MMAC", "MFLOP", "M"], -6),
     **dict.fromkeys(["MAC", "ms", "x", "px", "MB", "images/s", "layers", "operators"], 0),
+    **dict.fromkeys(["epochs", "images", "1"], 0),  # 1: a plain number
 }
 NAMES = {"macs": "MACs", "flops": "FLOPs", "params": "parameters", "top1": "top-1", "top5": "top-5", "map": "mAP"}
 NAMES |= {"miou": "mIoU", "cpu": "CPU", "gpu": "GPU", "tvm": "TVM", "mkldnn": "MKL-DNN", "arm": "ARM"}

@@ -96,3 +96,30 @@ def test_slips_in_print_are_kept_and_noted(table, row, metric, hint):
 def test_a_bound_is_not_turned_into_a_number():
     claim = octconv("table7", "NASNet-A (N=6, F=168)", "train_memory")
     assert claim["value"] == "" and '">32480"' in claim["note"]
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "metric", "value"),
+    [
+        ("table1", "WAE", "macs", "4.11"),
+        ("table1", "VGG16 (112)", "top5_error", "15.73"),
+        ("table2", "ThiNet-GAP", "cpu_time", "442.807"),
+        ("table2", "Decomposition+CNN", "top5_error", "12.98"),
+        ("table3", "I_L", "top5_error", "14.20"),
+        ("table_resnet50", "WAE", "speedup", "1.88"),
+        ("complexity_analysis", "WAE", "theoretical_speedup", "3.76"),
+        ("repo_readme", "WAE-VGG16", "top5", "88.27"),
+    ],
+)
+def test_auto_encoder_claims_stand_as_printed(table, row, metric, value):
+    claims = read(CLAIMS / "wae.csv")
+    assert [c["value"] for c in claims if (c["table"], c["row"], c["metric"]) == (table, row, metric)] == [value]
+
+
+def test_speedups_of_the_auto_encoder_agree_with_their_times_but_for_the_slip_that_is_noted():
+    by_key = {(c["table"], c["row"], c["metric"]): c for c in read(CLAIMS / "wae.csv")}
+    for (table, row, metric), claim in by_key.items():
+        device = metric.removesuffix("_speedup")
+        if metric in ("cpu_speedup", "gpu_speedup") and (time := by_key[table, row, f"{device}_time"]["value"]):
+            whole = by_key[table, "VGG16 (224)" if table == "table1" else "VGG16-Net", f"{device}_time"]["value"]
+            assert (abs(float(whole) / float(time) - float(claim["value"])) < 0.011) != ("slip" in claim["note"])

@@ -49,7 +49,7 @@ def model():
     [
         ("cifar_resnet20", {}, 32),
         ("cifar_vgg16_bn", {"width": 16}, 32),
-        ("cifar_mobilenet_v2", {"width": 0.5}, 32),
+        ("cifar_mobilenet_v2", {"width_mult": 0.5}, 32),
         ("resnext", {}, 32),
         ("mobilenet_v3_small", {}, 32),
         ("densenet", {}, 32),

@@ -1,6 +1,8 @@
 """Every backbone by name: torchvision's classifiers of images and clips, and the few it lacks.
 
 build("resnet50")                                      torchvision's, random weights
+build("resnet50", width=16)                            its first convolution has 16 channels, all others in proportion
+build("resnet50_v1")                                   ours, see resnet_v1.py
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
 build("cifar_vgg16_bn", num_classes=10)                 ours, see cifar_forms.py
 build("preact_resnet26")                               ours, see preact_resnet.py
@@ -11,6 +13,8 @@ build("i3d_resnet50", num_classes=400)                 ours, of clips, see video
 """
 
 import difflib
+import inspect
+from functools import partial
 
 from torch import nn
 from torchvision import models
@@ -22,11 +26,22 @@ from dynlib.backbones import (
     gluon_resnet,
     mobilenet_v1,
     preact_resnet,
+    resnet_v1,
     video_resnet,
 )
+from dynlib.backbones.thin import thin
 from dynlib.errors import InputError
 
-_FILES = (cifar_resnet, cifar_forms, preact_resnet, mobilenet_v1, gluon_mobilenet, gluon_resnet, video_resnet)
+_FILES = (
+    cifar_resnet,
+    cifar_forms,
+    preact_resnet,
+    resnet_v1,
+    mobilenet_v1,
+    gluon_mobilenet,
+    gluon_resnet,
+    video_resnet,
+)
 OURS = {name: builder for file in _FILES for name, builder in file.MODELS.items()}
 
 # Auxiliary heads would make forward return a tuple in training only; an initialisation left unchosen warns.
@@ -44,20 +59,32 @@ def build(arch: str, num_classes: int = 1000, **kw) -> nn.Module:
     Args:
         arch: a torchvision image or video classifier, or one of `OURS`.
         num_classes: outputs, at least 1.
-        kw: passed on to the network's own builder, e.g. `width` and `shortcut` of a CIFAR ResNet.
+        kw: passed on to the network's own builder, e.g. `width` and `shortcut` of a CIFAR ResNet. Where that has no
+            `width`, it is the number of channels of the first convolution, and all others follow in proportion.
 
     Raises:
-        InputError: the name is unknown (the closest ones are listed), or there are no classes.
+        InputError: the name is unknown (the closest ones are listed), there are no classes, or no channels.
     """
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; a classifier has at least 1")
+    builder = _builder(arch)
+    if "width" in kw and "width" not in inspect.signature(builder).parameters:
+        width = kw.pop("width")
+        if width < 1:
+            raise InputError(f"width is {width}; it is a number of channels, at least 1")
+        network = builder(num_classes=num_classes, **kw)
+        first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
+        return network if width == first.out_channels else thin(network, width / first.out_channels)
+    return builder(num_classes=num_classes, **kw)
+
+
+def _builder(arch: str):
+    """What makes the network of this name."""
     if arch in OURS:
-        return OURS[arch](num_classes=num_classes, **kw)
+        return OURS[arch]
     known = names()
     if arch not in known:
         close = difflib.get_close_matches(arch, known, n=5, cutoff=0.5)
         hint = f"closest: {', '.join(close)}" if close else f"allowed: {', '.join(known)}"
         raise InputError(f"arch {arch!r} is unknown; {hint}")
-    return models.get_model(
-        arch, weights=None, num_classes=num_classes, **(_WITHOUT_AUXILIARY_HEADS.get(arch, {}) | kw)
-    )
+    return partial(models.get_model, arch, weights=None, **_WITHOUT_AUXILIARY_HEADS.get(arch, {}))

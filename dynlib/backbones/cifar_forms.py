@@ -53,17 +53,17 @@ class CifarVGG(nn.Module):
         return self.classifier(self.flatten(self.avgpool(self.features(x))))
 
 
-def cifar_mobilenet_v2(num_classes: int = 10, width: float = 1.0) -> MobileNetV2:
-    """MobileNetV2 whose last map is an eighth of the image, with `width` a factor on all channels."""
-    net = MobileNetV2(num_classes, width, [list(group) for group in MOBILENET_V2])
+def cifar_mobilenet_v2(num_classes: int = 10, width_mult: float = 1.0) -> MobileNetV2:
+    """MobileNetV2 whose last map is an eighth of the image, with torchvision's factor on all channels."""
+    net = MobileNetV2(num_classes, width_mult, [list(group) for group in MOBILENET_V2])
     net.features[0][0].stride = (1, 1)
     return net
 
 
-def cifar_densenet_bc100(num_classes: int = 10, growth: int = 12) -> DenseNet:
-    """DenseNet-BC-100 with a 3x3 stem of 2 `growth` channels and no pooling before the first block."""
-    net = DenseNet(growth, (16, 16, 16), 2 * growth, num_classes=num_classes)
-    net.features.conv0 = nn.Conv2d(3, 2 * growth, 3, padding=1, bias=False)
+def cifar_densenet_bc100(num_classes: int = 10) -> DenseNet:
+    """DenseNet-BC-100, growth 12, with a 3x3 stem of 24 channels and no pooling before the first block."""
+    net = DenseNet(12, (16, 16, 16), 24, num_classes=num_classes)
+    net.features.conv0 = nn.Conv2d(3, 24, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(net.features.conv0.weight)
     for name in ("norm0", "relu0", "pool0"):  # every layer of a block brings its own
         delattr(net.features, name)

@@ -1,0 +1,285 @@
+"""Dynamic resolution networks: what is converted, which batch norm serves, what is routed where, refusals."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet, efficientnet_b0
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.vgg import make_layers
+from torchvision.models.video import r3d_18
+
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.errors import InputError
+from dynlib.papers import drnet
+from dynlib.papers.drnet import Config, convert
+from dynlib.papers.drnet_layers import ResolutionNorm, candidate_sizes
+
+THIN = {"predictor_width": 1 / 8}
+FAMILIES = {
+    "projection": lambda: CifarResNet(8, width=8, shortcut="B"),
+    "resnet": lambda: ResNet(BasicBlock, [1, 1, 1, 1], 10),
+    "resnext": lambda: ResNet(Bottleneck, [1, 1, 1, 1], 10, groups=8, width_per_group=4),
+    "densenet": lambda: DenseNet(8, (2, 2, 2, 2), num_init_features=16, bn_size=2, drop_rate=0.1, num_classes=10),
+    "mobilenet": lambda: MobileNetV2(10, 0.25),
+    "vgg": lambda: small_vgg(),
+    "efficientnet": lambda: efficientnet_b0(num_classes=10),
+}
+
+
+def small_vgg():
+    """VGG with batch norm in front of a small classifier."""
+    net = VGG.__new__(VGG)
+    nn.Module.__init__(net)
+    net.features, net.avgpool = make_layers([16, "M", 32, "M", 32], batch_norm=True), nn.AdaptiveAvgPool2d(7)
+    net.classifier = nn.Sequential(nn.Linear(32 * 49, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 10))
+    return net
+
+
+def small():
+    torch.manual_seed(0)
+    return CifarResNet(8, width=8, shortcut="B")
+
+
+def images(batch=6, size=32):
+    drawn = torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
+    return drawn.to(memory_format=torch.channels_last)
+
+
+def strange(net):
+    """Random statistics and affine parameters in every batch norm, different in every set."""
+    torch.manual_seed(1)
+    for norm in net.modules():
+        if isinstance(norm, _BatchNorm):
+            for tensor in (norm.weight, norm.bias, norm.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return net
+
+
+@torch.no_grad()
+def undecided(net, shown):
+    """A predictor whose choices differ among the images shown; in evaluation mode."""
+    net.eval().predictor[-1].bias -= net.score(shown).mean(0)
+    return net
+
+
+def norm_counts(net):
+    """Batches that each set of each batch norm has seen, (norms, m)."""
+    norms = [m for m in net.classifier.modules() if isinstance(m, ResolutionNorm)]
+    return torch.tensor([[int(norm.num_batches_tracked) for norm in sets.sets] for sets in norms])
+
+
+# ------------------------------------------------------------------------------------------------------- batch norms
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_batch_norm_of_every_family_switches_with_the_resolution(family):
+    torch.manual_seed(0)
+    plain = FAMILIES[family]()
+    places = sum(isinstance(m, _BatchNorm) for m in plain.modules())
+    net = convert(plain, Config(**THIN)).train()
+    net(images(2, 64), resolution=1)
+    assert norm_counts(net).tolist() == [[0, 1, 0]] * places
+    net(images(2, 64), resolution=2)
+    assert norm_counts(net).tolist() == [[0, 1, 1]] * places
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_converted_network_is_the_network_itself_at_full_resolution(family):
+    torch.manual_seed(0)
+    plain = strange(FAMILIES[family]()).eval()
+    net = convert(plain, Config(**THIN))
+    torch.testing.assert_close(net(images(2, 64), resolution=0).logits, plain(images(2, 64)))
+
+
+def test_a_smaller_candidate_is_the_network_with_that_set_on_the_bilinear_image():
+    net = strange(convert(small(), Config(**THIN))).eval()
+    plain = small().eval()
+    for name, norm in plain.named_modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.load_state_dict(net.classifier.get_submodule(name).sets[2].state_dict())
+    halved = F.interpolate(images(), scale_factor=0.5, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(net(images(), resolution=2).logits, plain(halved))
+    smooth = convert(small().eval(), Config(antialias=True, **THIN))
+    filtered = F.interpolate(images(), (16, 16), mode="bilinear", align_corners=False, antialias=True)
+    torch.testing.assert_close(smooth(images(), resolution=2).logits, small().eval()(filtered))
+
+
+def test_convolutions_are_shared_and_without_resolution_aware_norms_all_is():
+    plain = small()
+    alone = sum(p.numel() for p in plain.parameters())
+    norms = sum(p.numel() for m in plain.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
+    aware, shared = (convert(plain, Config(resolution_aware_bn=aware, **THIN)).classifier for aware in (True, False))
+    assert sum(p.numel() for p in aware.parameters()) == alone + 2 * norms
+    assert sum(p.numel() for p in shared.parameters()) == alone
+    shared.train()(images(), 2)
+    assert {int(m.num_batches_tracked) for m in shared.modules() if isinstance(m, nn.BatchNorm2d)} == {1}
+
+
+def test_one_image_alone_leaves_the_statistics_alone():
+    net = convert(small(), Config(**THIN)).train()
+    one = net.classify(images(1), 1)
+    assert norm_counts(net).sum() == 0
+    torch.testing.assert_close(one, convert(small(), Config(**THIN)).eval().classify(images(1), 1))
+
+
+# ------------------------------------------------------------------------------------------------------------ limits
+
+
+def test_a_single_candidate_is_the_network_itself_without_predictor():
+    plain = small()
+    alone = convert(plain, Config(candidates=(1,)))
+    assert type(alone) is CifarResNet and alone is not plain
+    assert torch.equal(alone.eval()(images()), plain.eval()(images()))
+
+
+def test_converting_leaves_the_model_alone_and_keeps_every_mode():
+    plain = small().train()
+    plain.layer1.eval()
+    before = copy.deepcopy(plain.state_dict())
+    net = convert(plain, Config(**THIN))
+    net(images())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
+    modes = {name: m.training for name, m in net.classifier.named_modules() if isinstance(m, nn.BatchNorm2d)}
+    assert all(mode is ("layer1" not in name) for name, mode in modes.items()) and net.training
+    assert not any(m.training for m in convert(plain.eval(), Config(**THIN)).predictor.modules())
+
+
+def test_depthwise_networks_get_the_inverted_predictor_with_half_the_side():
+    mobile, residual = (convert(FAMILIES[name](), Config(**THIN)) for name in ("mobilenet", "resnet"))
+    assert mobile.sizes((224, 224))[1] == (64, 64) and residual.sizes((224, 224))[1] == (128, 128)
+    forced = convert(FAMILIES["mobilenet"](), Config(predictor="resnet10", predictor_side=0.25, **THIN))
+    assert forced.sizes((64, 64))[1] == (16, 16)
+    assert len(list(forced.predictor.parameters())) == len(list(residual.predictor.parameters()))
+
+
+# ----------------------------------------------------------------------------------------------------------- routing
+
+
+@pytest.mark.parametrize("size", [(32, 32), (32, 48)])
+def test_bucketed_logits_are_those_of_one_image_after_the_other(size):
+    batch = torch.randn(16, 3, *size, generator=torch.Generator().manual_seed(0))
+    net = undecided(strange(convert(small(), Config(**THIN))), batch)
+    together, alone = net(batch), [net(image[None]) for image in batch]
+    assert len(together.choice.unique()) == 3
+    assert together.choice.tolist() == [int(one.choice) for one in alone]
+    torch.testing.assert_close(together.logits, torch.cat([one.logits for one in alone]), rtol=1e-4, atol=1e-4)
+
+
+def test_every_image_is_classified_exactly_once_at_inference():
+    net, seen = undecided(convert(small(), Config(**THIN)), images(16)), []
+    net.classifier.conv1.register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
+    choice = net(images(16)).choice
+    assert sorted((side, n) for n, _, side, _ in seen) == [
+        (side, int((choice == j).sum())) for side, j in ((16, 2), (24, 1), (32, 0))
+    ]
+
+
+def test_inference_is_the_argmax_and_the_same_whatever_the_seed():
+    net, outputs = undecided(convert(small(), Config(**THIN)), images()), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        outputs.append(net(images()))
+    assert torch.equal(outputs[0].logits, outputs[1].logits)
+    assert torch.equal(outputs[0].choice, outputs[0].z.argmax(1)) and outputs[0].gate is None
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_images_stay_channels_last_at_every_resolution(routed):
+    net, layouts = undecided(convert(small(), Config(routed=routed, **THIN)), images(16)), []
+    net.macs((32, 32))  # counted once; it runs the layers too
+    for conv in (net.classifier.conv1, net.predictor[0]):
+        conv.register_forward_hook(
+            lambda m, args, out: layouts.append(args[0].is_contiguous(memory_format=torch.channels_last))
+        )
+    for mode in (True, False):
+        net.train(mode)(images(16))
+    assert layouts == [True] * len(layouts) and len(layouts) >= 8
+
+
+def test_an_empty_batch_has_no_logits():
+    net = convert(small(), Config(**THIN)).eval()
+    assert net(images(0)).logits.shape == (0, 10)
+
+
+# ---------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"candidates": ()}, r"candidates is \(\)"),
+        ({"candidates": (224, 168)}, r"candidates is \(224, 168\); it is a list of falling shares"),
+        ({"candidates": (1, 0.5, 0.75)}, "candidates is"),
+        ({"candidates": (1, 0)}, "candidates is"),
+        ({"candidates": (0.75, 0.5)}, "from 1 down"),
+        ({"candidates": (1, True)}, "candidates is"),
+        ({"candidates": "large"}, "candidates is 'large'"),
+        ({"alpha": 0}, "alpha is 0; it is a number above 0 up to 1"),
+        ({"alpha": 2.5}, "alpha is 2.5"),
+        ({"alpha": float("nan")}, "alpha is nan"),
+        ({"eta": -0.1}, "eta is -0.1; it is a number from 0"),
+        ({"eta": float("inf")}, "eta is inf"),
+        ({"tau": 0}, "tau is 0; it is a number above 0"),
+        ({"tau": True}, "tau is True"),
+        ({"tau_start": -5}, "tau_start is -5"),
+        ({"predictor_side": 1.5}, "predictor_side is 1.5"),
+        ({"predictor_width": 0}, "predictor_width is 0"),
+        ({"predictor": "resnet18"}, "predictor is 'resnet18'; allowed: auto, resnet10, inverted"),
+        ({"routed": 1}, "routed is 1; allowed: true, false"),
+    ],
+    ids=str,
+)
+def test_a_bad_setting_is_refused_by_name(settings, words):
+    with pytest.raises(InputError, match=words):
+        Config(**settings)
+
+
+def test_one_setting_has_one_value_however_it_is_written():
+    assert Config(candidates=[1, 0.5], eta=1, tau=2) == Config(candidates=(1.0, 0.5), eta=1.0, tau=2.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: VGG(make_layers([8, "M"], False), 10, init_weights=False), "VGG has no batch norm"),
+        (lambda: r3d_18(num_classes=2), "takes clips"),
+    ],
+)
+def test_a_network_that_cannot_have_sets_is_refused(build, words):
+    with torch.device("meta"):
+        model = build()
+    with pytest.raises(InputError, match=words):
+        convert(model, Config())
+
+
+@pytest.mark.parametrize(
+    ("size", "candidates", "expected"),
+    [
+        ((224, 224), (1, 6 / 7, 0.75, 0.5, 3 / 7), [224, 192, 168, 112, 96]),
+        ((224, 224), (1, 0.857143, 0.428571), [224, 192, 96]),
+        ((128, 128), (1, 0.75, 0.5), [128, 96, 64]),
+        ((64, 64), (1, 0.75, 0.5), [64, 48, 32]),
+    ],
+)
+def test_candidates_come_out_in_whole_pixels(size, candidates, expected):
+    assert candidate_sizes(size, candidates) == [(side, side) for side in expected]
+
+
+@pytest.mark.parametrize("resolution", [-1, 3])
+def test_a_candidate_that_is_not_there_is_refused(resolution):
+    with pytest.raises(InputError, match=f"resolution is {resolution}; allowed: 0 to 2"):
+        convert(small(), Config(**THIN))(images(), resolution=resolution)
+
+
+@pytest.mark.parametrize(("size", "words"), [((66, 64), "candidate 0.75 of an image of 66x64 px is 49.5 px")])
+def test_an_image_whose_candidates_are_no_whole_pixels_is_refused(size, words):
+    net = convert(small(), Config(**THIN)).eval()
+    with pytest.raises(InputError, match=words):
+        net(torch.zeros(1, 3, *size))
+    with pytest.raises(InputError, match=words):
+        drnet.macs_by_choice(net, size)

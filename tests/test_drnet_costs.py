@@ -1,0 +1,188 @@
+"""What dynamic resolution costs: the paper's counts to the printed digit, and what its printed averages allow."""
+
+import json
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+
+from dynlib import backbones, cost, paperscale, tables
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.cli import main
+from dynlib.errors import InputError
+from dynlib.latency import Latency
+from dynlib.papers import drnet, drnet_predictor
+from dynlib.papers.drnet import Config, convert
+from dynlib.papers.drnet_controls import mixtures
+from dynlib.papers.drnet_layers import at_resolution
+
+FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)
+RESNET50 = [4.0892, 2.5030, 1.0779]  # GMAC at 224, 168, 112 px, our count
+
+
+@cache
+def on_meta(arch, candidates=(1, 0.75, 0.5)):
+    with torch.device("meta"):
+        return convert(backbones.build(arch), Config(candidates=candidates))
+
+
+@pytest.mark.parametrize(
+    ("arch", "printed"),
+    [
+        ("resnet50", {"224": 4.0892, "192": 3.0048, "168": 2.5030, "112": 1.0779, "96": 0.7527}),
+        ("resnet101", {"224": 7.8014, "192": 5.7322, "168": 4.7948, "112": 2.0060, "96": 1.4346}),
+        ("mobilenet_v2", {"224": 0.3008, "192": 0.2213, "168": 0.1889, "112": 0.0822, "96": 0.0563}),
+    ],
+)
+def test_every_candidate_costs_what_the_tables_of_the_paper_rest_on(arch, printed):
+    macs = drnet.macs_by_choice(on_meta(arch, FIVE), (224, 224))
+    del macs["predictor"]
+    assert {px: round(count / 1e9, 4) for px, count in macs.items()} == printed
+
+
+def test_the_predictors_weigh_and_cost_what_is_printed():
+    sizes = {}
+    for kind, side in (("resnet10", 128), ("inverted", 64)):
+        counted = cost.count(drnet_predictor.build(kind, 3), cost.example(side))
+        sizes[kind] = (counted.params, round(counted.macs / 1e9, 4))
+    assert sizes == {"resnet10": (4_907_331, 0.2902), "inverted": (259_203, 0.0104)}
+    assert drnet.macs_by_choice(on_meta("resnet50"), (224, 224))["predictor"] == 290_194_944
+    assert drnet.macs_by_choice(on_meta("mobilenet_v2"), (224, 224))["predictor"] == 10_435_296
+
+
+@pytest.mark.parametrize(("arch", "extra"), [("resnet50", 53_120), ("resnet101", 105_344), ("mobilenet_v2", 34_112)])
+def test_two_more_sets_of_batch_norms_are_all_that_the_classifier_gains(arch, extra):
+    with torch.device("meta"):
+        plain = backbones.build(arch)
+    more = sum(p.numel() for p in on_meta(arch).classifier.parameters()) - sum(p.numel() for p in plain.parameters())
+    assert more == 2 * extra
+
+
+@pytest.mark.parametrize("size", [(64, 64), (32, 64)])
+def test_the_closed_form_is_full_resolution_and_predictor_and_equals_the_counter(size):
+    for net in (convert(CifarResNet(8), Config()), convert(CifarResNet(8), Config(candidates=(1,)))):
+        closed, counted = drnet.cost(net, size), cost.count(net, cost.example(size))
+        assert closed.macs == counted.macs and closed.by_layer == counted.by_layer and closed.params == counted.params
+        choices = drnet.macs_by_choice(net, size)
+        assert closed.macs == (max(choices.values()) + choices["predictor"] if choices else closed.macs)
+
+
+def test_each_choice_costs_what_the_counter_counts_for_it():
+    net = convert(CifarResNet(8), Config(candidates=FIVE))
+    counted = [
+        cost.count(at_resolution(net.classifier, j), cost.example(size)).macs
+        for j, size in enumerate(net.sizes((28, 28))[0])
+    ]
+    assert list(drnet.macs_by_choice(net, (28, 28)).values())[:-1] == counted
+
+
+def test_a_uniform_draw_costs_the_random_row_of_table_5():
+    assert sum(RESNET50) / 3 == pytest.approx(2.557, abs=5e-4)
+
+
+def test_the_papers_alpha_becomes_a_share_of_full_resolution():
+    full = drnet.macs_by_choice(on_meta("resnet50"), (224, 224))["224"]
+    assert drnet.alpha_of(2.5, full) == pytest.approx(Config().alpha, abs=5e-4)
+    assert [round(drnet.alpha_of(g, full), 3) for g in (2.0, 3.0, 3.5)] == [0.489, 0.734, 0.856]
+    for wrong in (5, 0, float("nan"), True):
+        with pytest.raises(InputError, match=r"alpha is .* GMAC; it is above 0 up to the 4\.089"):
+            drnet.alpha_of(wrong, full)
+
+
+@pytest.mark.parametrize(
+    ("printed", "costs", "expected"),
+    [
+        (3.7, RESNET50, [(0.57, 0.77), (0, 0.43), (0, 0.23)]),
+        (3.2, RESNET50, [(0.26, 0.61), (0, 0.74), (0, 0.39)]),
+        (2.7, RESNET50, [(0, 0.44), (0, 0.93), (0.07, 0.56)]),
+        (2.3, RESNET50, [(0, 0.31), (0, 0.65), (0.35, 0.69)]),
+        (7.0, [7.8014, 4.7948, 2.0060], [(0.64, 0.81), (0, 0.36), (0, 0.19)]),
+    ],
+)
+def test_a_printed_average_leaves_these_mixtures_open(printed, costs, expected):
+    for interval, bounds in zip(mixtures(printed - 0.290, costs), expected, strict=True):
+        assert interval == pytest.approx(bounds, abs=0.0051)
+
+
+def test_mixtures_hold_every_mixture_with_their_mean_and_refuse_others():
+    drawn = torch.distributions.Dirichlet(torch.ones(5)).sample((200,)).double()
+    costs = [4.0, 3.0, 2.5, 1.0, 0.7]
+    for shares in drawn.tolist():
+        average = sum(s * c for s, c in zip(shares, costs, strict=True))
+        assert all(
+            low - 1e-9 <= s <= high + 1e-9 for s, (low, high) in zip(shares, mixtures(average, costs), strict=True)
+        )
+    with pytest.raises(InputError, match=r"average is 4\.2; allowed: 0\.7 to 4\.0"):
+        mixtures(4.2, costs)
+
+
+def test_the_command_tells_the_cost_of_every_choice(capsys):
+    thin = ("cost", "drnet", "--arch", "cifar_resnet20", "--classes", "10", "-p", "predictor_width=0.125", "--size")
+    assert main([*thin, "32", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert list(told["macs_by_choice"]) == ["32", "24", "16", "predictor"]
+    assert told["macs_by_choice"]["32"] == told["macs_static"] == 40_551_040
+    assert told["closed_form"] == told["macs"] == 40_551_040 + told["macs_by_choice"]["predictor"]
+    assert main([*thin, "30"]) == 2
+    assert "candidate 0.75 of an image of 30x30 px is 22.5 px" in capsys.readouterr().err
+
+
+@cache
+def claimed():
+    return {(c.table, c.row, c.metric): c.value for c in tables.claims("drnet").itertuples()}
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "metric", "value"),
+    [
+        ("table1", "DR-ResNet-50, shared batch norm", "top1", "80.3"),
+        ("table2", "DR-ResNet-50, alpha 3.0, eta 0.5", "macs", "3.1"),
+        ("table3", "DR-ResNet-50, alpha 2.5", "macs_reduction", "34"),
+        ("table3", "DR-ResNet-101", "top5", "94.3"),
+        ("table4", "RANet", "top1", "74.0"),
+        ("table5", "random choice, run 1", "top1", "74.70"),
+        ("table6", "DR-MobileNetV2", "macs", "268"),
+        ("rs_nets", "RS-ResNet-50, 128 px", "top1", "76.3"),
+    ],
+)
+def test_claims_stand_as_printed(table, row, metric, value):
+    assert claimed()[table, row, metric] == value
+
+
+@pytest.mark.parametrize(
+    ("table", "unit"), [("table3", "ResNet-50"), ("table4", "ResNet-50"), ("table6", "MobileNetV2")]
+)
+def test_printed_reductions_follow_from_the_printed_costs(table, unit):
+    full = float(claimed()[table, unit, "macs"])
+    rows = [row for t, row, metric in claimed() if t == table and metric == "macs_reduction" and "101" not in row]
+    for row in rows:
+        printed = 100 * (1 - float(claimed()[table, row, "macs"]) / full)
+        assert float(claimed()[table, row, "macs_reduction"]) == pytest.approx(printed, abs=0.7)
+    assert len(rows) >= 3
+
+
+def test_where_the_price_was_active_the_printed_mean_is_alpha_and_the_predictor():
+    for alpha in ("2.0", "2.5", "3.0"):
+        printed = float(claimed()["table2", f"DR-ResNet-50, alpha {alpha}, eta 0.2", "macs"])
+        assert printed == pytest.approx(float(alpha) + 0.290, abs=0.05)
+
+
+def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(monkeypatch):
+    def in_own_process(factory, arguments, **how):
+        return Latency(how["batch"], how["threads"], "float32", 3.0, 2.0, 1.5, (1.4, 1.6), "eager", {"eager": 3.0}, 20)
+
+    monkeypatch.setattr(paperscale.latency, "in_own_process", in_own_process)
+    shares = (0.3, 0.25, 0.45)
+    record = paperscale.time_latency("drnet", Config(), "cifar_resnet20", (32, 32), shares=shares)
+    macs = drnet.macs_by_choice(convert(backbones.build("cifar_resnet20"), Config()), (32, 32))
+    mean = macs["predictor"] + 0.3 * macs["32"] + 0.25 * macs["24"] + 0.45 * macs["16"]
+    assert record.metrics["macs_ratio"] == pytest.approx(macs["32"] / mean)
+
+
+def test_the_timed_method_takes_its_decisions_from_outside():
+    config = {"predictor_width": 0.125}
+    network, method, images = paperscale.latency_pair(4, "drnet", config, "cifar_resnet20", [32, 32], [0.5, 0.25, 0.25])
+    assert isinstance(network, nn.Module)
+    choices = torch.cat([method(images).choice for _ in range(paperscale.STREAM)])
+    assert (choices.bincount() / len(choices)).tolist() == [0.5, 0.25, 0.25]

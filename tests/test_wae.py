@@ -1,0 +1,286 @@
+"""The wrapped networks: what they cost, what they yield, what they refuse, and how they deploy."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.resnet import BasicBlock, ResNet
+
+from dynlib import backbones, fusion
+from dynlib.backbones.thin import thin
+from dynlib.cost import count, example
+from dynlib.errors import InputError
+from dynlib.papers import wae, wae_deploy
+from dynlib.papers.wae import TWO, VARIANTS, Config, convert
+
+
+def small(width=16, classes=5):
+    torch.manual_seed(0)
+    return thin(ResNet(BasicBlock, [1, 1, 1, 1], classes), width / 64)
+
+
+def vgg(width=8, classes=5):
+    torch.manual_seed(0)
+    return backbones.build("vgg11", classes, width=width, init_weights=False)
+
+
+def images(batch=2, size=64):
+    return torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def with_statistics(net):
+    """As after some training: every batch norm has seen something."""
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            nn.init.normal_(norm.running_mean, std=0.1)
+            nn.init.uniform_(norm.running_var, 0.5, 1.5)
+    return net.eval()
+
+
+# --------------------------------------------------------------------------------------------------------------- cost
+
+
+def counted(arch, size=224, **settings):
+    with torch.device("meta"):
+        network = backbones.build(arch)
+        model = convert(network, Config(**settings))
+        image = torch.empty(1, 3, size, size)
+    macs = count(model, image).macs
+    assert wae.cost(model, size).macs == macs
+    return network, model, macs, count(network, image).macs
+
+
+def giga(macs):
+    return round(macs / 1e9, 4)
+
+
+def test_vgg16_costs_what_the_released_file_and_the_specification_say():
+    network, model, macs, static = counted("vgg16")
+    assert (giga(macs), round(static / 1e9, 3), round(static / macs, 2)) == (4.3819, 15.47, 3.53)
+    parts = {part: giga(value) for part, value in wae.macs_by_part(model, 224).items()}
+    assert parts == {"split": 0.2637, "tower": 3.8367, "head_low": 0.0105, "twin": 0.2439, "head_fused": 0.0272}
+    convs = [wae.conv_macs(net, size) for net, size in ((network, 224), (model.tower, 112), (model.twin, 112))]
+    assert [giga(value) for value in convs] == [15.3466, 3.8367, 0.2439]
+    assert round(convs[0] / sum(convs[1:]), 2) == round(wae.printed_speedup(), 2) == 3.76
+    without_decoder = sum(p.numel() for name, p in model.named_parameters() if not name.startswith("decoder"))
+    assert round(without_decoder / 1e6, 1) == 53.3
+
+
+@pytest.mark.parametrize(
+    ("arch", "total", "ratio", "tower"), [("resnet50", 1.4170, 2.89, 1.0759), ("resnet50_v1", 1.3576, 2.84, 1.0200)]
+)
+def test_resnet50_costs_what_the_specification_says_wherever_its_stride_sits(arch, total, ratio, tower):
+    _, model, macs, static = counted(arch)
+    assert (giga(macs), round(static / macs, 2)) == (total, ratio)
+    assert giga(wae.macs_by_part(model, 224)["tower"]) == tower
+
+
+@pytest.mark.parametrize(
+    ("variant", "total"),
+    [
+        ("decomposition", 4.3819),
+        ("low", 4.3819 - 0.2439 - 0.0272 - 0.0054),  # no twin, no fusion head, no convolution for I_H
+        ("wavelet", 3.8367 + 0.2547 + 0.0105 + 0.0272 + 0.0028),
+        ("approximation", 3.8911 + 0.0010),
+        ("downscaled", 3.8911),
+        ("full", 15.4703),
+    ],
+)
+def test_the_baselines_of_vgg16_cost_what_their_parts_do(variant, total):
+    assert counted("vgg16", variant=variant)[2] / 1e9 == pytest.approx(total, abs=1.5e-4)
+
+
+def test_the_released_heads_flatten_the_released_maps():
+    with torch.device("meta"):
+        model = convert(backbones.build("vgg16"), Config())
+    widths = [
+        [layer.in_features for layer in head.modules() if isinstance(layer, nn.Linear)]
+        for head in (model.head_low, model.head_fused)
+    ]
+    assert widths == [[8192, 1024, 1024], [10240, 2048, 2048]]
+    half = torch.empty(1, 3, 112, 112, device="meta")
+    assert model.tower(half).shape == (1, 512, 4, 4) and model.twin(half).shape == (1, 128, 4, 4)
+    assert [layer.p for layer in model.head_low.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+
+
+def test_wide_heads_have_the_network_s_own_hidden_layers():
+    model = convert(vgg(), Config(heads="wide"))
+    assert [m.out_features for m in model.head_fused.modules() if isinstance(m, nn.Linear)] == [512, 512, 5]
+
+
+# --------------------------------------------------------------------------------------------------------------- wrap
+
+
+@pytest.mark.parametrize(
+    ("arch", "width", "size"),
+    [
+        ("resnet18", 16, 224),
+        ("resnet50", 16, 64),
+        ("vgg16", 8, 64),
+        ("vgg16_bn", 8, 96),
+        ("mobilenet_v2", 8, 64),
+        ("densenet121", 16, 64),
+        ("resnext50_32x4d", 16, 64),
+        ("alexnet", 16, 128),
+    ],
+)
+def test_any_classifier_is_wrapped_and_the_gradient_reaches_every_parameter(arch, width, size):
+    torch.manual_seed(0)
+    options = {"init_weights": False} if arch in ("vgg16", "vgg16_bn", "googlenet") else {}
+    model = convert(backbones.build(arch, 5, width=width, **options), Config())
+    image = images(4, size)
+    output = model(image, restore=True)
+    assert output.logits.shape == output.low.shape == output.fused.shape == (4, 5)
+    assert output.image_low.shape == output.image_high.shape == (4, 3, size // 2, size // 2)
+    assert output.restored.shape == image.shape
+    (F.cross_entropy(output.logits, torch.arange(4)) + F.mse_loss(output.restored, image)).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_yields_one_type_in_training_and_in_evaluation(variant):
+    model = convert(small(), Config(variant=variant))
+    outputs = [net(images()) for net in (model.train(), model.eval())]
+    assert type(outputs[0]) is type(outputs[1])
+    for output in outputs:
+        assert getattr(output, "logits", output).shape == (2, 5)
+    if variant in TWO:
+        assert torch.equal(outputs[1].logits, outputs[1].low + outputs[1].fused)
+        assert outputs[1].image_high.shape[1] == (9 if variant == "wavelet" else 3)
+    if variant in (*TWO, "low"):
+        assert outputs[1].restored is None
+
+
+def test_the_parts_make_the_scores_and_each_sub_image_meets_its_own_tower():
+    model = with_statistics(convert(small(), Config()))
+    with torch.no_grad():
+        output = model(images(), restore=True)
+        low = model.norm_low.eval()(output.image_low)
+        by_hand = (output.image_low - model.norm_low.running_mean[:, None, None]) / (
+            model.norm_low.running_var[:, None, None] + 1e-5
+        ).sqrt()
+        torch.testing.assert_close(low, by_hand)
+        maps = [model.tower(low), model.twin(model.norm_high(output.image_high))]
+        torch.testing.assert_close(output.low, model.head_low(maps[0]))
+        torch.testing.assert_close(output.fused, model.head_fused(torch.cat(maps, 1)))
+        both = model.decoder.low(output.image_low) + model.decoder.high(output.image_high)
+        torch.testing.assert_close(output.restored, both)
+
+
+def test_the_tower_keeps_the_network_s_weights_and_the_network_is_left_alone():
+    network = small().eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    model = convert(network, Config())
+    assert torch.equal(model.tower.layer1.get_submodule("0.conv1").weight, network.layer1[0].conv1.weight)
+    assert torch.equal(model.head_low.layers.fc.weight, network.fc.weight)  # its size has not changed
+    assert not any(part.training for part in model.modules())
+    with torch.no_grad():
+        model.tower.conv1.weight.zero_()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_the_full_variant_is_the_network_behind_a_batch_norm():
+    network = small().eval()
+    model = convert(network, Config(variant="full"))
+    model.norm.running_mean.fill_(0.4)
+    with torch.no_grad():
+        torch.testing.assert_close(model(images()), network((images() - 0.4) / (1 + 1e-5) ** 0.5))
+
+
+def test_the_same_seed_gives_the_same_wrapped_network():
+    models = [torch.manual_seed(3) and convert(small(), Config()) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(models[0].parameters(), models[1].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("variant", [variant for variant in VARIANTS if variant != "full"])
+def test_odd_sides_are_refused_or_padded(variant):
+    odd = images(2, 64)[..., :63, :]
+    with pytest.raises(InputError, match="size 63x64: both sides must be even"):
+        convert(small(), Config(variant=variant))(odd)
+    padded = convert(small(), Config(variant=variant, sizes="pad"))
+    restore = {"restore": True} if hasattr(padded, "decoder") and padded.decoder is not None else {}
+    output = padded(odd, **restore)
+    if restore:
+        assert output.restored.shape == odd.shape
+
+
+def test_a_network_without_a_linear_head_is_refused():
+    with pytest.raises(InputError, match="SqueezeNet: its output is not that of linear layers"):
+        convert(backbones.build("squeezenet1_1", 5), Config())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"variant": "haar"}, "variant is 'haar'; allowed: wae, decomposition, low"),
+        ({"lam": -1}, "lam is -1; it is a number from 0 up"),
+        ({"lam": float("nan")}, "lam is nan"),
+        ({"gamma_share": True}, "gamma_share is True"),
+        ({"twin": 0}, "twin is 0; it is a share above 0, up to 1"),
+        ({"twin": 1.5}, r"twin is 1\.5"),
+        ({"heads": "none"}, "heads is 'none'; allowed: released, wide"),
+        ({"wavelet": "db2", "variant": "wavelet"}, "wavelet is 'db2'; allowed: cdf97, haar"),
+        ({"sizes": "crop"}, "sizes is 'crop'; allowed: reject, pad"),
+        ({"lam": 0.5, "variant": "wavelet"}, r"lam is 0\.5; variant 'wavelet' has no use for it"),
+        ({"wavelet": "haar"}, "wavelet is 'haar'; variant 'wae' has no use for it"),
+        ({"sizes": "pad", "variant": "full"}, "sizes is 'pad'; variant 'full' has no use for it"),
+    ],
+)
+def test_bad_settings_are_named_in_one_line(settings, says):
+    with pytest.raises(InputError, match=says) as error:
+        Config(**settings)
+    assert "\n" not in str(error.value)
+
+
+# ------------------------------------------------------------------------------------------------------------- deploy
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_deployed_network_has_the_outputs_of_the_module(variant):
+    model = with_statistics(convert(small(), Config(variant=variant)))
+    deployed = wae.deploy(model, images(1))
+    for image in (images(1), images(3), images(2, 96)):
+        with torch.no_grad():
+            expected, found = model(image), deployed(image)
+        assert type(found) is type(expected)
+        pairs = [(found, expected)] if isinstance(found, torch.Tensor) else zip(found, expected, strict=True)
+        for a, b in pairs:
+            assert (a is None and b is None) or (a - b).abs().max() <= 1e-5 * b.abs().max()
+
+
+def test_vgg_deploys_and_no_decoder_travels_along():
+    model = with_statistics(convert(vgg(), Config()))
+    deployed = wae.deploy(model, images(1))
+    with torch.no_grad():
+        torch.testing.assert_close(deployed(images()).logits, model(images()).logits, rtol=1e-4, atol=1e-6)
+    assert not any(isinstance(part, nn.ConvTranspose2d) for part in deployed.modules())
+
+
+@pytest.mark.parametrize("size", [(64, 64), (98, 66), (250, 224)])
+@pytest.mark.parametrize("variant", ["wae", "low"])
+def test_the_encoder_in_strips_is_the_encoder(monkeypatch, variant, size):
+    monkeypatch.setattr(wae_deploy, "STRIP", 16 * 64 * 20)
+    assert wae_deploy.strip_rows(*size) < size[0]
+    model = with_statistics(convert(small(), Config(variant=variant)))
+    image = torch.rand(2, 3, *size)
+    with torch.no_grad():
+        expected, found = model(image), wae.deploy(model, image)(image)
+    torch.testing.assert_close(found.image_low, expected.image_low)
+    assert variant == "low" or torch.allclose(found.image_high, expected.image_high, atol=1e-6)
+
+
+def test_deploying_refuses_the_odd_sides_that_the_module_refuses():
+    with pytest.raises(InputError, match="size 63x64"):
+        wae.deploy(convert(small(), Config()).eval(), images(1)[..., :63, :])
+
+
+def test_it_works_where_torch_has_no_onednn(monkeypatch):
+    monkeypatch.setattr(fusion, "_ONEDNN", False)
+    model = with_statistics(convert(small(), Config()))
+    with torch.no_grad():
+        torch.testing.assert_close(wae.deploy(model, images(1))(images()).logits, model(images()).logits)
+
+
+def test_a_deployed_network_executes_the_multiply_adds_of_the_closed_form():
+    model = with_statistics(convert(small(), Config()))
+    assert count(wae.deploy(model, images(1)), example(64)).macs == wae.cost(model, 64).macs
