@@ -5,6 +5,7 @@ from dataclasses import dataclass
 METHODS = {  # dynlib/papers/<key>.py: title
     "wae": "Wavelet-like auto-encoder",
     "octconv": "Octave convolution",
+    "s2dnas": "S2DNAS",
     "drnet": "Dynamic resolution",
 }
 

@@ -4,6 +4,7 @@ build("resnet50")                                      torchvision's, random wei
 build("resnet50", width=16)                            its first convolution has 16 channels, all others in proportion
 build("resnet50_v1")                                   ours, see resnet_v1.py
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
+build("cifar_vgg16_bn", num_classes=10)                 ours, see cifar_forms.py
 build("preact_resnet26")                               ours, see preact_resnet.py
 build("mobilenet_v1", width=0.75)                      ours, see mobilenet_v1.py
 build("gluon_mobilenet_v2", width=1.125)               ours, see gluon_mobilenet.py
@@ -19,6 +20,7 @@ from torch import nn
 from torchvision import models
 
 from dynlib.backbones import (
+    cifar_forms,
     cifar_resnet,
     gluon_mobilenet,
     gluon_resnet,
@@ -30,7 +32,16 @@ from dynlib.backbones import (
 from dynlib.backbones.thin import thin
 from dynlib.errors import InputError
 
-_FILES = (cifar_resnet, preact_resnet, resnet_v1, mobilenet_v1, gluon_mobilenet, gluon_resnet, video_resnet)
+_FILES = (
+    cifar_resnet,
+    cifar_forms,
+    preact_resnet,
+    resnet_v1,
+    mobilenet_v1,
+    gluon_mobilenet,
+    gluon_resnet,
+    video_resnet,
+)
 OURS = {name: builder for file in _FILES for name, builder in file.MODELS.items()}
 
 # Auxiliary heads would make forward return a tuple in training only; an initialisation left unchosen warns.

@@ -108,4 +108,4 @@ class CifarResNet(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
 
-MODELS = {f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in DEPTHS}
+MODELS = {f"cifar_resnet{depth}": partial(CifarResNet, depth) for depth in (8, *DEPTHS)}  # 8: one block a stage

@@ -1,0 +1,168 @@
+"""When to leave: thresholds on the largest probability, chosen on held-out logits that are collected once.
+
+Everything here is a pure function of logits (E, N, C), labels (N,) and the cumulative cost of each exit, so any rule
+can be tried without running the network again. What a rule found on held-out images is then applied to others:
+
+    logits, labels = collect(model, held_out)
+    best = budget(logits, labels, costs)
+    on_test = leave(*collect(model, test), costs, best.thresholds)
+
+An exit lets go whoever reaches its threshold, ties included, as `s2dnas_layers.ExitRule` does.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, fx
+
+from dynlib.data import Batches, Samples
+from dynlib.errors import InputError
+from dynlib.ops import evaluating
+
+NEVER = 2.0  # a threshold that no probability reaches
+SHARED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # thresholds tried for a candidate of the search
+QUOTIENTS = tuple(round(0.05 * step, 2) for step in range(1, 40))  # of the shares of neighbouring exits, as MSDNet's
+MOST_CELLS = 200_000_000  # combinations of thresholds times images that `budget` holds in memory
+
+
+class Outcome(NamedTuple):
+    """What happens under one choice of thresholds."""
+
+    thresholds: tuple[float, ...]  # E - 1 probabilities
+    top1: float  # under early exits
+    macs: float  # of the average image
+    shares: tuple[float, ...]  # of the images that leave at each exit
+    leaver_top1: tuple[float | None, ...]  # over those; None: nobody leaves there
+    exit_top1: tuple[float, ...]  # of each exit over all images
+
+
+@torch.no_grad()
+def collect(model: fx.GraphModule, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Logits (E, N, C) of every exit and labels (N,) of all samples in order, on the CPU; the model keeps its modes."""
+    device = next(model.parameters()).device
+    exits, labels = [], []
+    with evaluating(model):
+        for images, target in batches.epoch(None, device):
+            exits.append(model(images).exits.float().cpu())
+            labels.append(target.cpu())
+    return torch.cat(exits, 1), torch.cat(labels)
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Largest probability (E - 1, N) at each exit before the last."""
+    return logits[:-1].softmax(-1).amax(-1)
+
+
+def leave(logits: Tensor, labels: Tensor, costs: Sequence[int], thresholds: Sequence[float]) -> Outcome:
+    """What happens where exit j lets go whoever is at least `thresholds[j]` sure, and the last exit all others."""
+    count = len(labels)
+    sure = confidence(logits) >= torch.tensor(list(thresholds), dtype=logits.dtype)[:, None]
+    taken = torch.cat([sure, sure.new_ones(1, count)]).to(torch.uint8).argmax(0)
+    right = logits.argmax(-1) == labels  # (E, N)
+    there = [taken == exit for exit in range(len(logits))]
+    leavers = [int(mask.sum()) for mask in there]
+    hits = [int((row & mask).sum()) for row, mask in zip(right, there, strict=True)]
+    return Outcome(
+        tuple(map(float, thresholds)),
+        sum(hits) / count,
+        sum(n * macs for n, macs in zip(leavers, costs, strict=True)) / count,
+        tuple(n / count for n in leavers),
+        tuple(hit / n if n else None for hit, n in zip(hits, leavers, strict=True)),
+        tuple(row.double().mean().item() for row in right),
+    )
+
+
+def shared(logits: Tensor, labels: Tensor, costs: Sequence[int], thresholds: Sequence[float] = SHARED) -> list[Outcome]:
+    """One threshold for all exits, each of those given in turn."""
+    return [leave(logits, labels, costs, (value,) * (len(logits) - 1)) for value in thresholds]
+
+
+def quota(
+    logits: Tensor, labels: Tensor, costs: Sequence[int], quotients: Sequence[float] = QUOTIENTS
+) -> list[Outcome]:
+    """MSDNet's rule: exit k lets go the share q^k / (q + q^2 + ...) that is surest there, for each q in turn.
+
+    The threshold is the confidence of the last one of its quota among those still there; ties may shift the shares.
+    """
+    return [leave(logits, labels, costs, _quota_thresholds(confidence(logits), q)) for q in quotients]
+
+
+def _quota_thresholds(sure: Tensor, q: float) -> tuple[float, ...]:
+    exits, count = len(sure) + 1, sure.shape[1]
+    total = sum(q**k for k in range(1, exits + 1))
+    alive, thresholds = torch.ones(count, dtype=torch.bool), []
+    for exit, row in enumerate(sure):
+        ranked = row[alive].sort(descending=True).values
+        wanted = min(int(count * q ** (exit + 1) / total), len(ranked))
+        thresholds.append(ranked[wanted - 1].item() if wanted else NEVER)
+        alive &= row < thresholds[-1]
+    return tuple(thresholds)
+
+
+def budget(
+    logits: Tensor, labels: Tensor, costs: Sequence[int], *, tolerance: float = 0.002, points: int = 50
+) -> Outcome:
+    """The cheapest thresholds that lose at most `tolerance` of the best single exit's accuracy.
+
+    All combinations of `points` quantiles of each exit's confidences are tried, and NEVER besides. Of equally cheap
+    ones it is the most accurate. If none is accurate enough, it is the most accurate of all.
+
+    Raises InputError where there are too many combinations to try.
+    """
+    sure, right = confidence(logits), logits.argmax(-1) == labels
+    exits, count = len(logits), len(labels)
+    combinations = (points + 1) ** (exits - 1)
+    if points < 1 or combinations * count > MOST_CELLS:
+        raise InputError(
+            f"points is {points}: {combinations} combinations of {count} images; at least 1, and fewer for many exits"
+        )
+    steps = torch.linspace(0, 1, points)
+    grids = [torch.cat([torch.quantile(row, steps, interpolation="nearest"), torch.tensor([NEVER])]) for row in sure]
+    alive = torch.ones(1, count, dtype=torch.bool)  # (combinations so far, N)
+    hits, macs = torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64)
+    for row, grid, correct, price in zip(sure, grids, right, costs, strict=False):
+        lets_go = row >= grid[:, None]  # (G, N)
+        leaving = alive[:, None] & lets_go  # (A, G, N)
+        hits = (hits[:, None] + (leaving & correct).sum(-1)).flatten()
+        macs = (macs[:, None] + leaving.sum(-1) * price).flatten()
+        alive = (alive[:, None] & ~lets_go).flatten(0, 1)
+    hits = hits + (alive & right[-1]).sum(-1)
+    macs = macs + alive.sum(-1) * costs[-1]
+    enough = hits >= right.sum(-1).max() - tolerance * count
+    if not enough.any():
+        enough = hits == hits.max()
+    cheapest = enough & (macs == macs[enough].min())
+    best = int(torch.where(cheapest, hits, -1).argmax())
+    places = torch.unravel_index(torch.tensor(best), [len(grid) for grid in grids]) if grids else ()
+    return leave(logits, labels, costs, [grid[at].item() for grid, at in zip(grids, places, strict=True)])
+
+
+def set_thresholds(model: fx.GraphModule, thresholds: Sequence[float]) -> None:
+    """Make a network from `convert` leave at these. Raises InputError for another number of exits."""
+    kept = model.exit_rule.thresholds
+    if len(thresholds) != len(kept):
+        raise InputError(f"thresholds are {list(thresholds)}; this network has {len(kept)} exits before the last")
+    kept.copy_(torch.tensor(list(thresholds)))
+
+
+def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
+    """The samples without `count` of them, and these, drawn by the seed with equally many of each class.
+
+    Thresholds, rewards and picks are made on these: never on test images, and not on those that trained.
+    Raises InputError where the classes are too small or `count` is no multiple of their number.
+    """
+    classes = len(samples.classes)
+    if count < classes or count % classes:
+        raise InputError(f"count is {count}; it is a multiple of the {classes} classes")
+    generator = torch.Generator().manual_seed(seed)
+    held = []
+    for label in range(classes):
+        own = (samples.labels == label).nonzero().flatten()
+        if len(own) <= count // classes:
+            raise InputError(f"count is {count}; class {samples.classes[label]} has {len(own)} images")
+        held.append(own[torch.randperm(len(own), generator=generator)[: count // classes]])
+    held = torch.cat(held).sort().values
+    kept = torch.ones(len(samples), dtype=torch.bool)
+    kept[held] = False
+    return samples.subset(kept.nonzero().flatten()), samples.subset(held)

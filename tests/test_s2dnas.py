@@ -1,0 +1,306 @@
+"""Networks with stages: counts, limits, causality, who owns a channel, and refusals."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import DenseNet
+
+from dynlib import backbones, cost, paperscale, train
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.data import Batches, Samples
+from dynlib.errors import InputError
+from dynlib.papers import s2dnas
+from dynlib.papers.s2dnas import Config, convert
+from dynlib.papers.s2dnas_layers import Exits, PieceConv2d, PieceShortcut
+from dynlib.papers.s2dnas_owners import edges, is_read
+
+MIXED = Config(cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)), reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)))
+
+
+@cache
+def on_meta(arch, **kw):
+    with torch.device("meta"):
+        return backbones.build(arch, 10, **kw)
+
+
+def images(batch=2, size=32):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def strange(net):
+    """Random statistics and shifts in every batch norm, so that order matters; in evaluation mode."""
+    torch.manual_seed(1)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.bias, norm.running_mean):
+                nn.init.normal_(tensor, std=0.3)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return net.eval()
+
+
+def small(width=8, **kw):
+    torch.manual_seed(0)
+    return strange(CifarResNet(8, width=width, **kw))
+
+
+def chain(*layers):
+    torch.manual_seed(0)
+    stem = (nn.Conv2d(3, 8, 3, padding=1), nn.ReLU())
+    return nn.Sequential(*stem, *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)).eval()
+
+
+def masked(model, x):
+    """What training computes: dense kernels under their masks, here with the batch norms of evaluation."""
+    model = copy.deepcopy(model)
+    for layer in model.modules():
+        layer.training = isinstance(layer, PieceConv2d)
+    return model(x).exits
+
+
+# ------------------------------------------------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize(
+    ("arch", "kw", "mega"),
+    [
+        ("cifar_resnet20", {}, 40.55),
+        ("cifar_resnet56", {}, 125.49),
+        ("cifar_resnet110", {}, 252.89),
+        ("cifar_vgg16_bn", {}, 313.20),
+        ("cifar_mobilenet_v2", {}, 87.98),
+        ("cifar_mobilenet_v2", {"width_mult": 0.75}, 59.31),
+        ("cifar_densenet_bc100", {}, 287.93),
+    ],
+)
+def test_the_static_networks_cost_the_usual_mega_macs(arch, kw, mega):
+    assert round(cost.count(on_meta(arch, **kw), cost.example(32).to("meta")).macs / 1e6, 2) == mega
+
+
+def test_nested_cuts_of_resnet_20_cost_6_5_and_19_1_and_69_1_percent():
+    found = paperscale.cost_of("s2dnas", Config(), "cifar_resnet20", (32, 32), classes=10)
+    shares = [100 * macs / found["macs_static"] for macs in found["macs_by_choice"].values()]
+    assert [f"{share:.1f}" for share in shares] == ["6.5", "19.1", "69.1"]
+    assert found["macs"] == found["macs_by_choice"]["exit 3"]
+
+
+@pytest.mark.parametrize(
+    ("arch", "size"),
+    [
+        ("cifar_resnet20", 32),
+        ("cifar_vgg16_bn", 32),
+        ("cifar_mobilenet_v2", 32),
+        ("cifar_densenet_bc100", 32),
+        ("resnet18", 64),
+        ("resnext50_32x4d", 64),
+        ("efficientnet_b0", 64),
+        ("vgg11_bn", 64),
+    ],
+)
+def test_the_closed_form_is_what_the_counter_counts_layer_by_layer(arch, size):
+    model = convert(on_meta(arch), Config(reuse=((1, 0, 1),)))
+    closed, counted = s2dnas.cost(model, size), cost.count(model, cost.example(size).to("meta"))
+    assert (closed.macs, closed.by_layer) == (counted.macs, counted.by_layer)
+
+
+def test_a_layer_costs_d_j_times_the_sum_of_what_is_read():
+    convolution = convert(chain(nn.Conv2d(8, 8, 3, padding=1)), Config(cuts=((0, 1, 3, 8),))).get_submodule("2")
+    assert convolution.stage_macs(1) == [9 * 1 * 1, 9 * 2 * 3, 9 * 5 * 8]
+
+
+# ------------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_one_stage_is_the_static_network_exactly(training):
+    static = small().train(training)
+    model, x = convert(static, Config(cuts=((0, 8),))), images(4)
+    assert torch.equal(model(x).logits, static(x))
+    assert s2dnas.cost(model, 32).macs == cost.count(static, cost.example(32)).macs
+
+
+@pytest.mark.parametrize(("threshold", "exit"), [(0.0, 0), (1.5, 2)])
+def test_thresholds_at_the_extremes_give_all_first_and_all_last(threshold, exit):
+    result = convert(small(), Config(exit_thresholds=(threshold,)))(images())
+    assert result.taken.tolist() == [exit, exit]
+    assert torch.equal(result.logits, result.exits[exit])
+
+
+@pytest.mark.parametrize("config", [Config(), MIXED])
+def test_block_by_block_is_the_masked_dense_network(config):
+    model, x = convert(small(), config), images()
+    torch.testing.assert_close(model(x).exits, masked(model, x), rtol=1e-5, atol=1e-5)
+
+
+def test_training_and_evaluation_return_the_same_type_and_modes_are_kept():
+    for training in (True, False):
+        model = convert(small().train(training), Config())
+        assert all(part.training is training for part in model.modules())
+        result = model(images())
+        assert isinstance(result, Exits) and result.exits.shape == (3, 2, 10) and result.logits.shape == (2, 10)
+
+
+# ---------------------------------------------------------------------------------------------------------- causality
+
+
+def perturbed(model, stage):
+    """The network with other weights wherever this stage or a later one owns a channel."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for node in model.graph.nodes:
+            layer = model.get_submodule(node.target) if node.op == "call_module" else None
+            if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
+                late = node.meta["owners"] >= stage
+                layer.weight[late] += torch.randn_like(layer.weight[late])
+        heads = next(layer for layer in model.modules() if isinstance(layer, s2dnas.Heads))
+        for head in list(heads)[stage:]:
+            head.weight.normal_()
+    return model
+
+
+@pytest.mark.parametrize(
+    ("arch", "kw", "size", "config"),
+    [
+        ("cifar_resnet20", {}, 32, MIXED),
+        ("cifar_resnet20", {"shortcut": "B"}, 32, MIXED),
+        ("cifar_vgg16_bn", {"width": 16}, 32, Config()),
+        ("cifar_mobilenet_v2", {"width_mult": 0.25}, 32, Config()),
+        ("densenet", {}, 32, Config(reuse=((1, 0, 1),))),
+        ("resnet18", {}, 32, Config()),
+        ("mnasnet0_5", {}, 32, Config()),
+        ("googlenet", {}, 32, Config()),
+    ],
+)
+@pytest.mark.parametrize("training", [False, True])
+def test_changing_a_late_piece_leaves_early_logits_bit_identical(arch, kw, size, config, training):
+    torch.manual_seed(0)
+    net = DenseNet(12, (2, 2), 24, num_classes=10) if arch == "densenet" else backbones.build(arch, 10, **kw)
+    model = convert(strange(net), config)
+    for layer in model.modules():
+        layer.training = training and isinstance(layer, PieceConv2d)  # dense and masked
+    x = images(2, size)
+    with torch.no_grad():
+        before = model(x).exits
+        for stage in (1, 2):
+            after = perturbed(model, stage)(x).exits
+            assert torch.equal(after[:stage], before[:stage])
+            assert not torch.equal(after[stage:], before[stage:])
+
+
+# ------------------------------------------------------------------------------------------------------------- owners
+
+
+@pytest.mark.parametrize(
+    ("channels", "cuts"), [(12, (0, 2, 4, 8)), (16, (0, 1, 3, 8)), (6, (0, 2, 5, 8)), (3, (0, 1, 2))]
+)
+def test_edges_are_the_nearest_channels_halves_up(channels, cuts):
+    exact = [channels * cut / cuts[-1] for cut in cuts]
+    assert all(-0.5 < edge - value <= 0.5 for edge, value in zip(edges(channels, cuts), exact, strict=True))
+
+
+def test_reuse_bits_run_source_by_source():
+    table = [[is_read((1, 0, 1), source, reader, 3) for reader in range(3)] for source in range(3)]
+    assert table == [[True, True, False], [False, True, True], [False, False, True]]  # m_12, m_13, m_23
+
+
+def test_a_parameter_free_shortcut_pads_each_stage_and_drops_a_surplus():
+    shortcut = PieceShortcut(stride=1)
+    shortcut.cut([torch.tensor([0]), torch.tensor([1, 2, 3, 4])], [torch.tensor([0, 1]), torch.tensor([2, 3])])
+    x = torch.arange(1.0, 5).view(1, 4, 1, 1)
+    assert shortcut(x).flatten().tolist() == [1, 3, 4, 0, 0]
+
+
+def test_flattening_a_map_gives_each_of_its_numbers_the_channel_s_owner():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 5))
+    model = convert(net, Config(cuts=((0, 1, 3, 8),)))
+    assert [len(read) for read in model.get_submodule("3").columns] == [4, 12, 32]
+
+
+def test_map_sizes_that_an_addition_ties_share_their_cuts():
+    assert convert(on_meta("resnet18"), Config()).meta["groups"] == 4  # the stem and the first stage
+    assert convert(on_meta("resnet50"), Config()).meta["groups"] == 5
+    assert convert(on_meta("cifar_resnet20"), Config()).meta["groups"] == 3
+    assert convert(on_meta("cifar_vgg16_bn"), Config()).meta["groups"] == 5
+
+
+def test_heads_read_every_stage_up_to_their_own_whatever_the_reuse():
+    model = convert(small(), Config(reuse=((0, 0, 0),)))
+    assert [len(read) for read in model.fc.columns] == [8, 16, 32]
+
+
+# ----------------------------------------------------------------------------------------------------------- training
+
+
+@pytest.fixture(scope="module")
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(24) % 3
+    pixels = (labels[:, None, None, None] * 80 + torch.randint(0, 60, (24, 3, 16, 16), generator=generator)).byte()
+    return Batches(Samples("toy", "train", pixels, labels, ("a", "b", "c"), "none"), batch_size=8)
+
+
+def test_training_teaches_every_exit_and_masked_weights_get_no_gradient(batches):
+    torch.manual_seed(0)
+    model = convert(CifarResNet(8, 3, width=8), MIXED)
+    (phase,) = s2dnas.phases(MIXED)
+    curve = train.fit(model, batches, phase.of(train.Schedule(6, 0.05)), seed=0, objective=phase.objective)
+    assert curve[-1]["loss"] < curve[0]["loss"] / 2
+    found = s2dnas.evaluate(model, batches)
+    assert min(found["exit_top1"]) > 0.9 and sum(found["exit_share"]) == pytest.approx(1)
+    costs = list(s2dnas.macs_by_choice(model, 16).values())
+    assert costs[0] <= found["expected_macs"] <= costs[-1]
+    s2dnas.summed_loss(model.train(), images(4, 16), torch.tensor([0, 1, 2, 0]), 0.0).backward()
+    for layer in (layer for layer in model.modules() if isinstance(layer, PieceConv2d)):
+        live = layer.mask.expand_as(layer.weight) > 0
+        assert not layer.weight.grad[~live].any() and layer.weight.grad[live].any()
+
+
+def test_recutting_keeps_the_weights_and_equals_converting_anew():
+    model, x = convert(small(), Config()), images()
+    s2dnas.recut(model, MIXED)
+    assert torch.equal(model(x).exits, convert(small(), MIXED)(x).exits)
+    with pytest.raises(InputError, match="2 stages; this network has 3 heads"):
+        s2dnas.recut(model, Config(cuts=((0, 4, 8),)))
+
+
+# ----------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"cuts": ()}, "cuts is"),
+        ({"cuts": ((0, 2, 2, 8),)}, r"cuts has \[0, 2, 2, 8\]"),
+        ({"cuts": ((1, 8),)}, r"cuts has \[1, 8\]"),
+        ({"cuts": ((0, 2, 8), (0, 4))}, r"cuts has \[0, 4\]"),
+        ({"cuts": ((0, True, 8),)}, "whole numbers"),
+        ({"reuse": ((1, 1),)}, "3 stages need 3"),
+        ({"reuse": ((1, 1, 2),)}, "of 0 and 1"),
+        ({"exit_thresholds": (0.5, 0.5, 0.5)}, "1 number, or 2"),
+        ({"exit_thresholds": (float("nan"),)}, "exit_thresholds has nan"),
+        ({"exit_thresholds": (-0.1,)}, "from 0 up"),
+        ({"exit_thresholds": (True,)}, "exit_thresholds has True"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_named(settings, message):
+    with pytest.raises(InputError, match=message):
+        Config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("net", "config", "message"),
+    [
+        (chain(nn.Conv2d(8, 8, 3, groups=2)), Config(), "2: 2 groups of 4 channels; the cuts go through a group"),
+        (chain(nn.Conv2d(8, 16, 3, groups=4), nn.Conv2d(16, 8, 1)), Config(), "2: 4 groups from 8 to 16 channels"),
+        (chain(nn.ConvTranspose2d(8, 8, 3)), Config(), "2: a transposed conv cannot be cut"),
+        (chain(nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)), Config(), "none of its 2 channels"),
+        (chain(), Config(cuts=((0, 4, 8),) * 2), "cuts has 2 rows; this network takes 1, or 1"),
+        (nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU()), Config(), "ends in one linear layer"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 2)), Config(), "no convolution before it"),
+    ],
+)
+def test_what_cannot_be_cut_is_refused_by_name(net, config, message):
+    with pytest.raises(InputError, match=message):
+        convert(net, config)

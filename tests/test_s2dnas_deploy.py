@@ -1,0 +1,147 @@
+"""Stage-wise networks: the same logits, really fewer operations, and images that keep their places."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models import DenseNet, ResNet
+from torchvision.models.resnet import Bottleneck
+
+from dynlib import backbones
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.errors import InputError
+from dynlib.papers import s2dnas
+from dynlib.papers.s2dnas import Config, convert, deploy
+from dynlib.papers.s2dnas_deploy import plain_conv
+from dynlib.papers.s2dnas_split import split
+
+MIXED = Config(
+    cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)),
+    reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)),
+)
+
+
+def images(batch=1, size=32):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def strange(net):
+    torch.manual_seed(1)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.bias, norm.running_mean):
+                nn.init.normal_(tensor, std=0.3)
+            nn.init.uniform_(norm.running_var, 0.5, 2)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = convert(strange(CifarResNet(8, width=8)), MIXED)
+    sure = model(images(40)).exits.detach().softmax(-1).amax(-1)  # (3, 40)
+    model.exit_rule.thresholds.copy_(sure[:2].median(1).values)  # half of the images at each exit
+    return model
+
+
+@pytest.mark.parametrize(
+    ("arch", "kw", "size"),
+    [
+        ("cifar_resnet20", {}, 32),
+        ("cifar_vgg16_bn", {"width": 16}, 32),
+        ("cifar_mobilenet_v2", {"width_mult": 0.5}, 32),
+        ("resnext", {}, 32),
+        ("mobilenet_v3_small", {}, 32),
+        ("densenet", {}, 32),
+    ],
+)
+def test_every_exit_of_the_staged_network_equals_the_masked_one(arch, kw, size):
+    torch.manual_seed(0)
+    if arch == "densenet":
+        net = DenseNet(12, (2, 2), 24, num_classes=10)
+    elif arch == "resnext":
+        net = ResNet(Bottleneck, [1, 1, 1, 1], 10, groups=8, width_per_group=8)
+    else:
+        net = backbones.build(arch, 10, **kw)
+    model = convert(strange(net), Config(reuse=((1, 0, 1),)))
+    x = images(2, size)
+    staged = deploy(model, x)(x, torch.tensor([2, 2])).exits
+    torch.testing.assert_close(staged, model(x).exits, rtol=1e-5, atol=1e-5 * float(staged.abs().max().clamp(min=1)))
+
+
+@pytest.mark.parametrize("exit", [0, 1, 2])
+def test_what_runs_up_to_an_exit_is_its_closed_form_cost(model, exit):
+    staged = deploy(model, images())
+    with FlopCounterMode(display=False) as counter:
+        staged(images(), torch.tensor([exit]))
+    assert counter.get_total_flops() // 2 == list(s2dnas.macs_by_choice(model, 32).values())[exit]
+
+
+def test_the_stages_hold_the_parameters_that_have_an_effect(model):
+    held = sum(p.numel() for stage in split(model) for p in stage.network.parameters())
+    assert held == s2dnas.cost(model, 32).params
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
+def test_real_exits_are_the_module_s_for_every_image_in_its_place(model, count):
+    x = images(count)
+    expected, found = model(x), deploy(model, images(4))(x)
+    assert torch.equal(found.taken, expected.taken)
+    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
+    assert count < 40 or found.taken.unique().tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("choices", [[2, 0, 1, 0, 2, 1], [0, 0, 0, 0, 0, 2], [1, 1, 1, 1, 1, 1]])
+def test_forced_exits_are_taken_and_later_ones_not_computed(model, choices):
+    x, choices = images(6), torch.tensor(choices)
+    found, expected = deploy(model, x)(x, choices), model(x).exits
+    assert torch.equal(found.taken, choices)
+    torch.testing.assert_close(found.logits, expected[choices, torch.arange(6)], rtol=1e-5, atol=1e-5)
+    computed = ~found.exits.isnan().any(-1)
+    assert torch.equal(computed, torch.arange(3)[:, None] <= choices)
+
+
+def test_few_leavers_are_carried_along(model):
+    x, choices = images(40), torch.full((40,), 2)
+    choices[3] = 0  # fewer than a tenth
+    found = deploy(model, x)(x, choices)
+    assert found.taken[3] == 0 and not found.exits[:, 3].isnan().any()
+    torch.testing.assert_close(found.logits[3], model(x).exits[0, 3], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("threshold", "exit"), [(0.0, 0), (1.5, 2)])
+def test_extreme_thresholds_send_all_to_the_first_or_all_to_the_last_exit(threshold, exit):
+    x = images(5)
+    model = convert(strange(CifarResNet(8, width=8)), Config(exit_thresholds=(threshold,)))
+    assert deploy(model, x)(x).taken.tolist() == [exit] * 5
+
+
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("adds", [False, True])
+def test_every_way_to_run_a_convolution_gives_the_same_map(layout, adds):
+    convolution = nn.Conv2d(4, 6, 3, 2, 1)
+    x = images(2, 8).mean(1, keepdim=True).repeat(1, 4, 1, 1).contiguous(memory_format=torch.channels_last)
+    other = torch.randn(2, 6, 4, 4) if adds else None
+    geometry = ([2, 2], [1, 1], [1, 1], 1)
+    expected = (convolution(x) + (other if adds else 0)).relu()
+    with torch.no_grad():
+        plain = plain_conv(x, convolution.weight, convolution.bias, *geometry, True, other, layout)
+    assert plain.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(plain, expected)
+
+
+def test_one_stage_deploys_to_the_static_network():
+    static, x = strange(CifarResNet(8, width=8)), images(3)
+    found = deploy(convert(static, Config(cuts=((0, 8),))), x)(x)
+    torch.testing.assert_close(found.logits, static(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("choices", [torch.tensor([0]), torch.tensor([0, 3]), torch.tensor([0.0, 1.0])])
+def test_choices_that_are_no_exits_are_refused(model, choices):
+    with pytest.raises(InputError, match=r"int64 \(2,\) from 0 to 2"):
+        deploy(model, images(2))(images(2), choices)
+
+
+def test_other_images_are_refused(model):
+    with pytest.raises(InputError, match="float32"):
+        deploy(model, images())(images().double())

@@ -1,0 +1,107 @@
+"""Exit rules: pure functions of stored logits, checked against plain loops."""
+
+import pytest
+import torch
+
+from dynlib.data import Samples
+from dynlib.errors import InputError
+from dynlib.papers.s2dnas_exits import NEVER, budget, hold_out, leave, quota, shared
+from dynlib.papers.s2dnas_layers import ExitRule
+
+COSTS = (1, 3, 10)
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Three exits, later ones better and surer."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (400,), generator=generator)
+    noise = torch.randn(3, 400, 4, generator=generator)
+    return noise + torch.nn.functional.one_hot(labels, 4) * torch.tensor([1.0, 2.0, 3.0])[:, None, None], labels
+
+
+def by_hand(logits, labels, thresholds):
+    """One image at a time."""
+    hits = macs = 0
+    for image, label in zip(logits.unbind(1), labels, strict=True):
+        for exit, scores in enumerate(image):
+            if exit == len(image) - 1 or scores.softmax(0).max() >= thresholds[exit]:
+                hits += int(scores.argmax() == label)
+                macs += COSTS[exit]
+                break
+    return hits / len(labels), macs / len(labels)
+
+
+@pytest.mark.parametrize("thresholds", [(0.5, 0.7), (0.9, 0.3), (0.0, 0.5), (NEVER, NEVER)])
+def test_leaving_offline_is_leaving_one_image_at_a_time(stored, thresholds):
+    found = leave(*stored, COSTS, thresholds)
+    assert (found.top1, found.macs) == pytest.approx(by_hand(*stored, thresholds))
+    assert sum(found.shares) == pytest.approx(1)
+
+
+def test_leaving_offline_takes_the_exits_that_the_network_takes(stored):
+    taken = ExitRule((0.6, 0.8))(stored[0]).taken
+    shares = leave(*stored, COSTS, (0.6, 0.8)).shares
+    assert shares == tuple((taken == exit).double().mean().item() for exit in range(3))
+
+
+def test_thresholds_at_the_extremes_cost_the_first_and_the_last_exit(stored):
+    first, last = shared(*stored, COSTS, (0.0, NEVER))
+    assert (first.macs, last.macs) == (1, 10)
+    assert (first.top1, last.top1) == (first.exit_top1[0], last.exit_top1[2])
+    assert first.leaver_top1[1:] == (None, None)
+
+
+def test_a_higher_shared_threshold_never_costs_less(stored):
+    costs = [outcome.macs for outcome in shared(*stored, COSTS)]
+    assert costs == sorted(costs) and costs[0] < costs[-1]
+
+
+def test_quotas_are_met_and_large_quotients_favour_late_exits(stored):
+    for q, outcome in zip((0.5, 1.0, 1.5), quota(*stored, COSTS, (0.5, 1.0, 1.5)), strict=True):
+        wanted = [q**k / (q + q**2 + q**3) for k in (1, 2, 3)]
+        assert outcome.shares == pytest.approx(wanted, abs=0.011)
+    costs = [outcome.macs for outcome in quota(*stored, COSTS)]
+    assert costs == sorted(costs)
+
+
+def test_the_budget_rule_finds_the_cheapest_of_all_combinations_that_are_accurate_enough(stored):
+    logits, labels = stored
+    found = budget(logits, labels, COSTS, tolerance=0.02, points=6)
+    sure = logits.softmax(-1).amax(-1)
+    steps = torch.linspace(0, 1, 6)
+    grids = [[*torch.quantile(sure[exit], steps, interpolation="nearest").tolist(), NEVER] for exit in (0, 1)]
+    tried = [by_hand(logits, labels, (a, b)) for a in grids[0] for b in grids[1]]
+    best = (logits.argmax(-1) == labels).double().mean(1).max().item()
+    assert found.macs == pytest.approx(min(macs for top1, macs in tried if top1 >= best - 0.02))
+    assert found.top1 >= best - 0.02 and found.macs < COSTS[-1]
+
+
+def test_a_larger_tolerance_never_costs_more(stored):
+    costs = [budget(*stored, COSTS, tolerance=tolerance).macs for tolerance in (0.0, 0.01, 0.05, 1.0)]
+    assert costs == sorted(costs, reverse=True) and costs[-1] == COSTS[0]
+
+
+def test_one_exit_needs_no_threshold(stored):
+    logits, labels = stored
+    assert budget(logits[:1], labels, COSTS[:1]).thresholds == ()
+
+
+def test_too_many_combinations_are_refused(stored):
+    logits, labels = stored
+    with pytest.raises(InputError, match="points is 1000"):
+        budget(logits, labels, COSTS, points=1000)
+
+
+def test_held_out_samples_are_balanced_disjoint_and_follow_the_seed():
+    labels = torch.arange(30) % 3
+    images = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 3, 1, 1)
+    samples = Samples("toy", "train", images, labels, ("a", "b", "c"), "none")
+    rest, held = hold_out(samples, 12, seed=1)
+    assert held.labels.bincount().tolist() == [4, 4, 4]
+    together = torch.cat([rest.images, held.images])[:, 0, 0, 0]
+    assert together.sort().values.tolist() == list(range(30))
+    assert hold_out(samples, 12, seed=1)[1].checksum == held.checksum != hold_out(samples, 12, seed=2)[1].checksum
+    for count in (0, 10, 30):
+        with pytest.raises(InputError, match=f"count is {count}"):
+            hold_out(samples, count, seed=1)

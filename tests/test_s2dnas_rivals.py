@@ -1,0 +1,96 @@
+"""What stages are compared with: exits on layers, and MSDNet in its published configurations."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dynlib import backbones, cost
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.errors import InputError
+from dynlib.papers.s2dnas import summed_loss
+from dynlib.papers.s2dnas_exits import set_thresholds
+from dynlib.papers.s2dnas_layers import Exits
+from dynlib.papers.s2dnas_layerwise import exit_macs, layerwise
+from dynlib.papers.s2dnas_msdnet import MSDNet
+
+
+def images(batch=2):
+    return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("kw", "params", "mega"),
+    [
+        ({"blocks": 5}, 2.02, [6.78, 14.19, 27.24, 41.33, 58.03]),
+        ({"blocks": 7}, 3.89, [6.78, 14.19, 27.01, 48.01, 75.84, 108.12, 136.48]),
+        (
+            {"blocks": 7, "linear": False, "step": 2, "base": 4},
+            2.99,
+            [14.96, 25.24, 36.75, 45.93, 56.88, 66.46, 75.41],
+        ),
+        (
+            {"blocks": 10, "linear": False, "step": 2, "base": 4},
+            4.84,
+            [14.96, 25.24, 37.43, 51.62, 61.69, 73.52, 87.13, 99.39, 109.44, 120.97],
+        ),
+    ],
+)
+def test_msdnet_has_the_parameters_and_costs_of_the_public_configurations(kw, params, mega):
+    with torch.device("meta"):
+        net = MSDNet(**kw)
+    assert round(sum(p.numel() for p in net.parameters()) / 1e6, 2) == params
+    assert [round(macs / 1e6, 2) for macs in exit_macs(net, 32)] == mega
+
+
+def test_msdnet_returns_exits_and_every_exit_learns():
+    torch.manual_seed(0)
+    net = MSDNet(3, 4, channels=4, growth=2)
+    result = net(images())
+    assert isinstance(result, Exits) and result.exits.shape == (3, 2, 4)
+    summed_loss(net, images(), torch.tensor([0, 1]), 0.0).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.parameters() if p.ndim > 1)
+
+
+def test_layer_wise_exits_stand_behind_each_map_size_and_the_last_is_the_network_s_own():
+    torch.manual_seed(0)
+    static = CifarResNet(8, width=8).eval()
+    model = layerwise(static)
+    result, x = model(images()), images()
+    assert torch.equal(result.exits[-1], static(x))
+    features = static.layer1(static.relu(static.bn1(static.conv1(x))))
+    expected = F.linear(features.mean((2, 3)), model.heads[0][2].weight, model.heads[0][2].bias)
+    torch.testing.assert_close(result.exits[0], expected)
+    set_thresholds(model, (0.0, 0.0))
+    assert model(x).taken.tolist() == [0, 0]
+
+
+def test_layer_wise_exits_cost_the_layers_before_them_and_the_heads_passed():
+    with torch.device("meta"):
+        static = backbones.build("cifar_resnet20", 10)
+    layers = cost.count(static, cost.example(32).to("meta")).by_layer
+    first = sum(macs for name, macs in layers.items() if name.startswith(("conv1", "layer1"))) + 16 * 10
+    second = first + sum(macs for name, macs in layers.items() if name.startswith("layer2")) + 32 * 10
+    assert exit_macs(layerwise(static), 32) == [first, second, sum(layers.values()) + 16 * 10 + 32 * 10]
+
+
+@pytest.mark.parametrize(
+    ("arch", "exits"), [("cifar_vgg16_bn", 5), ("cifar_mobilenet_v2", 4), ("resnet18", 4), ("densenet121", 4)]
+)
+def test_other_networks_get_an_exit_a_map_size(arch, exits):
+    with torch.device("meta"):
+        model = layerwise(backbones.build(arch, 10))
+    costs = exit_macs(model, 64)
+    assert len(costs) == exits and costs == sorted(costs)
+
+
+def test_what_has_no_place_for_an_exit_is_refused():
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    with pytest.raises(InputError, match="no place for an exit"):
+        layerwise(net)
+    with pytest.raises(InputError, match="1 number or 2"):
+        layerwise(CifarResNet(8), (0.5, 0.5, 0.5))
+    with pytest.raises(InputError, match="blocks is 0"):
+        MSDNet(0)
+    with pytest.raises(InputError, match="5 exits need 1 or 4"):
+        MSDNet(5, exit_thresholds=(0.5, 0.5))
