@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
-METHODS = {"octconv": "Octave convolution"}  # dynlib/papers/<key>.py: title
+METHODS = {  # dynlib/papers/<key>.py: title
+    "octconv": "Octave convolution",
+    "sampling": "Stochastic sampling and interpolation",
+}
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

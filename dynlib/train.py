@@ -7,7 +7,7 @@ in an epoch follows from (seed, epoch), so a run that was killed and resumed goe
 import json
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -82,6 +82,21 @@ class _State:
 def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
     """The default objective: logits against labels, mean over the batch."""
     return F.cross_entropy(network(images), targets)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One part of a method's training schedule."""
+
+    name: str  # stands in the curve's points
+    objective: Objective = cross_entropy
+    epochs: float = 1.0  # factor on the recipe's epochs (rounded, at least 1)
+    lr: float = 1.0  # factor on the recipe's learning rate
+    optimizer: str = "sgd"  # or "adam"
+    # (parameters, factor on lr); parameters in no group are frozen during the phase
+    groups: Callable[[nn.Module], Sequence[tuple[Sequence[nn.Parameter], float]]] | None = None
+    watch: Callable[[nn.Module, Batches], dict[str, float]] | None = None  # held-out figures; default: top1
+    depends_on: tuple[str, ...] | None = None  # Config fields that it and those before it depend on; None: all
 
 
 def fit(
