@@ -1,0 +1,204 @@
+"""CPU kernels of a sampled block: which rows a convolution reads, what stands in between, and the tail of the block.
+
+A map (N, C, H, W) in channels-last memory is a table of rows (N H W, C), one a position. Of a sampled map only the rows
+of its samples exist; `row_of` (N, H, W) int32 says which row holds a position, or -1 where there is none. What stands at
+an unsampled position is a *bag*, a weighted sum of rows, in compressed form: bag b sums the rows
+`columns[offsets[b]:offsets[b + 1]]` times their `weights`.
+
+Each function is one pass over memory, compiled by numba on first use and kept beside this file; one thread.
+`sampling_tensors.py` has the same functions, without numba.
+"""
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor
+
+NEGLIGIBLE = 1e-12  # a weight of the window below this changes no float32 sum that matters, and is left out
+_FAST = {"contract", "reassoc", "nsz"}  # NaN and infinity stay what they are
+
+
+@numba.njit(nogil=True, cache=True)
+def _taps(row_of, positions, height, width, side, stride, dilation, rows):
+    n, h, w = row_of.shape
+    table = row_of.copy()
+    indices = np.empty((positions.shape[0], side * side), np.int32)
+    missing = np.empty(min(row_of.size, positions.shape[0] * side * side), np.int32)
+    found = 0
+    reach = dilation * (side // 2)
+    for p in range(positions.shape[0]):
+        image, rest = divmod(positions[p], height * width)
+        i, j = divmod(rest, width)
+        i, j = i * stride - reach, j * stride - reach
+        for a in range(side):
+            y = i + a * dilation
+            for b in range(side):
+                x = j + b * dilation
+                if y < 0 or y >= h or x < 0 or x >= w:
+                    indices[p, a * side + b] = 0
+                    continue
+                row = table[image, y, x]
+                if row < 0:
+                    row = rows + found
+                    table[image, y, x] = row
+                    missing[found] = (image * h + y) * w + x
+                    found += 1
+                indices[p, a * side + b] = row + 1
+    return indices, missing[:found].copy()
+
+
+def taps(
+    row_of: Tensor, positions: Tensor, size: tuple[int, int], conv: tuple[int, int, int], rows: int
+) -> tuple[Tensor, Tensor]:
+    """Which rows of a table a convolution reads for the flat `positions` (P,) of its output (N, *size).
+
+    The table has a row of zeros, then the `rows` samples, then a row for each missing position that is read. `conv` is
+    the kernel's side, stride and dilation; the padding keeps the kernel centred. Returns `indices` (P, side^2) into the
+    table and `missing` (M,), the flat input positions of its last M rows, both int32.
+    """
+    indices, missing = _taps(row_of.numpy(), positions.numpy(), *size, *conv, rows)
+    return torch.from_numpy(indices), torch.from_numpy(missing)
+
+
+@numba.njit(nogil=True, cache=True)
+def _bags(row_of, positions, kernel, epsilon, normalised):
+    _, h, w = row_of.shape
+    side = kernel.shape[0]
+    reach = side // 2
+    used = 0
+    for value in kernel.flat:
+        used += abs(value) >= NEGLIGIBLE
+    offsets = np.empty(positions.shape[0] + 1, np.int32)
+    columns = np.empty(positions.shape[0] * used, np.int32)
+    weights = np.empty(positions.shape[0] * used, np.float32)
+    end = 0
+    offsets[0] = 0
+    for p in range(positions.shape[0]):
+        image, rest = divmod(positions[p], h * w)
+        i, j = divmod(rest, w)
+        begin, total = end, epsilon
+        for y in range(max(0, i - reach), min(h, i + reach + 1)):
+            for x in range(max(0, j - reach), min(w, j + reach + 1)):
+                row = row_of[image, y, x]
+                value = kernel[y - i + reach, x - j + reach]
+                if row >= 0 and abs(value) >= NEGLIGIBLE:
+                    columns[end] = row
+                    weights[end] = value
+                    total += value
+                    end += 1
+        if normalised:
+            for q in range(begin, end):
+                weights[q] /= total
+        offsets[p + 1] = end
+    return offsets, columns[:end].copy(), weights[:end].copy()
+
+
+def bags(
+    row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The bags of the unsampled flat `positions` (M,) of a map: offsets (M + 1,), columns (S,), weights (S,).
+
+    The weights are those of the window's samples in `kernel` (K, K), over their sum plus `epsilon` where it is given.
+    """
+    arrays = row_of.numpy(), positions.numpy(), kernel.numpy()
+    found = _bags(*arrays, np.float32(epsilon or 0), epsilon is not None)
+    return tuple(torch.from_numpy(array) for array in found)
+
+
+@numba.njit(nogil=True, fastmath=_FAST, cache=True)
+def _add_bag(rows, columns, weights, begin, end, out):
+    """Add one bag to `out` (C,), three rows at a time: with more streams the loop is no longer vectorised."""
+    q = begin
+    while q + 3 <= end:
+        r0, r1, r2 = rows[columns[q]], rows[columns[q + 1]], rows[columns[q + 2]]
+        w0, w1, w2 = weights[q], weights[q + 1], weights[q + 2]
+        for c in range(out.shape[0]):
+            out[c] += w0 * r0[c] + w1 * r1[c] + w2 * r2[c]
+        q += 3
+    while q < end:
+        r0, w0 = rows[columns[q]], weights[q]
+        for c in range(out.shape[0]):
+            out[c] += w0 * r0[c]
+        q += 1
+
+
+@numba.njit(nogil=True, cache=True)
+def _weighted(rows, offsets, columns, weights, out):
+    for b in range(out.shape[0]):
+        out[b] = 0
+        _add_bag(rows, columns, weights, offsets[b], offsets[b + 1], out[b])
+
+
+def weighted(rows: Tensor, offsets: Tensor, columns: Tensor, weights: Tensor, out: Tensor) -> None:
+    """Write the sum of each bag to `out` (B, C)."""
+    _weighted(*(tensor.numpy() for tensor in (rows, offsets, columns, weights, out)))
+
+
+@numba.njit(nogil=True, fastmath=_FAST, cache=True)
+def _tail(rows, row_of, offsets, columns, weights, bias, bare, out):
+    zero = np.float32(0)
+    channels = out.shape[1]
+    sums = np.empty(channels, np.float32)
+    bag = 0
+    for p in range(row_of.shape[0]):
+        y, row = out[p], row_of[p]
+        if row >= 0:
+            r = rows[row]
+            for c in range(channels):
+                value = y[c] + (r[c] + bias[c])
+                y[c] = zero if value < zero else value
+        elif bare:
+            for c in range(channels):
+                y[c] = zero if y[c] < zero else y[c]
+        else:
+            for c in range(channels):
+                sums[c] = bias[c]
+            _add_bag(rows, columns, weights, offsets[bag], offsets[bag + 1], sums)
+            bag += 1
+            for c in range(channels):
+                value = y[c] + sums[c]
+                y[c] = zero if value < zero else value
+
+
+def tail(
+    rows: Tensor,
+    row_of: Tensor,
+    offsets: Tensor,
+    columns: Tensor,
+    weights: Tensor,
+    bias: Tensor,
+    bare: bool,
+    out: Tensor,
+) -> None:
+    """Finish a block over its shortcut `out` (N H W, C), in place: relu(shortcut + branch + bias).
+
+    The branch is `rows` where there is a sample and else the next bag; with `bare` there is none, nor a bias.
+    """
+    arrays = (tensor.numpy() for tensor in (rows, row_of.flatten(), offsets, columns, weights, bias))
+    _tail(*arrays, bare, out.numpy())
+
+
+@numba.njit(nogil=True, fastmath=_FAST, cache=True)
+def _shifted_sum(parts, bias, stride, out):
+    _, n, h, w = parts.shape
+    for image in range(n):
+        for i in range(out.shape[1]):
+            line = out[image, i]
+            line[:] = bias
+            for tap in range(9):
+                y = i * stride + tap // 3 - 1
+                if y < 0 or y >= h:
+                    continue
+                shift = tap % 3 - 1
+                source = parts[tap, image, y]
+                first = 1 if shift < 0 else 0
+                last = min(out.shape[2], (w - 1 - shift) // stride + 1)
+                for j in range(first, last):
+                    line[j] += source[j * stride + shift]
+
+
+def shifted_sum(parts: Tensor, bias: float, stride: int, size: tuple[int, int]) -> Tensor:
+    """A 3x3 convolution with one output from the nine products of its taps, `parts` (9, N, H, W): (N, 1, *size)."""
+    out = torch.empty(parts.shape[1], *size)
+    _shifted_sum(parts.numpy(), np.float32(bias), stride, out.numpy())
+    return out[:, None]
