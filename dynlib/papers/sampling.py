@@ -32,7 +32,6 @@ import math
 from dataclasses import dataclass
 from statistics import fmean
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib import train
@@ -40,6 +39,7 @@ from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.papers.sampling_blocks import BLOCKS, SampledBlock, loss_shares, sampled_blocks
+from dynlib.papers.sampling_deploy import Deployed, deployed
 from dynlib.papers.sampling_interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
 from dynlib.papers.sampling_masks import (
     DETERMINISTIC,
@@ -53,6 +53,7 @@ from dynlib.papers.sampling_masks import (
     tallied,
     temperature,
 )
+from dynlib.papers.sampling_uniform import shrink_stem
 from dynlib.train import Objective, Phase, cross_entropy
 
 SEEDS = (0, 1, 2)  # of the noise, in `evaluate`
@@ -122,21 +123,6 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-class ShrunkConv2d(nn.Conv2d):
-    """A stem that first makes the image smaller: (N, C, H, W) -> about `density` of the positions that it had."""
-
-    density: float
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Resize, then convolve."""
-        return super().forward(self.shrunk(x))
-
-    def shrunk(self, x: Tensor) -> Tensor:
-        """The image with both sides times the root of `density`, bilinear and anti-aliased."""
-        sides = [max(1, round(side * math.sqrt(self.density))) for side in x.shape[-2:]]
-        return F.interpolate(x, sides, mode="bilinear", antialias=True)
-
-
 def convert(model: nn.Module, config: Config) -> nn.Module:
     """The sampled network of a ResNet: a copy with the same weights under the same names, and masks beside them.
 
@@ -157,7 +143,7 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         return model
     if config.sampling == UNIFORM:
         for host in [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]:
-            _shrink(host.conv1, config.density)
+            shrink_stem(host, config.density)
         return model
     for index, name in enumerate(blocks):
         block = SampledBlock(
@@ -176,12 +162,6 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         )
         model.set_submodule(name, block)
     return model
-
-
-def _shrink(stem: nn.Conv2d, density: float) -> None:
-    """Make a stem of a copied network shrink its image; its weights keep their names."""
-    assert type(stem) is nn.Conv2d
-    stem.__class__, stem.density = ShrunkConv2d, density
 
 
 # ---------------------------------------------------------------------------------------------------------------- costs
@@ -226,6 +206,19 @@ def macs_by_choice(module: nn.Module, input_size: int | tuple[int, int]) -> dict
         return {"1.0": dense.macs}
     sizes = layer_sizes(module, input_size)
     return {str(d): round(sum(_expected(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
+
+
+def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
+
+    `example` (N, 3, H, W) has the size for which kernels are packed. Of a detector, deploy the backbone and put it back
+    in its place. The callable takes images and, to force them, the index of each image's density in `DENSITIES`.
+    Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
+    that rounding decides. A block that samples more than `break_even` of its positions is computed densely; None
+    measures where that pays, here and now.
+    Raises InputError for three masks that reuse features, and for weights not in float32 on the CPU.
+    """
+    return deployed(module, example, DENSITIES, break_even)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -1,245 +1,137 @@
 """Sampled networks for inference on a CPU: what is not sampled is not computed.
 
-A block gathers the rows of its sampled positions, multiplies them by its kernels as matrices with batch norm folded in,
-and writes the result over the shortcut in one last pass (`sampling_kernels.py`). Three things make it fast:
-
-- A 3x3 convolution reads its nine rows a position straight from the table of samples (first those, then what had to be
-  interpolated because a neighbour reads it): no map in between, no zeros, and one matrix product.
-- A 1x1 convolution behind it with the same mask stays on the samples. It is affine and so is the interpolation: its
-  outputs are interpolated without their bias, which is then added everywhere. This is exact, epsilon and empty windows
-  included.
-- Buffers are shared by all blocks, and a block's output takes the place of its input.
-
-A block that samples more than a measured share of its positions is computed densely, and then interpolated all the
-same: the outputs do not depend on the choice.
+Every residual block of the network is replaced: a sampled one by its skipping form (`sampling_sparse.py`), a plain one
+by its frozen form (`dynlib.fusion`), as is the stem. The rest of the host stays what it is.
 """
 
-from collections.abc import Sequence
+import copy
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
-from dynlib.fusion import affine, freeze
-from dynlib.papers.sampling_blocks import SampledBlock, Step, raised
-from dynlib.papers.sampling_gather import KERNELS, Product, tail, weighted
-from dynlib.papers.sampling_interpolate import REUSE, WINDOWED, ZEROS
+from dynlib.errors import InputError
+from dynlib.fusion import freeze
+from dynlib.ops import evaluating
+from dynlib.papers.sampling_blocks import BLOCKS, SampledBlock, sampled_blocks
+from dynlib.papers.sampling_gather import Workspace
+from dynlib.papers.sampling_interpolate import REUSE
+from dynlib.papers.sampling_masks import bernoulli_mask
+from dynlib.papers.sampling_sparse import SparseBlock
+from dynlib.papers.sampling_uniform import Shrink, ShrunkConv2d, shrink
 
-
-class Workspace:
-    """Memory that the blocks of one network use in turn: fresh memory costs more time than writing to it."""
-
-    def __init__(self):
-        self._buffers: dict[str, Tensor] = {}
-        self.density: Tensor | None = None  # (N,), of each image, in place of the learned one
-
-    def take(self, name: str, rows: int, columns: int) -> Tensor:
-        """An uninitialised (rows, columns) under a name; what stood there before is lost."""
-        if name not in self._buffers or self._buffers[name].numel() < rows * columns:
-            self._buffers[name] = torch.empty(rows * columns + rows * columns // 4)
-        return self._buffers[name][: rows * columns].view(rows, columns)
+_TRIED = (0.25, 0.75)  # densities at which both forms of a block are timed
+_TIMES = 3  # the fastest of so many
 
 
-class Group(nn.Module):
-    """Convolutions of a block at the same positions: one that gathers its input, and perhaps a 1x1 behind it."""
+class Deployed(nn.Module):
+    """A network whose blocks skip: inference only, float32, CPU, one call at a time. Made by `deploy`."""
 
-    def __init__(self, block: SampledBlock, steps: Sequence[Step], sizes: Sequence[tuple[int, ...]]):
+    def __init__(self, network: nn.Module, workspace: Workspace, densities: tuple[float, ...]):
         super().__init__()
-        first, last = steps[0], steps[-1]
-        is_end = last is block.steps[-1]
-        self.mask, self.is_end = first.mask, is_end
-        self.kind = block.kind if any(step.filled for step in steps) else ZEROS
-        filler = next((block.fillers[step.conv] for step in steps if step.conv in block.fillers), None)
-        self.epsilon = None if filler is None else filler.epsilon
-        self.kernel = None if filler is None or self.kind not in WINDOWED else filler.kernel().detach().clone()
-        # What comes out of a 1x1 with a fill in front of it has its bias outside of the interpolation.
-        self.products = nn.ModuleList()
-        for step, size in zip(steps, sizes, strict=True):
-            layer, norm = getattr(block, step.conv), getattr(block, step.norm)
-            scale, shift = affine(norm)
-            offset = shift if layer.bias is None else layer.bias.detach() * scale + shift
-            weight = layer.weight.detach() * scale[:, None, None, None]
-            self.products.append(Product(layer, weight, offset, size))
-        channels = self.products[-1].out_channels
-        self.bias = torch.zeros(channels)
-        if is_end and (len(steps) > 1 or self.kind not in WINDOWED):
-            self.bias = self.products[-1].bias
-            self.products[-1].bias = None
+        self.network, self.workspace, self.densities = network, workspace, densities
 
-    @property
-    def geometry(self) -> tuple[int, int, int]:
-        """Side, stride and dilation of the gathering convolution."""
-        return self.products[0].geometry
+    @torch.inference_mode()
+    def forward(self, images: Tensor, choices: Tensor | None = None) -> object:
+        """Images (N, 3, H, W) to what the network returns.
+
+        With `choices` (N,), indices into `densities`, every mask of an image has that density; its scores are computed
+        all the same. Raises InputError for other choices.
+        """
+        if choices is None:
+            return self.network(images.contiguous(memory_format=torch.channels_last))
+        if choices.shape != images.shape[:1] or not ((choices >= 0) & (choices < len(self.densities))).all():
+            raise InputError(
+                f"choices are {choices.tolist()}; allowed is one for each of {len(images)} images, from 0 to "
+                f"{len(self.densities) - 1}: an index into {self.densities}"
+            )
+        self.workspace.density = torch.tensor(self.densities)[choices]
+        try:
+            return self.network(images.contiguous(memory_format=torch.channels_last))
+        finally:
+            self.workspace.density = None
 
 
-class SparseBlock(nn.Module):
-    """A `SampledBlock` that skips: (N, C_in, H, W) channels-last -> (N, C_out, H / stride, W / stride)."""
-
-    def __init__(self, block: SampledBlock, example: Tensor, workspace: Workspace, owns_input: bool):
-        super().__init__()
-        self.workspace, self.owns_input = workspace, owns_input
-        self.break_even = 1.0  # share of the MACs beyond which the block is computed densely
-        self.samplers = block.samplers
-        self.shares = block.shares
-        scores = [sampler.score for sampler in block.samplers]
-        taps = [score.weight.detach()[0].flatten(1).T for score in scores]  # (9, C) each
-        self.score = torch.cat(taps).contiguous()
-        groups: list[list[Step]] = []
-        sizes: list[list[tuple[int, ...]]] = []
-        size = tuple(example.shape)
-        for index, step in enumerate(block.steps):
-            layer = getattr(block, step.conv)
-            if index and step.mask == block.steps[index - 1].mask and layer.kernel_size == (1, 1):
-                groups[-1].append(step)
-                sizes[-1].append(size)
-            else:
-                groups.append([step])
-                sizes.append([size])
-            size = (size[0], layer.out_channels, *(-(-side // layer.stride[0]) for side in size[2:]))
-        self.groups = nn.ModuleList(Group(block, *of) for of in zip(groups, sizes, strict=True))
-        self.downsample = None
-        if block.downsample is not None:
-            projection = isinstance(block.downsample, nn.Sequential)
-            self.downsample = freeze(block.downsample, example) if projection else block.downsample
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The block, with every mask drawn from its input."""
-        x = x.contiguous(memory_format=torch.channels_last)
-        return self.masked(x, self.masks(x))
-
-    def masks(self, x: Tensor) -> list[Tensor]:
-        """The mask (N, 1, H, W) of each sampler."""
-        rows = _rows(x)
-        parts = torch.mm(self.score, rows.T, out=self.workspace.take("scores", len(self.score), len(rows)))
-        masks = []
-        for sampler, part in zip(self.samplers, parts.split(9), strict=True):
-            stride = sampler.score.stride[0]
-            size = tuple(-(-side // stride) for side in x.shape[2:])
-            maps = part.view(9, len(x), *x.shape[2:])
-            logits = KERNELS.shifted_sum(maps, sampler.score.bias.item(), stride, size)
-            density = self.workspace.density if sampler.density is None else torch.tensor([sampler.density])
-            if density is not None:
-                logits = torch.logit(density)[:, None, None, None].expand_as(logits)
-            masks.append(sampler.sample(logits).mask)
-        return masks
-
-    def masked(self, x: Tensor, masks: Sequence[Tensor]) -> Tensor:
-        """The block under given hard masks."""
-        density = sum(share * mask.mean().item() for share, mask in zip(self.shares, masks, strict=True))
-        size = tuple(x.shape[2:])
-        positions, maps = [], []
-        for group in self.groups:
-            size = tuple(-(-side // group.geometry[1]) for side in size)
-            mask = raised(masks[group.mask], torch.empty(0, 1, *size)).flatten() > 0
-            found = mask.nonzero().flatten()
-            row_of = torch.full((len(mask),), -1, dtype=torch.int32)
-            row_of[found] = torch.arange(len(found), dtype=torch.int32)
-            positions.append(found)
-            maps.append(row_of.view(len(x), *size))
-        compute = self._dense if density > self.break_even else self._sparse
-        rows, row_of = compute(x, positions, maps)
-        out = self._shortcut(x)
-        end = self.groups[-1]
-        missing = (row_of.flatten() < 0).nonzero().flatten().int() if end.kernel is not None else positions[-1][:0]
-        bags = self._bags(end, maps[-1], row_of, missing)
-        tail(rows, row_of.flatten(), *bags, end.bias, end.kernel is None, _rows(out))
-        return out
-
-    def _shortcut(self, x: Tensor) -> Tensor:
-        """A map that the block may write its output over."""
-        if self.downsample is not None:
-            return self.downsample(x).contiguous(memory_format=torch.channels_last)
-        return x if self.owns_input else x.clone(memory_format=torch.channels_last)
-
-    def _bags(self, group: Group, samples: Tensor, row_of: Tensor, missing: Tensor) -> tuple[Tensor, ...]:
-        """The interpolation of the missing positions from those that the group has sampled."""
-        if group.kernel is None:
-            return torch.zeros(1, dtype=torch.int32), torch.zeros(0, dtype=torch.int32), torch.zeros(0)
-        return KERNELS.bags(torch.where(samples < 0, -1, row_of), missing, group.kernel, group.epsilon)
-
-    def _sparse(self, x: Tensor, positions: list[Tensor], maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Rows (R, C) of the last group, and which of them holds a position."""
-        source, indices, last = _rows(x), None, len(self.groups) - 1
-        for index, (group, found) in enumerate(zip(self.groups, positions, strict=True)):
-            if index == 0:
-                source, indices = self._entry(x, group, found, maps[0])
-            missing, following = found[:0], None
-            if index < last:
-                following = self.groups[index + 1]
-                read = KERNELS.taps(
-                    maps[index], positions[index + 1], tuple(maps[index + 1].shape[1:]), following.geometry, len(found)
-                )
-                following_indices, missing = read
-            channels = group.products[-1].out_channels
-            table = self.workspace.take(f"table{index}", 1 + len(found) + len(missing), channels)
-            table[0] = 0
-            samples = table[1 : 1 + len(found)]
-            self._multiply(group, source, indices, samples)
-            if len(missing):
-                self._fill(group, x, maps[index], missing, samples, table[1 + len(found) :])
-            if following is not None:
-                source, indices = table, following_indices
-        return samples, maps[-1]
-
-    def _entry(self, x: Tensor, group: Group, found: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        """The rows of the block's input, and which of them its first convolution reads."""
-        rows = _rows(x)
-        if group.geometry[0] == 1:
-            return rows, found[:, None]
-        table = self.workspace.take("input", 1 + len(rows), rows.shape[1])
-        table[0], table[1:] = 0, rows
-        everywhere = torch.arange(len(rows), dtype=torch.int32).view(len(x), *x.shape[2:])
-        return table, KERNELS.taps(everywhere, found, tuple(samples.shape[1:]), group.geometry, len(rows))[0]
-
-    def _multiply(self, group: Group, source: Tensor, indices: Tensor, out: Tensor) -> None:
-        """Gather, multiply, and multiply again, a few hundred rows at a time, so that they stay in the cache."""
-        first, *rest = group.products
-        width = indices.shape[1] * source.shape[1]
-        for begin in range(0, len(indices), CHUNK):
-            part = indices[begin : begin + CHUNK]
-            gathered = self.workspace.take("gathered", part.numel(), source.shape[1])
-            torch.index_select(source, 0, part.flatten(), out=gathered)
-            target = out[begin : begin + CHUNK]
-            value = self.workspace.take("between", len(part), first.out_channels) if rest else target
-            first(gathered.view(len(part), width), value)
-            if rest:
-                rest[0](value.relu_(), target)
-            if not group.is_end:
-                target.relu_()
-
-    def _fill(
-        self, group: Group, x: Tensor, row_of: Tensor, missing: Tensor, samples: Tensor, out: Tensor
-    ) -> None:
-        """What stands at missing positions, into `out` (M, C)."""
-        if group.kernel is not None:
-            weighted(samples, *KERNELS.bags(row_of, missing, group.kernel, group.epsilon), out)
-        elif group.kind == REUSE:
-            stride, (height, width) = group.geometry[1], row_of.shape[1:]
-            image, place = missing // (height * width), missing % (height * width)
-            entry = image * (x.shape[2] * x.shape[3]) + place // width * stride * x.shape[3] + place % width * stride
-            channels = torch.arange(out.shape[1]) % x.shape[1]
-            torch.index_select(_rows(x).index_select(0, entry), 1, channels, out=out)
-        else:
-            out.zero_()
-
-    def _dense(self, x: Tensor, positions: list[Tensor], maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """The same with every convolution at every position; only what is sampled is used."""
-        h = x
-        for group, row_of in zip(self.groups, maps, strict=True):
-            for product in group.products:
-                h = product.everywhere(h, relu=not (group.is_end and product is group.products[-1]))
-            rows = _rows(h)
-            own = torch.arange(len(rows), dtype=torch.int32).view_as(row_of)
-            if not group.is_end:
-                missing = (row_of.flatten() < 0).nonzero().flatten().int()
-                filled = self.workspace.take("filled", len(missing), rows.shape[1])
-                self._fill(group, x, torch.where(row_of < 0, -1, own), missing, rows, filled)
-                rows.index_copy_(0, missing.long(), filled)
-        return rows, torch.where(row_of < 0, -1, own)
+@torch.inference_mode()
+def deployed(
+    module: nn.Module, example: Tensor, densities: tuple[float, ...], break_even: float | None = None
+) -> Deployed:
+    """The deployed form of a network; `break_even` is each block's, None measures it on blocks of equal shape."""
+    network = copy.deepcopy(module).eval()
+    _thaw(network)
+    for name, block in sampled_blocks(network).items():
+        if len(block.samplers) == 3 and block.kind == REUSE:
+            raise InputError(f"{name}: three masks that reuse features have no deployed form; allowed are 1 and 2")
+    for host in [part for part in network.modules() if {"conv1", "bn1", "layer1"} <= part._modules.keys()]:
+        _freeze_stem(host, example)
+    workspace, measured = Workspace(), {}
+    for name, shape in _input_shapes(network, example).items():
+        part, inputs = network.get_submodule(name), torch.randn(shape).to(memory_format=torch.channels_last)
+        if isinstance(part, BLOCKS):
+            network.set_submodule(name, freeze(part, inputs))
+            continue
+        own = name.rpartition(".")[2] != "0"  # what comes before in its stage has no other reader
+        sparse = SparseBlock(part, inputs, workspace, own and part.downsample is None)
+        alike = (shape, str(part))
+        if break_even is None and alike not in measured:
+            measured[alike] = _break_even(sparse, inputs)
+        sparse.break_even = measured.get(alike, break_even)
+        network.set_submodule(name, sparse)
+    return Deployed(network, workspace, densities)
 
 
-def _rows(x: Tensor) -> Tensor:
-    """A channels-last map (N, C, H, W) as rows (N H W, C), sharing its memory."""
-    return x.permute(0, 2, 3, 1).view(-1, x.shape[1])
+def _thaw(network: nn.Module) -> None:
+    """Write frozen batch norms, which detectors have, as ordinary ones in evaluation mode."""
+    for name, part in list(network.named_modules()):
+        if isinstance(part, FrozenBatchNorm2d):
+            norm = nn.BatchNorm2d(len(part.weight), eps=part.eps).eval()
+            norm.load_state_dict(part.state_dict() | {"num_batches_tracked": torch.tensor(0)})
+            network.set_submodule(name, norm)
 
 
-CHUNK = 512  # rows gathered at a time
+def _input_shapes(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
+    """The shape of what each residual block reads when the network runs on the example."""
+    shapes, hooks = {}, []
+    for name, part in network.named_modules():
+        if isinstance(part, (SampledBlock, *BLOCKS)):
+            keep = lambda module, args, name=name: shapes.update({name: args[0].shape})  # noqa: E731
+            hooks.append(part.register_forward_pre_hook(keep))
+    with evaluating(network):
+        network(example)
+    for hook in hooks:
+        hook.remove()
+    return shapes
+
+
+def _freeze_stem(host: nn.Module, example: Tensor) -> None:
+    """Fold the stem's batch norm and ReLU into its convolution."""
+    stem = host.conv1
+    plain = nn.Sequential(copy.copy(stem), host.bn1, nn.ReLU())
+    if isinstance(stem, ShrunkConv2d):
+        plain[0].__class__ = nn.Conv2d
+        host.conv1 = nn.Sequential(Shrink(stem.density), freeze(plain, shrink(example, stem.density)))
+    else:
+        host.conv1 = freeze(plain, example)
+    host.bn1 = nn.Identity()
+
+
+def _break_even(block: SparseBlock, inputs: Tensor) -> float:
+    """The density at which skipping takes as long as computing everything, by a straight line through two."""
+    late = []
+    for density in _TRIED:
+        generator = torch.Generator().manual_seed(0)
+        masks = [bernoulli_mask(torch.full_like(mask, density), generator) for mask in block.masks(inputs)]
+        times = []
+        for block.break_even in (1.0, 0.0):
+            runs = []
+            for _ in range(_TIMES):
+                began = perf_counter()
+                block.masked(inputs, masks)
+                runs.append(perf_counter() - began)
+            times.append(min(runs))
+        late.append(times[0] - times[1])
+    slope = (late[1] - late[0]) / (_TRIED[1] - _TRIED[0])
+    if slope <= 0:
+        return 1.0 if late[1] < 0 else 0.0
+    return min(1.0, max(0.0, _TRIED[0] - late[0] / slope))

@@ -46,6 +46,20 @@ def _flops(rows, *args, out_shape, **kwargs) -> int:
     return 2 * columns[0] * rows[1]
 
 
+class Workspace:
+    """Memory that the blocks of one network use in turn: fresh memory costs more time than writing to it."""
+
+    def __init__(self):
+        self._buffers: dict[str, Tensor] = {}
+        self.density: Tensor | None = None  # (N,), of each image, in place of the learned one
+
+    def take(self, name: str, rows: int, columns: int) -> Tensor:
+        """An uninitialised (rows, columns) under a name; what stood there before is lost."""
+        if name not in self._buffers or self._buffers[name].numel() < rows * columns:
+            self._buffers[name] = torch.empty(rows * columns + rows * columns // 4)
+        return self._buffers[name][: rows * columns].view(rows, columns)
+
+
 class Product(nn.Module):
     """A convolution with batch norm folded in, over gathered rows or over the whole map.
 

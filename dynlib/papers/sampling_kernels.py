@@ -1,7 +1,7 @@
 """CPU kernels of a sampled block: which rows a convolution reads, what stands in between, and the tail of the block.
 
 A map (N, C, H, W) in channels-last memory is a table of rows (N H W, C), one a position. Of a sampled map only the rows
-of its samples exist; `row_of` (N, H, W) int32 says which row holds a position, or -1 where there is none. What stands at
+of its samples exist; `row_of` (N, H, W) int32 says which row holds a position, or -1 where there is none. What is at
 an unsampled position is a *bag*, a weighted sum of rows, in compressed form: bag b sums the rows
 `columns[offsets[b]:offsets[b + 1]]` times their `weights`.
 
@@ -20,7 +20,7 @@ _FAST = {"contract", "reassoc", "nsz"}  # NaN and infinity stay what they are
 
 @numba.njit(nogil=True, cache=True)
 def _taps(row_of, positions, height, width, side, stride, dilation, rows):
-    n, h, w = row_of.shape
+    _, h, w = row_of.shape
     table = row_of.copy()
     indices = np.empty((positions.shape[0], side * side), np.int32)
     missing = np.empty(min(row_of.size, positions.shape[0] * side * side), np.int32)
@@ -93,9 +93,7 @@ def _bags(row_of, positions, kernel, epsilon, normalised):
     return offsets, columns[:end].copy(), weights[:end].copy()
 
 
-def bags(
-    row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def bags(row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | None) -> tuple[Tensor, Tensor, Tensor]:
     """The bags of the unsampled flat `positions` (M,) of a map: offsets (M + 1,), columns (S,), weights (S,).
 
     The weights are those of the window's samples in `kernel` (K, K), over their sum plus `epsilon` where it is given.
@@ -178,27 +176,26 @@ def tail(
     _tail(*arrays, bare, out.numpy())
 
 
-@numba.njit(nogil=True, fastmath=_FAST, cache=True)
-def _shifted_sum(parts, bias, stride, out):
-    _, n, h, w = parts.shape
+@numba.njit(nogil=True, cache=True)
+def _shifted_sum(parts, first, bias, stride, out):
+    _, h, w, _ = parts.shape
+    n, height, width = out.shape
     for image in range(n):
-        for i in range(out.shape[1]):
-            line = out[image, i]
-            line[:] = bias
-            for tap in range(9):
-                y = i * stride + tap // 3 - 1
-                if y < 0 or y >= h:
-                    continue
-                shift = tap % 3 - 1
-                source = parts[tap, image, y]
-                first = 1 if shift < 0 else 0
-                last = min(out.shape[2], (w - 1 - shift) // stride + 1)
-                for j in range(first, last):
-                    line[j] += source[j * stride + shift]
+        for i in range(height):
+            for j in range(width):
+                total = bias
+                for tap in range(9):
+                    y, x = i * stride + tap // 3 - 1, j * stride + tap % 3 - 1
+                    if 0 <= y < h and 0 <= x < w:
+                        total += parts[image, y, x, first + tap]
+                out[image, i, j] = total
 
 
-def shifted_sum(parts: Tensor, bias: float, stride: int, size: tuple[int, int]) -> Tensor:
-    """A 3x3 convolution with one output from the nine products of its taps, `parts` (9, N, H, W): (N, 1, *size)."""
-    out = torch.empty(parts.shape[1], *size)
-    _shifted_sum(parts.numpy(), np.float32(bias), stride, out.numpy())
+def shifted_sum(parts: Tensor, first: int, bias: float, stride: int, size: tuple[int, int]) -> Tensor:
+    """A 3x3 convolution with one output from the products of its taps: (N, 1, *size).
+
+    `parts` (N, H, W, T) has the product of tap t at `first + t`.
+    """
+    out = torch.empty(len(parts), *size)
+    _shifted_sum(parts.numpy(), first, np.float32(bias), stride, out.numpy())
     return out[:, None]

@@ -38,9 +38,7 @@ def taps(
     return indices.int(), missing.int()
 
 
-def bags(
-    row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def bags(row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | None) -> tuple[Tensor, Tensor, Tensor]:
     """See `sampling_kernels.bags`."""
     side = kernel.shape[0]
     padded = F.pad(row_of, (side // 2,) * 4, value=-1)
@@ -83,11 +81,9 @@ def tail(
     out.relu_()
 
 
-def shifted_sum(parts: Tensor, bias: float, stride: int, size: tuple[int, int]) -> Tensor:
+def shifted_sum(parts: Tensor, first: int, bias: float, stride: int, size: tuple[int, int]) -> Tensor:
     """See `sampling_kernels.shifted_sum`."""
-    padded = F.pad(parts, (1, 1, 1, 1))
-    height, width = ((side - 1) * stride + 1 for side in size)
-    shifted = (
-        padded[tap, :, tap // 3 :, tap % 3 :][:, :height:stride, :width:stride] for tap in range(9)
-    )
+    padded = F.pad(parts[..., first : first + 9], (0, 0, 1, 1, 1, 1))
+    rows, columns = ((side - 1) * stride + 1 for side in size)
+    shifted = (padded[:, t // 3 :, t % 3 :, t][:, :rows:stride, :columns:stride] for t in range(9))
     return (sum(shifted) + bias)[:, None]
