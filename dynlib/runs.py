@@ -275,7 +275,8 @@ def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes:
     """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
 
     MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
-    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`.
+    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`, and those that skip a given
+    share of the positions `macs_expected`, with the ratio to it.
     Raises InputError for a network or a size that the method cannot take.
     """
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
@@ -290,6 +291,9 @@ def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes:
     closed = paper.cost(model, size).macs
     assert closed == cost.macs, f"{key} on {arch}: closed form {closed}, counted {cost.macs}"
     choices = {"macs_by_choice": paper.macs_by_choice(model, size)} if hasattr(paper, "macs_by_choice") else {}
+    expected = paper.macs_expected(model, size) if hasattr(paper, "macs_expected") else None
+    if expected is not None:
+        choices |= {"macs_expected": expected, "ratio_expected": latency.macs_ratio(static, expected)}
     return {
         "key": key,
         "arch": arch,
@@ -329,6 +333,7 @@ def time_latency(
     arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
     pair = f"{__name__}:{latency_pair.__name__}"
     measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats)
+    ratio = cost.get("ratio_expected", cost["ratio"])  # of what is skipped where the method skips
     return Record(
         key=key,
         kind="latency",
@@ -338,7 +343,7 @@ def time_latency(
         dataset={},
         seed=0,
         metrics=_plain(asdict(measured))
-        | {"macs_ratio": cost["ratio"], "efficiency": latency.efficiency(measured.speedup, cost["ratio"])},
+        | {"macs_ratio": ratio, "efficiency": latency.efficiency(measured.speedup, ratio)},
         curve=[],
         environment=records.environment(threads=threads),
         wall_s=round(time.perf_counter() - began, 1),

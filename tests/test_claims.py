@@ -104,7 +104,7 @@ def test_the_sampling_claims_are_what_the_released_formula_gives_to_the_printed_
     """The table of released models is not evaluated: their densities were learned."""
     for claim in read(CLAIMS / "sampling.csv"):
         arch, px, *rest = claim["row"].split(", ")
-        if claim["metric"] == "map" or rest[:1] and rest[0].startswith("gamma"):
+        if claim["metric"] == "map" or "gamma" in claim["row"]:
             continue
         density = float(rest[0].removeprefix("density ")) if rest else None
         size = nominal_size(int(px.removesuffix(" px")))

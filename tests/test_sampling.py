@@ -120,7 +120,15 @@ def test_the_command_line_has_the_macs_of_every_choice():
     answer = runs.cost_of("sampling", Config(), "cifar_resnet20", (64, 64))
     choices = answer["macs_by_choice"]
     assert list(choices) == ["0.1", "0.25", "0.5", "1.0"] and sorted(choices.values()) == list(choices.values())
-    assert answer["macs"] > choices["1.0"] > answer["macs_static"] > choices["0.5"]
+    assert answer["macs"] > choices["1.0"] > answer["macs_static"] > choices["0.5"] and "macs_expected" not in answer
+
+
+def test_a_given_density_has_expected_macs_with_the_grid_or_without():
+    nets = [convert(on_meta("cifar_resnet20"), Config(density=0.25, grid=interval)) for interval in (None, 11, 1)]
+    even, some, full = (sampling.macs_expected(net, 64) for net in nets)
+    choices = sampling.macs_by_choice(nets[0], 64)
+    assert even == choices["0.25"] < some < full == choices["1.0"]
+    assert sampling.macs_expected(convert(on_meta("cifar_resnet20"), Config()), 64) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- limits

@@ -45,6 +45,7 @@ from dynlib.papers.sampling_masks import (
     DETERMINISTIC,
     STOCHASTIC,
     UNIFORM,
+    grid,
     observed,
     samplers,
     set_seed,
@@ -206,6 +207,22 @@ def macs_by_choice(module: nn.Module, input_size: int | tuple[int, int]) -> dict
         return {"1.0": dense.macs}
     sizes = layer_sizes(module, input_size)
     return {str(d): round(sum(_expected(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
+
+
+def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int | None:
+    """Expected MACs of one image at the density that `Config.density` gives every mask, the grid's positions included.
+
+    None where the densities are learned: then they are a matter of the data, see `evaluate`.
+    """
+    if any(sampler.density is None for sampler in samplers(module).values()):
+        return None
+    dense, sizes = cost(module, input_size).by_layer, layer_sizes(module, input_size)
+    density = {}
+    for name, sampler in samplers(module).items():
+        size = sizes[f"{name}.score"][1:]
+        on_grid = 0.0 if sampler.interval is None else grid(*size, sampler.interval).mean().item()
+        density[name] = sampler.density + (1 - sampler.density) * on_grid
+    return round(sum(_expected(module, dense, sizes, density).values()))
 
 
 def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) -> Deployed:

@@ -44,7 +44,7 @@ def _taps(row_of, positions, height, width, side, stride, dilation, rows):
                     missing[found] = (image * h + y) * w + x
                     found += 1
                 indices[p, a * side + b] = row + 1
-    return indices, missing[:found].copy()
+    return indices, missing[:found]
 
 
 def taps(
@@ -61,36 +61,43 @@ def taps(
 
 
 @numba.njit(nogil=True, cache=True)
-def _bags(row_of, positions, kernel, epsilon, normalised):
+def _bags(row_of, positions, kernel, epsilon, normalised, offsets, columns, weights):
     _, h, w = row_of.shape
     side = kernel.shape[0]
     reach = side // 2
-    used = 0
-    for value in kernel.flat:
-        used += abs(value) >= NEGLIGIBLE
-    offsets = np.empty(positions.shape[0] + 1, np.int32)
-    columns = np.empty(positions.shape[0] * used, np.int32)
-    weights = np.empty(positions.shape[0] * used, np.float32)
+    # Samples in flat order: those of one line of a window are neighbours, from before[left] to before[right].
+    before = np.empty(row_of.size + 1, np.int32)
+    rows = np.empty(row_of.size, np.int32)
+    where = np.empty(row_of.size, np.int32)  # column of each sample
+    count = 0
+    for place, row in enumerate(row_of.flat):
+        before[place] = count
+        rows[count] = row
+        where[count] = place % w
+        count += row >= 0
+    before[row_of.size] = count
     end = 0
     offsets[0] = 0
     for p in range(positions.shape[0]):
-        image, rest = divmod(positions[p], h * w)
-        i, j = divmod(rest, w)
+        image, rest = divmod(positions[p], np.int32(h * w))
+        i, j = divmod(rest, np.int32(w))
         begin, total = end, epsilon
+        left, right = max(0, j - reach), min(w, j + reach + 1)
         for y in range(max(0, i - reach), min(h, i + reach + 1)):
-            for x in range(max(0, j - reach), min(w, j + reach + 1)):
-                row = row_of[image, y, x]
-                value = kernel[y - i + reach, x - j + reach]
-                if row >= 0 and abs(value) >= NEGLIGIBLE:
-                    columns[end] = row
-                    weights[end] = value
-                    total += value
-                    end += 1
-        if normalised:
+            line = (image * h + y) * w
+            window = kernel[y - i + reach]
+            for q in range(before[line + left], before[line + right]):
+                value = window[where[q] - j + reach]
+                columns[end] = rows[q]
+                weights[end] = value
+                total += value
+                end += value != 0
+        if normalised and end > begin:
+            scale = np.float32(1) / total
             for q in range(begin, end):
-                weights[q] /= total
+                weights[q] *= scale
         offsets[p + 1] = end
-    return offsets, columns[:end].copy(), weights[:end].copy()
+    return end
 
 
 def bags(row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -98,9 +105,14 @@ def bags(row_of: Tensor, positions: Tensor, kernel: Tensor, epsilon: float | Non
 
     The weights are those of the window's samples in `kernel` (K, K), over their sum plus `epsilon` where it is given.
     """
-    arrays = row_of.numpy(), positions.numpy(), kernel.numpy()
-    found = _bags(*arrays, np.float32(epsilon or 0), epsilon is not None)
-    return tuple(torch.from_numpy(array) for array in found)
+    kernel = torch.where(kernel.abs() < NEGLIGIBLE, 0, kernel)
+    room = len(positions) * int(kernel.count_nonzero()) + 1  # one more: every sample is written first, then kept
+    offsets = torch.empty(len(positions) + 1, dtype=torch.int32)
+    columns, weights = torch.empty(room, dtype=torch.int32), torch.empty(room)
+    arrays = (tensor.numpy() for tensor in (offsets, columns, weights))
+    given = row_of.numpy(), positions.numpy(), kernel.numpy(), np.float32(epsilon or 0), epsilon is not None
+    end = _bags(*given, *arrays)
+    return offsets, columns[:end], weights[:end]
 
 
 @numba.njit(nogil=True, fastmath=_FAST, cache=True)
