@@ -79,7 +79,7 @@ def test_the_list_tells_chapters_methods_and_data_sets(book, capsys):
         "profiles": ["smoke", "public"],
         "parameters": {"alpha": {"default": 0.5, "type": "float", "help": "share of low-frequency channels"}},
     }
-    assert listed["methods"] == {"octconv": "Octave convolution"} and "cifar10" in listed["datasets"]
+    assert listed["methods"]["octconv"] == "Octave convolution" and "cifar10" in listed["datasets"]
     assert main(["list"]) == 0
     plain = capsys.readouterr().out
     assert "02_octconv  (profiles: smoke, public)" in plain and "\x1b" not in plain

@@ -18,6 +18,7 @@ from dynlib.data import Batches, load
 from dynlib.errors import InputError
 from dynlib.papers import sampling
 from dynlib.papers.sampling import Config, convert
+from dynlib.papers.sampling_blocks import sampled_blocks
 from dynlib.papers.sampling_masks import observed, samplers, set_seed
 from dynlib.papers.sampling_released import nominal_size, released_macs
 from dynlib.train import Schedule, fit
@@ -74,17 +75,15 @@ def test_the_released_models_have_the_densities_that_their_counts_imply(gamma, d
 
 
 def test_without_deformable_convolutions_the_released_count_is_the_network_itself():
-    for arch in ("resnet50", "resnet101"):
-        head = 1000 * 2048
-        counted = counting.count(on_meta(arch), counting.example(224).to("meta")).macs
-        assert released_macs(arch, (224, 224), deformable=False) == counted - head
+    counted = counting.count(on_meta("resnet50"), counting.example(224).to("meta")).macs
+    assert released_macs("resnet50", (224, 224), deformable=False) == counted - 1000 * 2048
 
 
-def test_the_expected_macs_of_a_converted_resnet101_are_the_released_formula():
-    net = convert(on_meta("resnet101"), Config())
+def test_the_expected_macs_of_a_converted_resnet50_are_the_released_formula():
+    net = convert(on_meta("resnet50"), Config())
     choices = sampling.macs_by_choice(net, nominal_size(1000))
     for density, macs in choices.items():
-        theirs = released_macs("resnet101", nominal_size(1000), float(density), deformable=False)
+        theirs = released_macs("resnet50", nominal_size(1000), float(density), deformable=False)
         assert macs - 1000 * 2048 == round(theirs)
 
 
@@ -98,19 +97,22 @@ def test_expected_macs_follow_the_density_of_each_mask():
     assert {name for name in even if even[name] != changed[name]} == {"layer1.0.conv1", "layer1.0.fillers.conv1"}
 
 
+RESNEXT, WIDE = {"groups": 4, "width_per_group": 16}, {"width_per_group": 128}
+
+
 @pytest.mark.parametrize(
-    ("arch", "settings"),
+    ("block", "network", "settings"),
     [
-        ("resnet50", {}),
-        ("resnet18", {"masks": 1}),
-        ("resnext50_32x4d", {"interpolation": "average"}),
-        ("wide_resnet50_2", {"interpolation": "convolution", "masks": 3}),
-        ("cifar_resnet20", {"interpolation": "reuse"}),
-        ("resnet34", {"sampling": "uniform", "density": 0.5}),
+        (resnet.Bottleneck, {}, {}),
+        (resnet.Bottleneck, RESNEXT, {"interpolation": "average"}),
+        (resnet.Bottleneck, WIDE, {"interpolation": "convolution", "masks": 3}),
+        (resnet.Bottleneck, {}, {"interpolation": "reuse"}),
+        (resnet.BasicBlock, {}, {"masks": 1}),
+        (resnet.BasicBlock, {}, {"sampling": "uniform", "density": 0.5}),
     ],
 )
-def test_closed_form_equals_counter_layer_by_layer(arch, settings):
-    net = convert(on_meta(arch), Config(**settings))
+def test_closed_form_equals_counter_layer_by_layer(block, network, settings):
+    net = convert(thin(block, **network), Config(**settings)).to("meta")
     closed = sampling.cost(net, 96)
     counted = counting.count(net, counting.example(96).to("meta"))
     assert closed.macs == counted.macs and closed.by_layer == counted.by_layer and closed.params == counted.params
@@ -124,11 +126,11 @@ def test_the_command_line_has_the_macs_of_every_choice():
 
 
 def test_a_given_density_has_expected_macs_with_the_grid_or_without():
-    nets = [convert(on_meta("cifar_resnet20"), Config(density=0.25, grid=interval)) for interval in (None, 11, 1)]
+    nets = [convert(thin(), Config(density=0.25, grid=interval)).to("meta") for interval in (None, 11, 1)]
     even, some, full = (sampling.macs_expected(net, 64) for net in nets)
     choices = sampling.macs_by_choice(nets[0], 64)
     assert even == choices["0.25"] < some < full == choices["1.0"]
-    assert sampling.macs_expected(convert(on_meta("cifar_resnet20"), Config()), 64) is None
+    assert sampling.macs_expected(convert(thin(), Config()), 64) is None
 
 
 # --------------------------------------------------------------------------------------------------------------- limits
@@ -175,10 +177,11 @@ def test_uniform_sampling_is_the_network_on_a_smaller_image():
 # ---------------------------------------------------------------------------------------------------------------- hosts
 
 
-@pytest.mark.parametrize("arch", ["resnet18", "resnet101", "resnext101_32x8d", "wide_resnet101_2", "cifar_resnet20"])
-def test_every_block_is_replaced(arch):
+@pytest.mark.parametrize(("arch", "blocks"), [("resnet18", 8), ("resnext50_32x4d", 16), ("cifar_resnet20", 9)])
+def test_every_block_is_replaced(arch, blocks):
     net = convert(on_meta(arch), Config())
     assert not any(isinstance(part, sampling.BLOCKS) for part in net.modules())
+    assert len(sampled_blocks(net)) == blocks and len(samplers(net)) == 2 * blocks
     assert net(torch.empty(1, 3, 64, 64, device="meta")).shape[0] == 1
 
 
