@@ -6,6 +6,7 @@ METHODS = {  # dynlib/papers/<key>.py: title
     "wae": "Wavelet-like auto-encoder",
     "octconv": "Octave convolution",
     "s2dnas": "S2DNAS",
+    "sampling": "Stochastic sampling and interpolation",
     "drnet": "Dynamic resolution",
 }
 

@@ -21,7 +21,8 @@ def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes:
     """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
 
     MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
-    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`.
+    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`, and those that skip a given
+    share of the positions `macs_expected`, with the ratio to it.
     Raises InputError for a network or a size that the method cannot take.
     """
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
@@ -36,6 +37,8 @@ def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes:
     closed = paper.cost(model, size)
     assert closed.macs == cost.macs, f"{key} on {arch}: closed form {closed.macs}, counted {cost.macs}"
     choices = {"macs_by_choice": paper.macs_by_choice(model, size)} if hasattr(paper, "macs_by_choice") else {}
+    if hasattr(paper, "macs_expected") and (expected := paper.macs_expected(model, size)) is not None:
+        choices |= {"macs_expected": expected, "ratio_expected": latency.macs_ratio(static, expected)}
     return {
         "key": key,
         "arch": arch,
@@ -115,21 +118,22 @@ def time_latency(
     """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
 
     `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
-    weights would decide at random. The MAC ratio is then that of the mean image.
+    weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
+    share of the positions is `ratio_expected`.
     Raises InputError for shares where there is nothing to choose, or none where there is.
     """
     began = time.perf_counter()
     cost = cost_of(key, config, arch, size)
     by_choice = dict(cost.get("macs_by_choice", {}))
     always = by_choice.pop("predictor", 0)
-    choices = list(by_choice.values())
-    if len(shares or ()) != len(choices):
+    choices, ratio = list(by_choice.values()), cost.get("ratio_expected", cost["ratio"])
+    if len(shares or ()) != len(choices) and not (shares is None and "ratio_expected" in cost):
         raise InputError(f"shares are {shares and list(shares)}; {key} on {arch} has {len(choices) or 'no'} choices")
     cycle = 1
     if shares is not None:
         cycle = len(stream(shares, batch))
         mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
-        cost["ratio"] = latency.macs_ratio(cost["macs_static"], mean)
+        ratio = latency.macs_ratio(cost["macs_static"], mean)
     described = describe_latency(config, arch, size, batch, threads, shares)
     arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
     arguments |= {} if shares is None else {"shares": list(shares)}
@@ -144,7 +148,7 @@ def time_latency(
         dataset={},
         seed=0,
         metrics=settings.plain(asdict(measured))
-        | {"macs_ratio": cost["ratio"], "efficiency": latency.efficiency(measured.speedup, cost["ratio"])},
+        | {"macs_ratio": ratio, "efficiency": latency.efficiency(measured.speedup, ratio)},
         curve=[],
         environment=records.environment(threads=threads),
         wall_s=round(time.perf_counter() - began, 1),

@@ -1,0 +1,293 @@
+"""Stochastic sampling and interpolation: Xie et al., "Spatially Adaptive Inference", ECCV 2020 (arXiv 2003.08866).
+
+Neighbouring features are similar, so a convolution is computed at a random subset of the positions and interpolated at
+the others. A score decides the *probability* of computing a position: a flat region keeps a few points, spread out,
+where a threshold would keep all or none.
+
+Symbols: M mask (`mask`), pi probability of sampling (`probability`), its logit (`logits`), tau temperature (`tau`),
+M_grid grid prior (`grid`), k(d) interpolation kernel with sigma (`rbf_kernel`), F features, gamma weight of the sparse
+loss (`gamma`), d share of the positions that are computed (`density`).
+
+`sampling_masks.py` draws masks, `sampling_interpolate.py` fills what they leave out, `sampling_blocks.py` joins both to
+a residual block, `sampling_released.py` is the authors' formula for MACs, `sampling_deploy.py` really skips.
+
+Departures from the paper, each with its reason:
+
+- Masks are hard in evaluation, `rand < pi`. The released evaluation keeps the soft value of what passes 1/2 at tau
+  0.03; the two differ only where logit and noise nearly cancel, and a soft value saves no computation.
+- The noise of evaluation follows from `seed`, not from a global generator, so that a figure can be repeated; the same
+  place of every batch gets the same noise. `evaluate` reports several seeds.
+- The temperature follows from the share of the schedule that is done. The released buffer advances in every forward
+  pass, so that a second forward pass (checkpointed activations, gradients accumulated) distorts it.
+- Basic blocks have masks too: one for each 3x3, or one for both. The paper has bottlenecks only.
+- `convolution`, `average`, `zeros` and `reuse` are known by name only. Our readings: one learned kernel shared by the
+  channels, applied without normalisation; the mean of the samples in the window; the whole branch 0 (the shortcut
+  passes) where its last mask is 0; and for `reuse`, behind the first convolution, the features that it read.
+- The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
+- No deformable convolutions: the authors' detectors have them in baseline and sampled network alike.
+"""
+
+import copy
+import math
+from dataclasses import dataclass
+from statistics import fmean
+
+from torch import Tensor, nn
+
+from dynlib import train
+from dynlib.cost import Cost, closed_form, layer_sizes
+from dynlib.data import Batches
+from dynlib.errors import InputError
+from dynlib.papers.sampling_blocks import BLOCKS, SampledBlock, loss_shares, sampled_blocks
+from dynlib.papers.sampling_deploy import Deployed, deployed
+from dynlib.papers.sampling_interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
+from dynlib.papers.sampling_masks import (
+    DETERMINISTIC,
+    STOCHASTIC,
+    UNIFORM,
+    grid,
+    observed,
+    samplers,
+    set_seed,
+    set_temperature,
+    sparse_loss,
+    tallied,
+    temperature,
+)
+from dynlib.papers.sampling_uniform import shrink_stem
+from dynlib.train import Objective, Phase, cross_entropy
+
+SEEDS = (0, 1, 2)  # of the noise, in `evaluate`
+DENSITIES = (0.1, 0.25, 0.5, 1.0)  # the choices whose MACs are listed, and that a deployed network can be forced to
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of a sampled network; each value is checked and a bad one named. R: the released configuration."""
+
+    sampling: str = STOCHASTIC  # stochastic; deterministic: no noise; uniform: the whole network on a smaller image
+    density: float | None = None  # (0, 1], at every mask instead of the learned one; of uniform, the share of pixels
+    masks: int = 2  # of a block, 1 to 3; 2 is (b) in Fig. 3, R
+    interpolation: str = RBF  # rbf, convolution, average (Table 1), zeros, reuse (Table 2)
+    window: int = 7  # side in positions, odd, R
+    sigma: float = 3.0  # of the RBF kernel at the start, in 1 / positions, R
+    epsilon: float = 1e-5  # added to the sum of the weights, R; 0 is an exact mean
+    grid: int | None = 11  # every so many rows and columns a position is always computed, R; None: nowhere (Table 3)
+    gamma: float = 0.1  # weight of the sparse loss; R has 0.02, 0.05, 0.1, 0.2
+    tau: float = 0.03  # temperature at the end of the training, (0, 1], R
+    bias: float = 3.0  # of the scores at the start: pi is 0.953, R
+    seed: int = 0  # of the masks in evaluation
+
+    def __post_init__(self):
+        """Refuse what makes no sense."""
+        kinds = (RBF, CONVOLUTION, AVERAGE, ZEROS, REUSE)
+        samplings = (STOCHASTIC, DETERMINISTIC, UNIFORM)
+        for name, allowed in (("sampling", samplings), ("interpolation", kinds), ("masks", (1, 2, 3))):
+            value = getattr(self, name)
+            if isinstance(value, bool) or value not in allowed:
+                raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}")
+        ranges = (
+            ("density", lambda v: v is None or 0 < v <= 1, "above 0 and at most 1, or none for the learned ones"),
+            ("sigma", lambda v: v > 0, "a number above 0"),
+            ("epsilon", lambda v: v >= 0, "a number from 0 up"),
+            ("gamma", lambda v: v >= 0, "a number from 0 up"),
+            ("tau", lambda v: 0 < v <= 1, "above 0 and at most 1"),
+            ("bias", lambda v: True, "a finite number"),
+        )
+        for name, fits, allowed in ranges:
+            value = getattr(self, name)
+            optional = name == "density" and value is None
+            if not optional and (not _is_finite(value) or not fits(value)):
+                raise InputError(f"{name} is {value!r}; it is {allowed}")
+            if not optional:
+                object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
+        whole = (
+            ("window", lambda v: v > 1 and v % 2 == 1, "an odd number of positions from 3 up"),
+            ("grid", lambda v: v > 0, "a number of positions from 1 up, or none"),
+            ("seed", lambda v: 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1"),
+        )
+        for name, fits, allowed in whole:
+            value = getattr(self, name)
+            if name == "grid" and value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not fits(value):
+                raise InputError(f"{name} is {value!r}; it is {allowed}")
+        if self.sampling == UNIFORM and self.density is None:
+            raise InputError("density is None; uniform sampling needs the share of the pixels, above 0 and at most 1")
+        if self.sampling == DETERMINISTIC and self.density not in (None, 1.0):
+            raise InputError(
+                f"density is {self.density}; deterministic sampling computes where pi is at least 0.5 and takes none"
+            )
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def convert(model: nn.Module, config: Config) -> nn.Module:
+    """The sampled network of a ResNet: a copy with the same weights under the same names, and masks beside them.
+
+    Takes whatever holds torchvision's bottlenecks or basic blocks: ResNet, ResNeXt and Wide ResNet as classifiers, as
+    backbones of its detectors, as dilated backbones of its segmentation networks; and our CIFAR ResNets. It returns
+    what the model returns; `sampling_masks.observed` sees the masks. Stem, shortcuts and heads stay dense. At density 1
+    it is the model itself. Every layer keeps its mode.
+    Raises InputError where there is no such block, or no stem to make the image smaller in front of.
+    """
+    model = copy.deepcopy(model)
+    blocks = [name for name, part in model.named_modules() if isinstance(part, BLOCKS)]
+    if not blocks:
+        raise InputError(
+            f"{type(model).__name__} has no residual block to sample; allowed are networks built from "
+            f"{', '.join(sorted({kind.__name__ for kind in BLOCKS}))}"
+        )
+    if config.density == 1:
+        return model
+    if config.sampling == UNIFORM:
+        for host in [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]:
+            shrink_stem(host, config.density)
+        return model
+    for index, name in enumerate(blocks):
+        block = SampledBlock(
+            model.get_submodule(name),
+            config.masks,
+            index * config.masks,
+            kind=config.interpolation,
+            window=config.window,
+            sigma=config.sigma,
+            epsilon=config.epsilon,
+            deterministic=config.sampling == DETERMINISTIC,
+            bias=config.bias,
+            interval=config.grid,
+            density=config.density,
+            seed=config.seed,
+        )
+        model.set_submodule(name, block)
+    return model
+
+
+# ---------------------------------------------------------------------------------------------------------------- costs
+
+
+def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
+    """*Static*: the MACs of the masked dense form, which computes everything, for one image of (height, width) px."""
+    return closed_form(module, input_size, {Filler: lambda filler, inputs, output: filler.macs(*output)})
+
+
+def expected(
+    module: nn.Module, input_size: int | tuple[int, int], density: float | dict[str, float]
+) -> dict[str, float]:
+    """*Expected*: the MACs of one image by layer, not rounded, when each mask computes its share of the positions.
+
+    A convolution costs its share d; a window of positions K x K holds K^2 d samples on average, is needed at the other
+    1 - d of the positions, and in front of a 1x1 convolution with the same mask it is the outputs of that one that are
+    interpolated. Scores, stem, shortcuts and head are dense. The authors' formula (Sec. 4) is this one.
+    `density` is one for all masks or one for each, by its sampler's name; at 1 nothing is interpolated.
+    """
+    return _expected(module, cost(module, input_size).by_layer, layer_sizes(module, input_size), density)
+
+
+def _expected(module: nn.Module, dense: dict, sizes: dict, density: float | dict[str, float]) -> dict[str, float]:
+    """The same from what the masked dense form costs and from the shapes (C, H, W) behind its layers."""
+    by_layer = dict(dense)
+    for name, block in sampled_blocks(module).items():
+        for index, step in enumerate(block.steps):
+            conv, filler = f"{name}.{step.conv}", f"{name}.fillers.{step.conv}"
+            d = density[f"{name}.samplers.{step.mask}"] if isinstance(density, dict) else density
+            by_layer[conv] = dense[conv] * d
+            if filler in by_layer:
+                outputs = sizes[f"{name}.{block.steps[index + block.shared(index)].conv}"]
+                by_layer[filler] = block.fillers[step.conv].window ** 2 * math.prod(outputs) * d * (1 - d)
+    return by_layer
+
+
+def macs_by_choice(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
+    """Expected MACs of one image at each of `DENSITIES`, the same at every mask; of a dense network, its own."""
+    dense = cost(module, input_size)
+    if not sampled_blocks(module):
+        return {"1.0": dense.macs}
+    sizes = layer_sizes(module, input_size)
+    return {str(d): round(sum(_expected(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
+
+
+def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int | None:
+    """Expected MACs of one image at the density that `Config.density` gives every mask, the grid's positions included.
+
+    None where the densities are learned: then they are a matter of the data, see `evaluate`.
+    """
+    if any(sampler.density is None for sampler in samplers(module).values()):
+        return None
+    dense, sizes = cost(module, input_size).by_layer, layer_sizes(module, input_size)
+    density = {}
+    for name, sampler in samplers(module).items():
+        size = sizes[f"{name}.score"][1:]
+        on_grid = 0.0 if sampler.interval is None else grid(*size, sampler.interval).mean().item()
+        density[name] = sampler.density + (1 - sampler.density) * on_grid
+    return round(sum(_expected(module, dense, sizes, density).values()))
+
+
+def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
+
+    `example` (N, 3, H, W) has the size for which kernels are packed. Of a detector, deploy the backbone and put it back
+    in its place. The callable takes images and, to force them, the index of each image's density in `DENSITIES`.
+    Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
+    that rounding decides. A block that samples more than `break_even` of its positions is computed densely; None
+    measures where that pays, here and now.
+    Raises InputError for three masks that reuse features, and for weights not in float32 on the CPU.
+    """
+    return deployed(module, example, DENSITIES, break_even)
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def objective(config: Config, task: Objective = cross_entropy) -> Objective:
+    """The task's loss plus the sparse loss, at the temperature of the share of the schedule that is done.
+
+    `task` may be the loss of anything that a converted network is a part of: of labels, masks or boxes.
+    """
+
+    def loss(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
+        set_temperature(network, temperature(done, config.tau))
+        with observed(network) as samples:
+            value = task(network, images, targets, done)
+        return value + sparse_loss(samples, loss_shares(network), config.gamma) if samples else value
+
+    return loss
+
+
+def phases(config: Config) -> tuple[Phase, ...]:
+    """One: sampled from the first step on, as the authors train."""
+    return (Phase("sampled", objective=objective(config), watch=watch),)
+
+
+def watch(model: nn.Module, batches: Batches) -> dict[str, float]:
+    """`top1` and the mean `density` of all masks on held-out data: a gamma too large shows as a collapse of it."""
+    with tallied(model) as tally:
+        top1 = train.evaluate(model, batches)["top1"]
+    return {"top1": top1} | ({"density": fmean(tally.densities.values())} if tally.densities else {})
+
+
+def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]:
+    """What random masks do to held-out data, over `SEEDS` of their noise; the model keeps its own seed.
+
+    `top1_by_seed`; `density_by_mask`, means over images and seeds, in the order of the network; `macs_expected` with
+    them; `empty_windows`, the share of unsampled positions without a sample in the window.
+    """
+    found = samplers(model)
+    if not found:
+        return {}
+    kept = next(iter(found.values())).seed
+    with tallied(model) as tally:
+        top1s = []
+        for seed in SEEDS:
+            set_seed(model, seed)
+            top1s.append(train.evaluate(model, valid)["top1"])
+    set_seed(model, kept)
+    size = tuple(next(valid.epoch(None))[0].shape[-2:])
+    return {
+        "top1_by_seed": top1s,
+        "density_by_mask": list(tally.densities.values()),
+        "macs_expected": round(sum(expected(model, size, tally.densities).values())),
+        "empty_windows": tally.empty_windows,
+    }

@@ -1,0 +1,93 @@
+"""What stands at the positions that were not computed: interpolations over a window, or one of two fillings."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RBF, CONVOLUTION, AVERAGE, ZEROS, REUSE = "rbf", "convolution", "average", "zeros", "reuse"
+NORMALISED = (RBF, AVERAGE)  # a weighted mean of the sampled neighbours
+WINDOWED = (RBF, CONVOLUTION, AVERAGE)
+
+
+def rbf_kernel(sigma: Tensor, window: int) -> Tensor:
+    """k(d) = sigma^2 / (2 pi) exp(-sigma^2 |d|^2 / 2) as (window, window); sigma is a scalar, d in positions."""
+    away = torch.arange(window, device=sigma.device) - window // 2
+    squared = away[:, None] ** 2 + away**2
+    return sigma**2 / (2 * math.pi) * torch.exp(-(sigma**2) * squared / 2)
+
+
+def spread(x: Tensor, kernel: Tensor) -> Tensor:
+    """Sum over the window: (N, C, H, W) with one kernel (K, K), K odd, for all channels."""
+    channels, side = x.shape[1], kernel.shape[-1]
+    return F.conv2d(x, kernel.to(x.dtype).expand(channels, 1, side, side), padding=side // 2, groups=channels)
+
+
+def interpolate(features: Tensor, mask: Tensor, kernel: Tensor, epsilon: float | None) -> Tensor:
+    """M F + (1 - M) recon: sampled positions as they are, the others from the sampled ones around them.
+
+    recon(p) = sum_q k(p - q) M(q) F(q) / (sum_q k(p - q) M(q) + epsilon); 0 where the window holds no sample. With
+    `epsilon` None the sum stands as it is, which is a plain convolution.
+
+    Args:
+        features: (N, C, H, W); what stands where the mask is 0 does not matter.
+        mask: (N, 1, H, W) in [0, 1].
+        kernel: (K, K), K odd.
+        epsilon: 0 for an exact mean, the same on a constant map; above 0 a sparse window is drawn towards 0.
+    """
+    kept = features * mask.to(features.dtype)
+    recon = spread(kept, kernel)
+    if epsilon is not None:
+        total = spread(mask, kernel) + epsilon
+        recon = recon / torch.where(total > 0, total, 1).to(recon.dtype)
+    return kept + (1 - mask).to(features.dtype) * recon
+
+
+class Filler(nn.Module):
+    """Fills the unsampled positions of one map of features; its parameters are shared by all channels.
+
+    `rbf` learns sigma; `convolution` learns a kernel, which starts as the normalised RBF; `average` takes the mean of
+    the samples in the window; `zeros` leaves them empty; `reuse` takes what was there before.
+    """
+
+    def __init__(self, kind: str, window: int, sigma: float, epsilon: float):
+        super().__init__()
+        self.kind, self.window = kind, window
+        self.epsilon = epsilon if kind in NORMALISED else None
+        if kind == RBF:
+            self.sigma = nn.Parameter(torch.tensor(float(sigma)))
+        elif kind == CONVOLUTION:
+            start = rbf_kernel(torch.tensor(float(sigma)), window)
+            start[window // 2, window // 2] = 0  # what is interpolated is not sampled itself
+            self.weight = nn.Parameter(start / start.sum())
+
+    def kernel(self) -> Tensor | None:
+        """The weights (K, K) of the window; None where nothing is interpolated."""
+        if self.kind == RBF:
+            return rbf_kernel(self.sigma, self.window)
+        if self.kind == CONVOLUTION:
+            return self.weight
+        return torch.ones(self.window, self.window) if self.kind == AVERAGE else None
+
+    def forward(self, features: Tensor, mask: Tensor, earlier: Tensor | None = None) -> Tensor:
+        """(N, C, H, W) with every position filled; `earlier` (N, C', H, W) is what `reuse` takes.
+
+        Where `earlier` has another number of channels they are taken in order, from the first again at its end.
+        """
+        if self.kind in WINDOWED:
+            return interpolate(features, mask, self.kernel().to(features.device), self.epsilon)
+        mask = mask.to(features.dtype)
+        if self.kind == ZEROS:
+            return features * mask
+        return features * mask + (1 - mask) * repeated(earlier, features.shape[1])
+
+    def macs(self, channels: int, height: int, width: int) -> int:
+        """Multiply-accumulates when the whole map is interpolated."""
+        planes = channels + (self.epsilon is not None)  # the sum of the weights is one more plane
+        return self.window**2 * planes * height * width if self.kind in WINDOWED else 0
+
+
+def repeated(x: Tensor, channels: int) -> Tensor:
+    """The first `channels` channels of (N, C, H, W); where there are fewer they are repeated in order."""
+    return x[:, torch.arange(channels, device=x.device) % x.shape[1]]

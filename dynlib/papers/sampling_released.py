@@ -1,0 +1,44 @@
+"""The authors' own formula for the MACs of a sampled backbone, with the deformable convolutions that they used.
+
+Every figure in the table of their released models is one of this function's.
+"""
+
+from dynlib.errors import InputError
+
+_BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+_OFFSETS = 2 * 9  # channels of the convolution that finds where a deformable 3x3 looks
+_WINDOW = 7 * 7  # positions that an interpolation reads
+
+
+def nominal_size(short_side_px: int) -> tuple[int, int]:
+    """Height and width that are counted for an image whose short side is given: multiples of 32, 3 to 5."""
+    return short_side_px // 32 * 32, short_side_px * 5 // 3 // 32 * 32
+
+
+def released_macs(arch: str, size: tuple[int, int], density: float | None = None, *, deformable: bool = True) -> float:
+    """MACs of a backbone (stem to stage 4, no head) at one density d in every block; None is the dense network.
+
+    Of a block with P channels inside: first 1x1, 3x3, last 1x1 and offsets at d; two scores dense; interpolations
+    49 P d (1 - d) and 49 x 4P d (1 - d) a position. Offsets are found from the block's input, in stages 2 to 4.
+    Raises InputError for a network other than those that the authors counted.
+    """
+    if arch not in _BLOCKS:
+        raise InputError(f"arch is {arch!r}; the released formula knows {', '.join(_BLOCKS)}")
+    height, width = size[0] // 2, size[1] // 2
+    total = height * width * 3 * 64 * 49  # the stem
+    d = 1.0 if density is None else density
+    channels, before = 64, height * width // 4
+    for stage, blocks in enumerate(_BLOCKS[arch]):
+        inner = 64 * 2**stage
+        after = before if stage == 0 else before // 4
+        for _ in range(blocks):
+            total += d * (before * channels * inner + after * 13 * inner * inner)
+            if channels != 4 * inner:
+                total += after * channels * 4 * inner  # the shortcut, dense
+            if deformable and stage > 0:
+                total += d * after * 9 * channels * _OFFSETS
+            if density is not None:
+                total += 9 * channels * (before + after)
+                total += _WINDOW * inner * (before + 4 * after) * d * (1 - d)
+            channels, before = 4 * inner, after
+    return total

@@ -1,0 +1,44 @@
+"""Uniform sampling, the baseline: the dense network on a smaller image."""
+
+import math
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def shrink(x: Tensor, density: float) -> Tensor:
+    """The image (N, C, H, W) with both sides times the root of `density`, bilinear and anti-aliased."""
+    sides = [max(1, round(side * math.sqrt(density))) for side in x.shape[-2:]]
+    return F.interpolate(x, sides, mode="bilinear", antialias=True)
+
+
+class Shrink(nn.Module):
+    """`shrink` as a layer."""
+
+    def __init__(self, density: float):
+        super().__init__()
+        self.density = density
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Make the image smaller."""
+        return shrink(x, self.density)
+
+
+class ShrunkConv2d(nn.Conv2d):
+    """A stem that first makes the image smaller, to about `density` of the positions that it had."""
+
+    density: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resize, then convolve."""
+        return super().forward(shrink(x, self.density))
+
+
+def shrink_stem(host: nn.Module, density: float) -> None:
+    """Let a network's stem, `conv1`, make the image smaller, in place; its weights keep their names.
+
+    What holds the network rests on the sizes of its maps: a detector finds its strides from them, a segmentation
+    network enlarges its answer to the image.
+    """
+    assert type(host.conv1) is nn.Conv2d
+    host.conv1.__class__, host.conv1.density = ShrunkConv2d, density

@@ -1,0 +1,302 @@
+"""Sampled networks: the original at density 1, the published counts, every host, training, and refusals."""
+
+import copy
+from functools import cache
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import ResNet, resnet
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.segmentation import fcn_resnet50
+
+from dynlib import backbones, runs
+from dynlib import cost as counting
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.data import Batches, load
+from dynlib.errors import InputError
+from dynlib.papers import sampling
+from dynlib.papers.sampling import Config, convert
+from dynlib.papers.sampling_blocks import sampled_blocks
+from dynlib.papers.sampling_masks import observed, samplers, set_seed
+from dynlib.papers.sampling_released import nominal_size, released_macs
+from dynlib.train import Schedule, fit
+
+
+@cache
+def on_meta(arch):
+    with torch.device("meta"):
+        return backbones.build(arch)
+
+
+def thin(block=resnet.Bottleneck, classes=5, **kw):
+    """A ResNet of four blocks in evaluation mode, batch norms with statistics of their own."""
+    torch.manual_seed(0)
+    net = ResNet(block, [1, 1, 1, 1], classes, **kw)
+    for norm in net.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for tensor in (norm.weight, norm.running_var):
+                nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (norm.bias, norm.running_mean):
+                nn.init.normal_(tensor, std=0.1)
+    return net.eval()
+
+
+def scored(net, scale=0.3, bias=0.0):
+    """Scores that differ from place to place."""
+    torch.manual_seed(1)
+    for sampler in samplers(net).values():
+        nn.init.normal_(sampler.score.weight, std=scale / sampler.score.in_channels)
+        nn.init.constant_(sampler.score.bias, bias)
+    return net
+
+
+def images(size=64, batch=2):
+    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
+
+
+# --------------------------------------------------------------------------------------------------------------- counts
+
+
+@pytest.mark.parametrize(("px", "giga"), [(500, "70.03"), (600, "100.20"), (800, "184.06"), (1000, "289.47")])
+def test_the_dense_resnet101_has_the_released_count(px, giga):
+    assert f"{released_macs('resnet101', nominal_size(px)) / 1e9:.2f}" == giga
+
+
+@pytest.mark.parametrize(("density", "giga"), [(0.1, "49.8"), (0.25, "92.7"), (0.5, "162.3"), (1.0, "294.5")])
+def test_one_density_everywhere_has_the_released_count(density, giga):
+    assert f"{released_macs('resnet101', nominal_size(1000), density) / 1e9:.1f}" == giga
+
+
+@pytest.mark.parametrize(("gamma", "density", "giga"), [(0.02, 0.509, 164.8), (0.1, 0.256, 94.4), (0.2, 0.175, 71.4)])
+def test_the_released_models_have_the_densities_that_their_counts_imply(gamma, density, giga):
+    assert released_macs("resnet101", nominal_size(1000), density) / 1e9 == pytest.approx(giga, abs=0.2)
+
+
+def test_without_deformable_convolutions_the_released_count_is_the_network_itself():
+    counted = counting.count(on_meta("resnet50"), counting.example(224).to("meta")).macs
+    assert released_macs("resnet50", (224, 224), deformable=False) == counted - 1000 * 2048
+
+
+def test_the_expected_macs_of_a_converted_resnet50_are_the_released_formula():
+    net = convert(on_meta("resnet50"), Config())
+    choices = sampling.macs_by_choice(net, nominal_size(1000))
+    for density, macs in choices.items():
+        theirs = released_macs("resnet50", nominal_size(1000), float(density), deformable=False)
+        assert macs - 1000 * 2048 == round(theirs)
+
+
+def test_expected_macs_follow_the_density_of_each_mask():
+    net = convert(thin(), Config()).to("meta")
+    density = dict.fromkeys(samplers(net), 0.5)
+    even = sampling.expected(net, 64, 0.5)
+    assert sampling.expected(net, 64, density) == even
+    first = next(iter(density))
+    changed = sampling.expected(net, 64, density | {first: 0.25})
+    assert {name for name in even if even[name] != changed[name]} == {"layer1.0.conv1", "layer1.0.fillers.conv1"}
+
+
+RESNEXT, WIDE = {"groups": 4, "width_per_group": 16}, {"width_per_group": 128}
+
+
+@pytest.mark.parametrize(
+    ("block", "network", "settings"),
+    [
+        (resnet.Bottleneck, {}, {}),
+        (resnet.Bottleneck, RESNEXT, {"interpolation": "average"}),
+        (resnet.Bottleneck, WIDE, {"interpolation": "convolution", "masks": 3}),
+        (resnet.Bottleneck, {}, {"interpolation": "reuse"}),
+        (resnet.BasicBlock, {}, {"masks": 1}),
+        (resnet.BasicBlock, {}, {"sampling": "uniform", "density": 0.5}),
+    ],
+)
+def test_closed_form_equals_counter_layer_by_layer(block, network, settings):
+    net = convert(thin(block, **network), Config(**settings)).to("meta")
+    closed = sampling.cost(net, 96)
+    counted = counting.count(net, counting.example(96).to("meta"))
+    assert closed.macs == counted.macs and closed.by_layer == counted.by_layer and closed.params == counted.params
+
+
+def test_the_command_line_has_the_macs_of_every_choice():
+    answer = runs.cost_of("sampling", Config(), "cifar_resnet20", (64, 64))
+    choices = answer["macs_by_choice"]
+    assert list(choices) == ["0.1", "0.25", "0.5", "1.0"] and sorted(choices.values()) == list(choices.values())
+    assert answer["macs"] > choices["1.0"] > answer["macs_static"] > choices["0.5"] and "macs_expected" not in answer
+
+
+def test_a_given_density_has_expected_macs_with_the_grid_or_without():
+    nets = [convert(thin(), Config(density=0.25, grid=interval)).to("meta") for interval in (None, 11, 1)]
+    even, some, full = (sampling.macs_expected(net, 64) for net in nets)
+    choices = sampling.macs_by_choice(nets[0], 64)
+    assert even == choices["0.25"] < some < full == choices["1.0"]
+    assert sampling.macs_expected(convert(thin(), Config()), 64) is None
+
+
+# --------------------------------------------------------------------------------------------------------------- limits
+
+
+@pytest.mark.parametrize("sampling_kind", ["stochastic", "deterministic", "uniform"])
+def test_density_one_is_the_original_network(sampling_kind):
+    plain, x = thin(), images()
+    net = convert(plain, Config(sampling=sampling_kind, density=1))
+    assert net is not plain and torch.equal(net(x), plain(x))
+
+
+@pytest.mark.parametrize("masks", [1, 2, 3])
+@pytest.mark.parametrize("interpolation", ["rbf", "convolution", "average", "zeros", "reuse"])
+def test_masks_that_sample_everything_give_the_original_output(masks, interpolation):
+    plain, x = thin(), images()
+    net = convert(plain, Config(masks=masks, interpolation=interpolation, bias=100.0))
+    torch.testing.assert_close(net(x), plain(x), rtol=1e-4, atol=1e-4)
+
+
+def test_the_weights_keep_their_names_and_the_callers_model_its_own():
+    plain = thin()
+    before = copy.deepcopy(plain.state_dict())
+    net = convert(plain, Config())
+    for name, tensor in plain.state_dict().items():
+        assert torch.equal(tensor, before[name]) and torch.equal(net.state_dict()[name], tensor)
+    new = {name.split(".")[2] for name in net.state_dict().keys() - before.keys()}
+    assert new == {"samplers", "fillers"}
+
+
+def test_every_layer_keeps_its_mode():
+    plain = thin().train()
+    plain.layer1.eval()
+    net = convert(plain, Config())
+    assert net.training and not net.layer1[0].samplers[0].training and net.layer2[0].samplers[0].training
+
+
+def test_uniform_sampling_is_the_network_on_a_smaller_image():
+    plain, x = thin(), images()
+    small = torch.nn.functional.interpolate(x, (32, 32), mode="bilinear", antialias=True)
+    assert torch.equal(convert(plain, Config(sampling="uniform", density=0.25))(x), plain(small))
+
+
+# ---------------------------------------------------------------------------------------------------------------- hosts
+
+
+@pytest.mark.parametrize(("arch", "blocks"), [("resnet18", 8), ("resnext50_32x4d", 16), ("cifar_resnet20", 9)])
+def test_every_block_is_replaced(arch, blocks):
+    net = convert(on_meta(arch), Config())
+    assert not any(isinstance(part, sampling.BLOCKS) for part in net.modules())
+    assert len(sampled_blocks(net)) == blocks and len(samplers(net)) == 2 * blocks
+    assert net(torch.empty(1, 3, 64, 64, device="meta")).shape[0] == 1
+
+
+def small_detector():
+    body = thin()
+    backbone = BackboneWithFPN(
+        body, {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)}, [256, 512, 1024, 2048], out_channels=8
+    )
+    return FasterRCNN(backbone, 3, min_size=64, max_size=64, rpn_post_nms_top_n_train=20, rpn_post_nms_top_n_test=20)
+
+
+def test_a_detector_with_a_feature_pyramid_trains_on_its_own_losses_and_detects():
+    net = scored(convert(small_detector(), Config()).train())
+    boxes = [{"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}]
+    with observed(net) as samples:
+        losses = net([torch.rand(3, 64, 64)], boxes)
+    assert len(samples) == 8
+    sum(losses.values()).backward()
+    assert all(s.score.weight.grad.abs().sum() > 0 for s in samplers(net).values())
+    with torch.no_grad():
+        assert set(net.eval()([torch.rand(3, 64, 64)])[0]) == {"boxes", "labels", "scores"}
+
+
+def test_a_dilated_segmentation_network_trains_and_masks_have_the_size_of_its_maps():
+    torch.manual_seed(0)
+    net = fcn_resnet50(weights=None, weights_backbone=None, num_classes=4)
+    net = convert(net, Config()).train()
+    with observed(net) as samples:
+        out = net(images(32))["out"]
+    assert out.shape == (2, 4, 32, 32)
+    assert samples["backbone.layer4.2.samplers.1"].mask.shape == (2, 1, 4, 4)
+    out.mean().backward()
+
+
+# ------------------------------------------------------------------------------------------------------------- training
+
+
+def test_the_same_seed_gives_the_same_output_and_another_seed_another():
+    net, x = scored(convert(thin(), Config(seed=4))), images()
+    with torch.no_grad():
+        first = net(x)
+        assert torch.equal(net(x), first)
+        set_seed(net, 5)
+        assert not torch.equal(net(x), first)
+
+
+def test_an_image_has_the_same_masks_alone_and_in_a_batch():
+    net, x = scored(convert(thin(), Config())), images()
+    with torch.no_grad():
+        torch.testing.assert_close(net(x[:1]), net(x)[:1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["stochastic", "deterministic"])
+@pytest.mark.parametrize("masks", [1, 2, 3])
+def test_gradients_reach_every_parameter_through_soft_masks(kind, masks):
+    config = Config(sampling=kind, masks=masks, sigma=1.0)
+    net = scored(convert(thin(), config).train())
+    loss = sampling.objective(config)(net, images(), torch.tensor([0, 1]), 0.5)
+    loss.backward()
+    without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert without == [] and all(s.tau == pytest.approx(0.03**0.5) for s in samplers(net).values())
+
+
+def scenes(split, n):
+    return Batches(load("scenes", split, n=n, size_px=32, seed=0), 8)
+
+
+def test_training_lowers_the_density_and_held_out_figures_name_it():
+    config = Config(gamma=20.0)
+    net = convert(CifarResNet(8, 10, width=8), config)
+    (phase,) = sampling.phases(config)
+    valid = scenes("val", 16)
+    before = phase.watch(net, valid)
+    fit(net, scenes("train", 64), Schedule(2, lr=0.05), seed=0, objective=phase.objective)
+    after = phase.watch(net, valid)
+    assert before["density"] == pytest.approx(0.953, abs=0.02) and after["density"] < before["density"] - 0.1
+    assert 0 <= after["top1"] <= 1
+
+
+def test_evaluation_lists_seeds_densities_and_expected_macs():
+    net, valid = scored(convert(CifarResNet(8, 10, width=8), Config(density=0.1, grid=None))), scenes("val", 16)
+    found = sampling.evaluate(net, valid)
+    assert len(found["top1_by_seed"]) == 3 and len(found["density_by_mask"]) == 6
+    assert all(abs(d - 0.1) < 0.05 for d in found["density_by_mask"]) and 0 < found["empty_windows"] < 0.3
+    assert found["macs_expected"] == pytest.approx(sum(sampling.expected(net, 32, 0.1).values()), rel=0.1)
+    assert {s.seed for s in samplers(net).values()} == {0}
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"sampling": "random"}, "sampling is 'random'; allowed: stochastic, deterministic, uniform"),
+        ({"masks": 4}, "masks is 4; allowed: 1, 2, 3"),
+        ({"masks": True}, "masks is True"),
+        ({"density": 0}, "density is 0"),
+        ({"density": float("nan")}, "density is nan"),
+        ({"window": 4}, "window is 4"),
+        ({"grid": 0}, "grid is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"tau": 0.0}, "tau is 0.0"),
+        ({"sigma": float("inf")}, "sigma is inf"),
+        ({"sampling": "uniform"}, "uniform sampling needs"),
+        ({"sampling": "deterministic", "density": 0.5}, "deterministic sampling computes where"),
+    ],
+)
+def test_a_bad_setting_is_named_with_what_is_allowed(settings, words):
+    with pytest.raises(InputError, match=words):
+        Config(**settings)
+
+
+def test_a_network_without_residual_blocks_and_a_basic_block_with_three_masks_are_refused():
+    with pytest.raises(InputError, match="VGG has no residual block"):
+        convert(on_meta("vgg11"), Config())
+    with pytest.raises(InputError, match="masks is 3; a basic block"):
+        convert(thin(resnet.BasicBlock), Config(masks=3))
