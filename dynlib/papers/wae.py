@@ -43,6 +43,7 @@ from dynlib.papers.wae_split import Decoder, Encoder
 from dynlib.papers.wae_towers import Anatomy
 from dynlib.papers.wae_training import (
     encoder_slower,
+    joining,
     joint_loss,
     score_loss,
     scoring,
@@ -142,7 +143,8 @@ def phases(config: Config) -> tuple[Phase, ...]:
     """The schedule, as shares of a recipe: 20, 20 and 10 epochs for auto-encoder, classifier and joint tuning.
 
     A recipe's lr of 0.1 is that of the classifier; Adam trains the auto-encoder at 1/100 of it, SGD all parts together
-    at 1/100 in the end. The variants without an auto-encoder to learn have the two stages of classification, of the
+    at 1/100 in the end, the auto-encoder among them at 1/1000, the 1e-4 of the paper: gamma times the rate of the
+    classifier would be too much for it. The variants without an auto-encoder to learn have the two stages of classification, of the
     same lengths and learning rates, with the classification loss alone. In `decomposition` the encoder learns from the
     start, at 1/100 too: a batch norm behind it hides its scale, and at the full rate that grows without end.
     """
@@ -153,7 +155,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         return (
             Phase("split", split_, 1.0, 0.01, "adam", splitting, watch_split, shared),
             Phase("classifier", score_loss, groups=scoring, watch=watch_scores, depends_on=shared),
-            Phase("joint", joint, 0.5, 0.01, watch=watch_all),
+            Phase("joint", joint, 0.5, 0.01, groups=joining, watch=watch_all),
         )
     loss, watch = (score_loss, watch_scores) if config.variant in TWO else (cross_entropy, None)
     groups = encoder_slower if config.variant == "decomposition" else None
