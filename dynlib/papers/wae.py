@@ -144,9 +144,10 @@ def phases(config: Config) -> tuple[Phase, ...]:
 
     A recipe's lr of 0.1 is that of the classifier; Adam trains the auto-encoder at 1/100 of it, SGD all parts together
     at 1/100 in the end, the auto-encoder among them at 1/1000, the 1e-4 of the paper: gamma times the rate of the
-    classifier would be too much for it. The variants without an auto-encoder to learn have the two stages of classification, of the
-    same lengths and learning rates, with the classification loss alone. In `decomposition` the encoder learns from the
-    start, at 1/100 too: a batch norm behind it hides its scale, and at the full rate that grows without end.
+    classifier would be too much for it. The variants without an auto-encoder to learn have the two stages of
+    classification, of the same lengths and learning rates, with the classification loss alone. In `decomposition` the
+    encoder learns from the start, at 1/100 too: a batch norm behind it hides its scale, and at the full rate that
+    grows without end.
     """
     shared = tuple(field.name for field in fields(config) if field.name != "gamma_share")
     if config.variant in LEARNED:
