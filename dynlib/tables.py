@@ -31,7 +31,7 @@ POWER = {  # unit of a claim: by which power of ten a kept value is multiplied t
     **dict.fromkeys(["epochs", "images", "1"], 0),  # 1: a plain number
 }
 NAMES = {"macs": "MACs", "flops": "FLOPs", "params": "parameters", "top1": "top-1", "top5": "top-5", "map": "mAP"}
-NAMES |= {"miou": "mIoU", "cpu": "CPU", "gpu": "GPU", "tvm": "TVM", "mkldnn": "MKL-DNN", "arm": "ARM"}
+NAMES |= {"miou": "mIoU", "map50": "mAP50", "cpu": "CPU", "gpu": "GPU", "tvm": "TVM", "mkldnn": "MKL-DNN", "arm": "ARM"}
 OURS = ["static, ms", "ours, ms", "our speed-up", "quartiles", "MAC ratio", "efficiency"]
 SCALES = ("counted", "public", "paper")  # what may stand beside a claim: no data needed, our scale, the paper's
 DIGITS = re.compile(r"-?\d+(\.\d+)?")  # a value as claims print it
