@@ -29,6 +29,7 @@ BACKGROUND = len(CLASSES)  # in masks
 KINDS = ("images", "clips", "masks", "boxes")
 MOTIONS = ("still", "left", "right", "up", "down", "approach", "recede", "turn")
 DEFAULT_COUNT = {"train": 4096, "val": 512}
+FEWER = 8  # so many times fewer images where every pixel or object is a target
 FRAMES = 8
 
 MIN_SIDE, MAX_SIDE = 0.1, 0.9  # diameter of an object, share of the image's side
@@ -284,7 +285,7 @@ def make(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kin
     for field, value, allowed in (("split", split, tuple(DEFAULT_COUNT)), ("kind", kind, KINDS)):
         if value not in allowed:
             raise InputError(f"scenes: {field} = {value!r}: allowed are {', '.join(allowed)}")
-    n = DEFAULT_COUNT[split] if n is None else n
+    n = DEFAULT_COUNT[split] // (FEWER if kind in ("masks", "boxes") else 1) if n is None else n
     for field, value, least in (("n", n, 1), ("size_px", size_px, 16), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise InputError(f"scenes: {field} = {value!r}: allowed is a whole number of {least} or more")
