@@ -52,8 +52,20 @@ def test_the_heads_of_a_detector_shrink_with_its_backbone_and_it_counts_backbone
     part, size = DETECTION.counted(net, (90, 120))
     assert size == (96, 128)
     assert cost.closed_form(part, size).by_layer == cost.count(net.backbone, cost.example(size)).by_layer
+
+
+def test_a_detector_sees_images_as_they_are_padded_and_boxes_are_in_their_pixels():
+    net, seen = hosts.detector("resnet18", 3, width=8), []
+    net.backbone.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    images = torch.randn(2, 3, 90, 120)
+    net(images, [{"boxes": torch.tensor([[4.0, 4, 40, 40]]), "labels": torch.tensor([1])}] * 2)
     with torch.no_grad():
-        assert set(net.eval()(torch.rand(1, 3, 90, 120))[0]) == {"boxes", "labels", "scores"}
+        found = net.eval()(images)[0]
+    assert set(found) == {"boxes", "labels", "scores"}
+    assert (found["boxes"] >= 0).all() and (found["boxes"] <= torch.tensor([120.0, 90] * 2)).all()
+    for batch in seen:
+        assert batch.shape == (2, 3, 96, 128) and torch.equal(batch[..., :90, :120], images)
+        assert batch[..., 90:, :].count_nonzero() == batch[..., 120:].count_nonzero() == 0
 
 
 # ----------------------------------------------------------------------------------------------------------------- data

@@ -11,6 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.segmentation.fcn import FCNHead
 
 from dynlib.backbones import build, resnet_v1
@@ -84,7 +85,7 @@ def detector(arch: str, num_classes: int, width: int | None = None) -> FasterRCN
     pyramid, hidden = (max(8, round(share * channels)) for channels in (PYRAMID, HIDDEN))
     channels = [_channels(resnet.get_submodule(stage)) for stage in STAGES]
     levels = {stage: str(level) for level, stage in enumerate(STAGES)}
-    return FasterRCNN(
+    network = FasterRCNN(
         BackboneWithFPN(resnet, levels, channels, pyramid),
         rpn_anchor_generator=AnchorGenerator(ANCHORS_PX, (RATIOS,) * len(ANCHORS_PX)),
         rpn_pre_nms_top_n_train=500,
@@ -94,10 +95,24 @@ def detector(arch: str, num_classes: int, width: int | None = None) -> FasterRCN
         box_head=TwoMLPHead(pyramid * 7 * 7, hidden),
         box_predictor=FastRCNNPredictor(hidden, num_classes + 1),
         box_batch_size_per_image=128,
-        image_mean=(0.0,) * 3,
-        image_std=(1.0,) * 3,
-        _skip_resize=True,
     )
+    network.transform = Padding(0, 0, [0.0] * 3, [1.0] * 3)  # sizes, mean and deviation, of which it needs none
+    return network
+
+
+class Padding(GeneralizedRCNNTransform):
+    """Images as they come, but for zeros below and to the right up to multiples of 32 px.
+
+    torchvision's own enlarges every image to 800 px, in evaluation even when told to skip that.
+    """
+
+    def resize(self, image: Tensor, target: dict[str, Tensor] | None = None) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Nothing."""
+        return image, target
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Nothing: batches are normalised."""
+        return image
 
 
 def _resnet(arch: str, width: int | None) -> nn.Module:
