@@ -8,10 +8,11 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     3  graphs  kernels              networks as graphs; CPU kernels
     4  backbones/                   networks
     5  fusion  train                networks frozen for inference; the training loop
-    6  papers/<key>                 one method a module: Config, convert, cost, deploy
-    7  runs  paperscale             one training, one record; cost and speed without training
-    8  chapters                     executing notebooks
-    9  cli                          python -m dynlib
+    6  tasks                        classification, segmentation, detection: networks and scores
+    7  papers/<key>                 one method a module: Config, convert, cost, deploy
+    8  runs  paperscale             one training, one record; cost and speed without training
+    9  chapters                     executing notebooks
+   10  cli                          python -m dynlib
     wing (on 0 and 1 only, no torch)  tables  plots
 
 Nothing is re-exported here: `from dynlib.papers import octconv` is the one way to name a thing.

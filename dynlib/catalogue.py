@@ -19,12 +19,14 @@ class Dataset:
 
     splits: tuple[str, ...]  # the first trains, the second evaluates
     task: str  # classification, segmentation or detection
-    class_count: int
+    class_count: int  # that a network tells apart: void is none of them, nor is what surrounds boxes
     description: str
     classes: tuple[str, ...] | None = None  # where the packed file names none
     options: tuple[str, ...] = ("size_px",)  # that load takes
     augment: str = "flip_and_crop"  # how training images are moved: a function of data/augment.py
     clips: bool = False  # of several frames; the motion is the class, so that a mirrored one belongs to another
+    void: str | None = None  # the last class of the masks, whose pixels are neither learned nor scored
+    aspect: float = 1.0  # width by height, where a side in px stands for the shorter one and not for a square
 
 
 DATASETS = {
@@ -44,6 +46,22 @@ DATASETS = {
         options=("n", "size_px", "seed"),
         augment="shift",
         clips=True,
+    ),
+    "scenes_masks": Dataset(
+        ("train", "val"),
+        "segmentation",
+        11,
+        "such scenes with the class of each pixel, background included",
+        options=("n", "size_px", "seed"),
+        augment="flip_and_shift",
+    ),
+    "scenes_boxes": Dataset(
+        ("train", "val"),
+        "detection",
+        10,
+        "such scenes with a box around each object",
+        options=("n", "size_px", "seed"),
+        augment="flip_with_boxes",
     ),
     "cifar10": Dataset(
         ("train", "test", "train_lossless_png", "test_lossless_png"),
@@ -66,7 +84,28 @@ DATASETS = {
     "imagenet": Dataset(
         ("train", "val"), "classification", 1000, "ILSVRC 2012 as <split>/<wnid>/ folders, decoded lazily", options=()
     ),
-    "camvid": Dataset(("train", "val"), "segmentation", 12, "road scenes with masks, 480x360 px, class 11 is void"),
-    "bccd": Dataset(("train", "val"), "detection", 3, "blood cells with boxes, 640x480 px"),
-    "coco256": Dataset(("train", "val"), "detection", 80, "a few COCO 2017 images with boxes, up to 448 px"),
+    "camvid": Dataset(
+        ("train", "val"),
+        "segmentation",
+        11,
+        "road scenes with masks, 480x360 px, 11 classes and void",
+        augment="flip_and_shift",
+        void="void",
+        aspect=4 / 3,
+    ),
+    "bccd": Dataset(
+        ("train", "val"),
+        "detection",
+        3,
+        "blood cells with boxes, 640x480 px",
+        augment="flip_with_boxes",
+        aspect=4 / 3,
+    ),
+    "coco256": Dataset(
+        ("train", "val"),
+        "detection",
+        80,
+        "a few COCO 2017 images with boxes, up to 448 px",
+        augment="flip_with_boxes",
+    ),
 }

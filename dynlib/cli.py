@@ -195,10 +195,11 @@ def train(
     found = None if again else runs.recorded(key, config, recipe, **which)
     how = {"root": root, "checkpoints": paths.RUNS, "progress": sys.stderr.isatty()}
     record = found or runs.measure(key, config, recipe, **which, **how)
-    path, top1 = records.path_of(record, out), record.metrics["top1"]
+    path, metric = records.path_of(record, out), recipe.task.metric
+    score = record.metrics[metric]
     if as_json:
-        return _print_json({"record": str(path), "trained": found is None, "top1": top1, "config": record.config})
-    print(f"top1 {top1:.4f}, record {path}{'' if found is None else ' (it was there; --again trains anew)'}")
+        return _print_json({"record": str(path), "trained": found is None, metric: score, "config": record.config})
+    print(f"{metric} {score:.4f}, record {path}{'' if found is None else ' (it was there; --again trains anew)'}")
 
 
 @app.command()

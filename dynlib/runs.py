@@ -12,19 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib import backbones, records, settings, train
-from dynlib.backbones import build
-from dynlib.data import DATASETS, Batches, FolderBatches, FolderSamples, augment, load
+from dynlib.data import DATASETS, Batches, DetectionBatches, FolderBatches, FolderSamples, augment, load
 from dynlib.errors import InputError
 from dynlib.papers import method
 from dynlib.paths import PROFILES, RESULTS, RUNS
 from dynlib.records import Record
+from dynlib.tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What decides a training result besides the method and the seed."""
 
-    arch: str
+    arch: str  # where the data set is not for classification, the backbone of a network for its task
     dataset: str
     epochs: int
     batch_size: int = 128
@@ -33,25 +33,35 @@ class Recipe:
     warmup_epochs: float = 0.0
     width: int | None = None  # channels of the first stage, for the networks that have such a knob
     train_images: int | None = None  # the first so many of each class's share in stored order; None: all
-    size_px: int | None = None  # side of the training images where it is not the stored one
-    test_sizes_px: tuple[int, ...] = ()  # further sides to evaluate at (square images)
+    size_px: int | None = None  # side of the images where it is not the stored one; the shorter of oblong ones
+    test_sizes_px: tuple[int, ...] = ()  # further sides to classify at (square images)
 
     def __post_init__(self):
         """Refuse what no run can use, before any work."""
         if self.arch not in (known := backbones.names()):
             raise settings.unknown("arch", self.arch, known)
-        classification = [name for name, dataset in DATASETS.items() if dataset.task == "classification"]
-        if self.dataset not in classification:
-            raise settings.unknown("dataset", self.dataset, classification)
+        if self.dataset not in DATASETS:
+            raise settings.unknown("dataset", self.dataset, DATASETS)
         if DATASETS[self.dataset].clips != backbones.takes_clips(self.arch):
             kind, other = ("clips", "images")[:: 1 if DATASETS[self.dataset].clips else -1]
             raise InputError(f"dataset {self.dataset} holds {kind}, but arch {self.arch} takes {other}; give one kind")
+        if self.arch not in (able := self.task.archs()):
+            what = f"dataset {self.dataset} is for {self.task.name}, which arch {self.arch} is no backbone for"
+            raise InputError(f"{what}; allowed: {', '.join(able)}")
+        if self.test_sizes_px and self.task.name != "classification":
+            what = f"test_sizes_px is {list(self.test_sizes_px)}, but dataset {self.dataset} is for {self.task.name}"
+            raise InputError(f"{what}; leave it out, or give one for classification")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
         counts |= {"size_px": self.size_px} | {f"test_sizes_px {size}": size for size in self.test_sizes_px}
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it is 1 or more")
         self.schedule()
+
+    @property
+    def task(self) -> Task:
+        """What the data set is for."""
+        return TASKS[DATASETS[self.dataset].task]
 
     def schedule(self) -> train.Schedule:
         """The learning-rate schedule; raises InputError for values it refuses."""
@@ -101,17 +111,21 @@ def fit(
     """Train once and return the record, unsaved, and the trained network.
 
     With `checkpoints` the state is kept there under the run's hash and an interrupted run goes on from it; runs that
-    agree in the first phases of their training share these.
+    agree in the first phases of their training share these. MACs and parameters are those of the whole network, of a
+    detector those of its backbone and pyramid. Raises InputError for a task that the method does not train for.
     """
     began = time.perf_counter()
-    paper = method(key)
+    paper, task = method(key), recipe.task
+    if task.name not in (able := getattr(paper, "TASKS", ("classification",))):
+        what = f"dataset {recipe.dataset} is for {task.name}, which method {key} does not train for"
+        raise InputError(f"{what}; allowed: data sets for {', '.join(able)}")
     batches, valid = data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root)
     if getattr(paper, "PIXELS", None) == "unit":
         batches, valid = (replace(part, mean=(0.0,) * 3, std=(1.0,) * 3) for part in (batches, valid))
     described = settings.plain(describe(config, recipe))
     model = fresh(paper, config, recipe, len(batches.samples.classes), seed)
     size = tuple(valid.samples.images.shape[2:]) if isinstance(valid, Batches) else (valid.size_px, valid.size_px)
-    cost = paper.cost(model, size)
+    cost = paper.cost(*task.counted(model, size))
     curve, phases = [], _phases(paper, config)
     for index, phase in enumerate(phases):
         part = train.fit(
@@ -121,16 +135,17 @@ def fit(
             seed=seed + 1009 * index,  # every phase sees its own order of the images
             objective=phase.objective,
             valid=valid,
-            watch=phase.watch,
+            watch=phase.watch or task.watch,
             groups=phase.groups and phase.groups(model),
             hardware=hardware,
             checkpoint=checkpoints and _checkpoint(checkpoints, key, profile, _digest(described, phases, index), seed),
             progress=progress,
         )
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
-    metrics = train.evaluate(model, valid)
+    metrics = task.evaluate(model, valid)
     metrics |= paper.evaluate(model, valid) if hasattr(paper, "evaluate") else {}
-    metrics |= {"macs": cost.macs, "params": cost.params, "size_px": size[-1]}
+    metrics |= {"macs": cost.macs, "params": cost.params}
+    metrics |= {"size_px": size[-1] if size[-2] == size[-1] else list(size[-2:])}
     for size in recipe.test_sizes_px:
         metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
     device = next(model.parameters()).device
@@ -228,30 +243,37 @@ def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) ->
 
 
 def fresh(paper: ModuleType, config: object, recipe: Recipe, classes: int, seed: int) -> nn.Module:
-    """The converted backbone of a recipe with weights that follow from the seed alone."""
+    """The converted network of a recipe with weights that follow from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(recipe.arch, classes, **({} if recipe.width is None else {"width": recipe.width}))
-        return paper.convert(network, config)
+        return paper.convert(recipe.task.build(recipe.arch, classes, recipe.width), config)
 
 
 @lru_cache(maxsize=2)
 def data(
     name: str, batch_size: int, train_images: int | None, size_px: int | None, root: Path | None
 ) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
-    """Training and evaluation batches of a classification set, normalised by the training set's statistics.
+    """Training and evaluation batches of a data set, normalised by the training set's statistics.
 
     Sets that fit into memory are decoded once; a folder like ImageNet's is decoded while training.
     """
-    options = {"size_px": size_px} if size_px is not None and "size_px" in DATASETS[name].options else {}
-    samples, test = (load(name, split, root, **options) for split in DATASETS[name].splits[:2])
+    known = DATASETS[name]
+    options = {"size_px": _sides(size_px, known.aspect)} if size_px is not None and "size_px" in known.options else {}
+    samples, test = (load(name, split, root, **options) for split in known.splits[:2])
     if train_images is not None:
-        samples = samples.subset(balanced(samples.labels, train_images))
+        one_kind = torch.zeros(len(samples), dtype=torch.int64)
+        samples = samples.subset(balanced(one_kind if samples.labels is None else samples.labels, train_images))
     if isinstance(samples, FolderSamples):
         folder = FolderBatches(samples, batch_size, size_px or 224)
         return folder, replace(folder, samples=test)
-    batches = Batches(samples, batch_size, augment=getattr(augment, DATASETS[name].augment))
-    return batches, replace(batches, samples=test, augment=None, batch_size=500)
+    kind = DetectionBatches if known.task == "detection" else Batches
+    batches = kind(samples, batch_size, augment=getattr(augment, known.augment))
+    held_out = 500 if known.task == "classification" else batch_size  # dense answers take memory
+    return batches, replace(batches, samples=test, augment=None, batch_size=held_out)
+
+
+def _sides(size_px: int, aspect: float) -> int | tuple[int, int]:
+    return size_px if aspect == 1 else (size_px, round(size_px * aspect))
 
 
 def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderBatches:

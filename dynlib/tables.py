@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from dynlib.catalogue import DATASETS
 from dynlib.errors import InputError
 from dynlib.paths import CLAIMS
 from dynlib.records import Record
@@ -31,7 +32,7 @@ POWER = {  # unit of a claim: by which power of ten a kept value is multiplied t
     **dict.fromkeys(["epochs", "images", "1"], 0),  # 1: a plain number
 }
 NAMES = {"macs": "MACs", "flops": "FLOPs", "params": "parameters", "top1": "top-1", "top5": "top-5", "map": "mAP"}
-NAMES |= {"miou": "mIoU", "cpu": "CPU", "gpu": "GPU", "tvm": "TVM", "mkldnn": "MKL-DNN", "arm": "ARM"}
+NAMES |= {"miou": "mIoU", "map50": "mAP50", "cpu": "CPU", "gpu": "GPU", "tvm": "TVM", "mkldnn": "MKL-DNN", "arm": "ARM"}
 OURS = ["static, ms", "ours, ms", "our speed-up", "quartiles", "MAC ratio", "efficiency"]
 SCALES = ("counted", "public", "paper")  # what may stand beside a claim: no data needed, our scale, the paper's
 DIGITS = re.compile(r"-?\d+(\.\d+)?")  # a value as claims print it
@@ -158,8 +159,10 @@ def training_table(
         line |= {f"MACs, {unit}": _mean([first.metrics["macs"]], power, digits)[1]}
         line |= {"parameters, M": _mean([first.metrics["params"]], -6, 3)[1]}
         lines.append(line | {"hardware": ", ".join(dict.fromkeys(run.environment["device"] for run in group))})
-    several = any(len(group) > 1 for group in groups.values())
-    return _noted(pd.DataFrame(lines), ["± is the sample standard deviation over n seeds."] if several else [])
+    notes = ["± is the sample standard deviation over n seeds."] if any(len(g) > 1 for g in groups.values()) else []
+    if any(name in DATASETS and DATASETS[name].task == "detection" for name in {run.dataset["name"] for run in runs}):
+        notes.append("MACs and parameters of a detector are those of its backbone and feature pyramid.")
+    return _noted(pd.DataFrame(lines), notes)
 
 
 def latency_table(

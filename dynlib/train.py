@@ -19,13 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dynlib.data import Batches
+from dynlib.data import IGNORED, Batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, subsampling_first
 from dynlib.records import write_atomically
 
+Targets = Tensor | list[dict[str, Tensor]]  # labels (N,), masks (N, H, W), or the boxes and labels of each image
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
-Objective = Callable[[nn.Module, Tensor, Tensor, float], Tensor]
+Objective = Callable[[nn.Module, Tensor, Targets, float], Tensor]
 # (network, held-out batches) -> figures for the curve.
 Watch = Callable[[nn.Module, Batches], dict[str, float]]
 # Some parameters and their factor on the learning rate.
@@ -97,9 +98,16 @@ class _State:
 
 
 def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
-    """The default objective: logits against labels, mean over the batch."""
+    """Logits against labels, mean over the batch; or against masks, mean over the pixels that are not void."""
     output = network(images)
-    return F.cross_entropy(getattr(output, "logits", output), targets)
+    return F.cross_entropy(getattr(output, "logits", output), targets, ignore_index=IGNORED)
+
+
+def task_loss(network: nn.Module, images: Tensor, targets: Targets, done: float) -> Tensor:
+    """The default objective: `cross_entropy`; where the targets are boxes, the sum of the detector's own losses."""
+    if isinstance(targets, Tensor):
+        return cross_entropy(network, images, targets, done)
+    return sum(network(images, targets).values())
 
 
 @dataclass(frozen=True)
@@ -110,7 +118,7 @@ class Phase:
     """
 
     name: str  # stands in the points of the curve
-    objective: Objective = cross_entropy
+    objective: Objective = task_loss
     epochs: float = 1.0  # factor on the recipe's epochs; rounded, at least one epoch
     lr: float = 1.0  # factor on the recipe's learning rate
     optimizer: str = "sgd"
@@ -131,7 +139,7 @@ def fit(
     schedule: Schedule,
     *,
     seed: int,
-    objective: Objective = cross_entropy,
+    objective: Objective = task_loss,
     valid: Batches | None = None,
     watch: Watch | None = None,
     groups: Sequence[Group] | None = None,

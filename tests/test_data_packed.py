@@ -185,7 +185,9 @@ def test_what_is_absent_is_named_with_what_is_allowed(cifar):
         load("cifar10", "train", root / "absent")
     with pytest.raises(InputError, match=r"no data in .*camvid: allowed are scenes.*camvid/train\.npz"):
         load("camvid", "train", root)
-    with pytest.raises(InputError, match="data set 'cifar11': allowed are scenes, scenes_clips, cifar10"):
+    with pytest.raises(
+        InputError, match="data set 'cifar11': allowed are scenes, scenes_clips, scenes_masks, scenes_boxes, cifar10"
+    ):
         load("cifar11", "train", root)
     with pytest.raises(InputError, match="split 'val' of cifar10: allowed are train, test"):
         load("cifar10", "val", root)

@@ -15,6 +15,7 @@ FLOORS = (
     ("graphs", "kernels"),
     ("backbones",),
     ("fusion", "train"),
+    ("tasks",),
     ("papers",),
     ("runs", "paperscale"),
     ("chapters",),
@@ -22,7 +23,10 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-WING = {"tables", "plots"}  # imports floors 0 and 1 only, and no torch; imported by the notebooks and from floor 7 up
+WING = {
+    "tables",
+    "plots",
+}  # imports floors 0 and 1 only, and no torch; imported by the notebooks and from `chapters` up
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

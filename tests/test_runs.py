@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from dynlib import papers, runs, train
+from dynlib import papers, records, runs, settings, train
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
 from dynlib.paperscale import STREAM, stream
+from dynlib.paths import RESULTS
 
 RECIPE = runs.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
 
@@ -87,6 +88,14 @@ def test_a_method_may_ask_for_pixels_from_0_to_1(paper, monkeypatch):
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
     batches, valid = runs.data("scenes", 16, 32, None, None)
     assert batches.augment.__name__ == "flip_and_shift" and valid.augment is None
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/training-*.json")), ids=lambda path: path.stem)
+def test_a_committed_record_is_found_by_its_settings(path):
+    record = records.load(path)
+    config = settings.build(papers.method(record.key).Config, record.config["method"])
+    recipe = runs.recipe_of(record.config["recipe"])
+    assert runs.recorded(record.key, config, recipe, profile=record.profile, seed=record.seed) == record
 
 
 def test_a_method_that_does_not_exist_is_named():

@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib import backbones, runs
+from dynlib import backbones
 from dynlib import cost as counting
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, load
@@ -21,6 +21,7 @@ from dynlib.papers.sampling import Config, convert
 from dynlib.papers.sampling_blocks import sampled_blocks
 from dynlib.papers.sampling_masks import observed, samplers, set_seed
 from dynlib.papers.sampling_released import nominal_size, released_macs
+from dynlib.paperscale import cost_of
 from dynlib.train import Schedule, fit
 
 
@@ -119,7 +120,7 @@ def test_closed_form_equals_counter_layer_by_layer(block, network, settings):
 
 
 def test_the_command_line_has_the_macs_of_every_choice():
-    answer = runs.cost_of("sampling", Config(), "cifar_resnet20", (64, 64))
+    answer = cost_of("sampling", Config(), "cifar_resnet20", (64, 64))
     choices = answer["macs_by_choice"]
     assert list(choices) == ["0.1", "0.25", "0.5", "1.0"] and sorted(choices.values()) == list(choices.values())
     assert answer["macs"] > choices["1.0"] > answer["macs_static"] > choices["0.5"] and "macs_expected" not in answer

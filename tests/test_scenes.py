@@ -159,7 +159,7 @@ def test_load_hands_the_options_on_and_refuses_others():
     ):
         with pytest.raises(InputError, match=message):
             load("scenes", "train", **options)
-    with pytest.raises(InputError, match="kind = 'videos': allowed are images, clips"):
+    with pytest.raises(InputError, match="kind = 'videos': allowed are images, clips, masks, boxes"):
         make("train", 3, kind="videos")
 
 

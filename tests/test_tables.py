@@ -229,6 +229,13 @@ def test_a_training_row_is_the_mean_over_its_seeds_and_says_how_many():
     assert one["hardware"] == "Some CPU"
 
 
+def test_a_table_of_detectors_says_what_their_macs_are_of():
+    found = replace(training(), dataset={"name": "bccd"}, metrics=training().metrics | {"map50": 0.5})
+    frame = training_table([found], name, ("map50",))
+    assert line(frame, HALF)["mAP50, %"] == "50.00"
+    assert frame.attrs["notes"] == ("MACs and parameters of a detector are those of its backbone and feature pyramid.",)
+
+
 @pytest.mark.parametrize(
     ("runs", "metrics", "message"),
     [

@@ -1,6 +1,7 @@
 """Data sets behind one door: `load(name, split)` gives `Samples`, `Batches` makes them food for training.
 
     samples   Samples, Batches
+    boxes     DetectionBatches
     scenes    procedural images and clips
     packed    reader of <root>/<name>/<split>.npz
     vision    torchvision's sets: packing the small ones, ImageNet left in its folder
@@ -9,19 +10,23 @@
 What fits into memory is decoded once to uint8; no per-image work is left for the training loop.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from dynlib import paths
 from dynlib.catalogue import DATASETS, Dataset
 from dynlib.data import packed, scenes
-from dynlib.data.samples import Batches, Samples, channel_stats, normalise
+from dynlib.data.boxes import DetectionBatches
+from dynlib.data.samples import IGNORED, Batches, Samples, channel_stats, normalise
 from dynlib.data.vision import PACKABLE, FolderBatches, FolderSamples, load_folder, pack
 from dynlib.errors import InputError
 
 __all__ = [
     "DATASETS",
+    "IGNORED",
     "Batches",
     "Dataset",
+    "DetectionBatches",
     "FolderBatches",
     "FolderSamples",
     "Samples",
@@ -36,9 +41,10 @@ __all__ = [
 def load(name: str, split: str, root: Path | str | None = None, **options: object) -> Samples | FolderSamples:
     """One split of a data set, decoded into memory; `root` is the folder of data sets (default: data/raw).
 
-    `scenes` and `scenes_clips` take the options n, size_px and seed; packed sets take `size_px`, one side of a square
+    `scenes` and its kin take the options n, size_px and seed; packed sets take `size_px`, one side of a square
     or (height, width), and are resized while decoding. `imagenet` stays on the disk: its FolderSamples are for
-    FolderBatches. Raises InputError for an unknown name, split or option and for data that are missing or damaged.
+    FolderBatches. Void is none of the `classes`. Raises InputError for an unknown name, split or option and for data
+    that are missing or damaged.
     """
     if name not in DATASETS:
         raise InputError(f"data set {name!r}: allowed are {', '.join(DATASETS)}")
@@ -48,7 +54,7 @@ def load(name: str, split: str, root: Path | str | None = None, **options: objec
     if unknown := options.keys() - set(dataset.options):
         raise InputError(f"option {min(unknown)!r} of {name}: allowed are {', '.join(dataset.options) or 'none'}")
     if name.startswith("scenes"):
-        return scenes.make(split, kind="clips" if dataset.clips else "images", **options)
+        return scenes.make(split, kind=name.partition("_")[2] or "images", **options)
     root = paths.RAW if root is None else Path(root)
     folder = root / name
     if name == "imagenet":
@@ -56,4 +62,13 @@ def load(name: str, split: str, root: Path | str | None = None, **options: objec
     if not folder.is_dir():
         first = f"`python -m dynlib data {name} --data-root {root}`" if name in PACKABLE else "scenes, made on the spot"
         raise InputError(f"no data in {folder}: allowed are {first}, or a data root that holds {name}/{split}.npz")
-    return packed.read(folder / f"{split}.npz", dataset.task, dataset.classes, **options)
+    samples = packed.read(folder / f"{split}.npz", dataset.task, dataset.classes, **options)
+    return samples if dataset.void is None else _without(dataset.void, samples)
+
+
+def _without(void: str, samples: Samples) -> Samples:
+    """The samples with void as none of their classes."""
+    *classes, last = samples.classes
+    if last != void:
+        raise InputError(f"the last class of {samples.name}/{samples.split} is {last!r}: allowed is {void!r}")
+    return replace(samples, classes=tuple(classes), void=len(classes))

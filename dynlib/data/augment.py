@@ -13,8 +13,15 @@ from torch import Tensor
 
 def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror left and right, each image with probability 1/2."""
-    mirrored = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-    return torch.where(_per_image(mirrored, images), images.flip(-1), images)
+    return _mirror(images, _half(images, generator))
+
+
+def flip_with_boxes(images: Tensor, boxes: list[Tensor], generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
+    """`flip`, and the boxes (M, 4) of each image, x1 y1 x2 y2 in px, go with it."""
+    mirrored, width = _half(images, generator), images.shape[-1]
+    swapped = [torch.stack([width - x2, y1, width - x1, y2], 1) for x1, y1, x2, y2 in (box.unbind(1) for box in boxes)]
+    chosen = [new if moved else old for moved, new, old in zip(mirrored.tolist(), swapped, boxes, strict=True)]
+    return _mirror(images, mirrored), chosen
 
 
 def shift(images: Tensor, generator: torch.Generator, pad_px: int = 4) -> Tensor:
@@ -79,6 +86,15 @@ def random_resized_crop(
     grid = F.affine_grid(theta, [*flat.shape[:2], *size], align_corners=False)
     cropped = F.grid_sample(flat, grid, mode="bilinear", padding_mode="border", align_corners=False)
     return cropped.view(*images.shape[:-2], *size)
+
+
+def _half(images: Tensor, generator: torch.Generator) -> Tensor:
+    """(N,): each image or not, with probability 1/2."""
+    return torch.rand(len(images), generator=generator, device=generator.device) < 0.5
+
+
+def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
+    return torch.where(_per_image(mirrored, images), images.flip(-1), images)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:

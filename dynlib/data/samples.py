@@ -9,6 +9,8 @@ from torch import Tensor
 
 from dynlib.errors import InputError
 
+IGNORED = -100  # in batches of masks: a pixel of no class; what torch's cross-entropy leaves out unless told otherwise
+
 Augment = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -23,6 +25,7 @@ class Samples:
     classes: tuple[str, ...]
     checksum: str  # sha256: of the packed file, or of what made the pixels; records carry it
     masks: Tensor | None = None  # uint8 (N, H, W), class of each pixel
+    void: int | None = None  # in masks: of no class
     boxes: Tensor | None = None  # float32 (M, 4): x1 y1 x2 y2 in px
     box_labels: Tensor | None = None  # int64 (M,)
     box_images: Tensor | None = None  # int64 (M,): the image that each box belongs to
@@ -79,6 +82,7 @@ def channel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]
 class Batches:
     """Normalised batches of equally sized images with their labels, or with their masks where there are no labels.
 
+    Void pixels of a mask are IGNORED. Boxes are for DetectionBatches.
     `mean` and `std` (a number a channel, pixels on the scale 0 .. 1) are computed from these samples unless given.
     Evaluation takes them from training: `replace(train, samples=val, augment=None)`. Raises InputError for samples
     that cannot be stacked or have no targets.
@@ -97,16 +101,25 @@ class Batches:
             raise InputError(f"batch_size = {self.batch_size}: allowed is 1 or more")
         if isinstance(self.samples.images, list):
             raise InputError(f"{where} holds images of different sizes: a batch needs one size, load it with size_px")
-        if self.samples.labels is None and self.samples.masks is None:
-            raise InputError(f"{where} has neither labels nor masks: a batch needs one of them")
+        self._check_targets(where)
         if self.mean is None or self.std is None:
             mean, std = channel_stats(self.samples.images)
             object.__setattr__(self, "mean", self.mean or mean)
             object.__setattr__(self, "std", self.std or std)
 
+    def _check_targets(self, where: str) -> None:
+        if self.samples.labels is None and self.samples.masks is None:
+            raise InputError(f"{where} has neither labels nor masks: a batch needs one of them")
+
     def __len__(self) -> int:
         """Batches an epoch."""
         return -(-len(self.samples) // self.batch_size)
+
+    def order(self, generator: torch.Generator | None) -> tuple[Tensor, ...]:
+        """Indices of the samples of each batch; in a drawn order where there is a generator."""
+        count = len(self.samples)
+        every = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
+        return every.tensor_split(len(self))
 
     def epoch(
         self, generator: torch.Generator | None, device: torch.device | str = "cpu"
@@ -116,14 +129,15 @@ class Batches:
         With a generator in a drawn order and augmented; with None in the order of the samples and as they are. Batches
         are as equal as they can be, n <= batch_size, so that no epoch ends on a batch of one that batch norm refuses.
         """
-        count = len(self.samples)
-        order = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
         targets = self.samples.masks if self.samples.labels is None else self.samples.labels
-        for index in order.tensor_split(len(self)):
+        for index in self.order(generator):
             images, target = self.samples.images[index].to(device), targets[index].to(device)
             if generator is not None and self.augment is not None:
                 images, target = self._augmented(images, target, generator)
-            yield normalise(images, self.mean, self.std), target.long()
+            target = target.long()
+            if targets is self.samples.masks and self.samples.void is not None:
+                target = target.masked_fill(target == self.samples.void, IGNORED)
+            yield normalise(images, self.mean, self.std), target
 
     def _augmented(self, images: Tensor, target: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         if target.ndim == 1:

@@ -26,8 +26,10 @@ OUTLINES = ("triangle", "square", "star", "cross", "ring")
 TEXTURES = ("smooth", "across", "upright", "checked", "speckled")
 CLASSES = (*OUTLINES, *(f"{texture} pebble" for texture in TEXTURES))
 BACKGROUND = len(CLASSES)  # in masks
+KINDS = ("images", "clips", "masks", "boxes")
 MOTIONS = ("still", "left", "right", "up", "down", "approach", "recede", "turn")
 DEFAULT_COUNT = {"train": 4096, "val": 512}
+FEWER = 8  # so many times fewer images where every pixel or object is a target
 FRAMES = 8
 
 MIN_SIDE, MAX_SIDE = 0.1, 0.9  # diameter of an object, share of the image's side
@@ -276,13 +278,14 @@ def make(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kin
 
     A larger n begins with the scenes of a smaller one; another size_px shows the same scenes, textures apart.
     kind "images": (N, 3, H, W), labelled by CLASSES, with masks (BACKGROUND behind the objects) and boxes
-    of their visible part. kind "clips": (N, 3, 8, H, W), labelled by MOTIONS; mirroring a clip changes its class.
+    of their visible part. kind "masks" and "boxes": the same images with these targets alone, and with background as
+    the last class of masks. kind "clips": (N, 3, 8, H, W), labelled by MOTIONS; mirroring a clip changes its class.
     Raises InputError for an unknown split or kind, n < 1, size_px < 16 or a negative seed.
     """
-    for field, value, allowed in (("split", split, tuple(DEFAULT_COUNT)), ("kind", kind, ("images", "clips"))):
+    for field, value, allowed in (("split", split, tuple(DEFAULT_COUNT)), ("kind", kind, KINDS)):
         if value not in allowed:
             raise InputError(f"scenes: {field} = {value!r}: allowed are {', '.join(allowed)}")
-    n = DEFAULT_COUNT[split] if n is None else n
+    n = DEFAULT_COUNT[split] // (FEWER if kind in ("masks", "boxes") else 1) if n is None else n
     for field, value, least in (("n", n, 1), ("size_px", size_px, 16), ("seed", seed, 0)):
         if not isinstance(value, int) or value < least:
             raise InputError(f"scenes: {field} = {value!r}: allowed is a whole number of {least} or more")
@@ -300,16 +303,11 @@ def make(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kin
     checksum = hashlib.sha256(arguments.encode() + made["clips"].numpy().tobytes()).hexdigest()
     if kind == "clips":
         return Samples("scenes_clips", split, made["clips"], made["motion"], MOTIONS, checksum)
-    visible = made["box"][:, :, 2] > 0  # (n, 2)
-    return Samples(
-        name="scenes",
-        split=split,
-        images=made["clips"][:, :, 0],
-        labels=made["label"],
-        classes=CLASSES,
-        checksum=checksum,
-        masks=made["mask"],
-        boxes=made["box"][visible],
-        box_labels=made["box_label"][visible],
-        box_images=visible.nonzero()[:, 0],
-    )
+    images, masks, visible = made["clips"][:, :, 0], made["mask"], made["box"][:, :, 2] > 0  # (n, 2)
+    if kind == "masks":
+        return Samples("scenes_masks", split, images, None, (*CLASSES, "background"), checksum, masks)
+    boxes = {"boxes": made["box"][visible], "box_labels": made["box_label"][visible]}
+    boxes["box_images"] = visible.nonzero()[:, 0]
+    if kind == "boxes":
+        return Samples("scenes_boxes", split, images, None, CLASSES, checksum, **boxes)
+    return Samples("scenes", split, images, made["label"], CLASSES, checksum, masks, **boxes)

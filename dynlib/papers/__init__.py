@@ -2,8 +2,9 @@
 
 What generic code asks of a module besides, where the method has it:
 
-    phases(config)                  its training schedule, `train.Phase`s; absent: one of cross-entropy
-    evaluate(model, valid)          figures for the record from held-out data, besides accuracy and loss
+    TASKS                           names of the tasks that it trains for; absent: classification alone
+    phases(config)                  its training schedule, `train.Phase`s; absent: one with the task's own loss
+    evaluate(model, valid)          figures for the record from held-out data, besides the task's own
     macs_by_choice(model, size)     MACs of one image for each choice that the network can take, in order; under
                                     "predictor" what comes on top of every choice
     PIXELS = "unit"                 it takes images on the scale 0 .. 1; absent: normalised by the training set

@@ -30,11 +30,11 @@ Departures from the paper, each with its reason:
 import copy
 import math
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 
 from torch import Tensor, nn
 
-from dynlib import train
+from dynlib import tasks
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
@@ -55,8 +55,9 @@ from dynlib.papers.sampling_masks import (
     temperature,
 )
 from dynlib.papers.sampling_uniform import shrink_stem
-from dynlib.train import Objective, Phase, cross_entropy
+from dynlib.train import Objective, Phase, Targets, task_loss
 
+TASKS = ("classification", "segmentation", "detection")
 SEEDS = (0, 1, 2)  # of the noise, in `evaluate`
 DENSITIES = (0.1, 0.25, 0.5, 1.0)  # the choices whose MACs are listed, and that a deployed network can be forced to
 
@@ -241,16 +242,16 @@ def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) 
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def objective(config: Config, task: Objective = cross_entropy) -> Objective:
-    """The task's loss plus the sparse loss, at the temperature of the share of the schedule that is done.
+def objective(config: Config) -> Objective:
+    """The task's loss, of labels, masks or boxes, plus the sparse loss.
 
-    `task` may be the loss of anything that a converted network is a part of: of labels, masks or boxes.
+    Both are at the temperature of the share of the schedule that is done.
     """
 
-    def loss(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
+    def loss(network: nn.Module, images: Tensor, targets: Targets, done: float) -> Tensor:
         set_temperature(network, temperature(done, config.tau))
         with observed(network) as samples:
-            value = task(network, images, targets, done)
+            value = task_loss(network, images, targets, done)
         return value + sparse_loss(samples, loss_shares(network), config.gamma) if samples else value
 
     return loss
@@ -262,32 +263,37 @@ def phases(config: Config) -> tuple[Phase, ...]:
 
 
 def watch(model: nn.Module, batches: Batches) -> dict[str, float]:
-    """`top1` and the mean `density` of all masks on held-out data: a gamma too large shows as a collapse of it."""
+    """The task's figure and the mean `density` of all masks on held-out data: too large a gamma makes it collapse."""
     with tallied(model) as tally:
-        top1 = train.evaluate(model, batches)["top1"]
-    return {"top1": top1} | ({"density": fmean(tally.densities.values())} if tally.densities else {})
+        figure = tasks.of(batches).watch(model, batches)
+    return figure | ({"density": fmean(tally.densities.values())} if tally.densities else {})
 
 
 def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]:
     """What random masks do to held-out data, over `SEEDS` of their noise; the model keeps its own seed.
 
-    `top1_by_seed`; `density_by_mask`, means over images and seeds, in the order of the network; `macs_expected` with
-    them; `empty_windows`, the share of unsampled positions without a sample in the window.
+    `top1_by_seed`, or the metric of another task, with `_mean` and `_spread`, the sample deviation; `density_by_mask`,
+    means over images and seeds, in the order of the network, and `density`, the mean of these; `macs_expected` with
+    them, of what the task counts; `empty_windows`, the share of unsampled positions without a sample in the window.
     """
+    task = tasks.of(valid)
+    part, size = task.counted(model, tuple(next(valid.epoch(None))[0].shape[-2:]))
     found = samplers(model)
     if not found:
         return {}
     kept = next(iter(found.values())).seed
-    with tallied(model) as tally:
-        top1s = []
+    with tallied(part) as tally:
+        scores = []
         for seed in SEEDS:
             set_seed(model, seed)
-            top1s.append(train.evaluate(model, valid)["top1"])
+            scores += task.watch(model, valid).values()
     set_seed(model, kept)
-    size = tuple(next(valid.epoch(None))[0].shape[-2:])
     return {
-        "top1_by_seed": top1s,
+        f"{task.metric}_by_seed": scores,
+        f"{task.metric}_mean": fmean(scores),
+        f"{task.metric}_spread": stdev(scores),
         "density_by_mask": list(tally.densities.values()),
-        "macs_expected": round(sum(expected(model, size, tally.densities).values())),
+        "density": fmean(tally.densities.values()),
+        "macs_expected": round(sum(expected(part, size, tally.densities).values())),
         "empty_windows": tally.empty_windows,
     }
