@@ -19,6 +19,8 @@ Departures from the paper, each with its reason:
 - Losses are means over elements on images in 0 .. 1, where the paper's constants fit another scale. lambda = 1 by an
   unconfirmed re-implementation; gamma, the weight of the transform loss in the joint stage, is settled at the first
   step of that stage so that the loss is `gamma_share` of the classification loss there, and is kept in a buffer.
+- The joint stage is Adam's too. A penalty on I_H makes it small and the decoder's answer to it large, so that the
+  transform loss becomes steep there, and gamma steeper: SGD at 1/100 of the classifier's rate ends at infinity.
 - The decoder has ReLUs between its layers and none at the end: the figure shows none and the released file no decoder.
 - The classification loss is the sum of the cross-entropies of both heads; the released file does not tell the weights.
 """
@@ -43,7 +45,6 @@ from dynlib.papers.wae_split import Decoder, Encoder
 from dynlib.papers.wae_towers import Anatomy
 from dynlib.papers.wae_training import (
     encoder_slower,
-    joining,
     joint_loss,
     score_loss,
     scoring,
@@ -142,12 +143,10 @@ def _wrapped(model: nn.Module, config: Config) -> nn.Module:
 def phases(config: Config) -> tuple[Phase, ...]:
     """The schedule, as shares of a recipe: 20, 20 and 10 epochs for auto-encoder, classifier and joint tuning.
 
-    A recipe's lr of 0.1 is that of the classifier; Adam trains the auto-encoder at 1/100 of it, SGD all parts together
-    at 1/100 in the end, the auto-encoder among them at 1/1000, the 1e-4 of the paper: gamma times the rate of the
-    classifier would be too much for it. The variants without an auto-encoder to learn have the two stages of
-    classification, of the same lengths and learning rates, with the classification loss alone. In `decomposition` the
-    encoder learns from the start, at 1/100 too: a batch norm behind it hides its scale, and at the full rate that
-    grows without end.
+    A recipe's lr of 0.1 is that of the classifier; Adam trains the auto-encoder at 1/100 of it, and all parts together
+    at 1/1000 in the end. The variants without an auto-encoder to learn have the two stages of classification, of the
+    same lengths and learning rates, with the classification loss alone. In `decomposition` the encoder learns from the
+    start, at 1/100 too: a batch norm behind it hides its scale, and at the full rate that grows without end.
     """
     shared = tuple(field.name for field in fields(config) if field.name != "gamma_share")
     if config.variant in LEARNED:
@@ -156,13 +155,13 @@ def phases(config: Config) -> tuple[Phase, ...]:
         return (
             Phase("split", split_, 1.0, 0.01, "adam", splitting, watch_split, shared),
             Phase("classifier", score_loss, groups=scoring, watch=watch_scores, depends_on=shared),
-            Phase("joint", joint, 0.5, 0.01, groups=joining, watch=watch_all),
+            Phase("joint", joint, 0.5, 0.001, "adam", watch=watch_all),
         )
     loss, watch = (score_loss, watch_scores) if config.variant in TWO else (cross_entropy, None)
     groups = encoder_slower if config.variant == "decomposition" else None
     return (
         Phase("classifier", loss, groups=groups, watch=watch, depends_on=shared),
-        Phase("tuning", loss, 0.5, 0.01, watch=watch),
+        Phase("tuning", loss, 0.5, 0.001, "adam", watch=watch),
     )
 
 

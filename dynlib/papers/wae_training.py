@@ -49,12 +49,6 @@ def scoring(model: nn.Module) -> list[Group]:
     return [(_others(model, splitting(model)), 1.0)]
 
 
-def joining(model: nn.Module) -> list[Group]:
-    """All; encoder and decoder at 1/10 of the learning rate, since gamma is large on images in 0 .. 1."""
-    split = [(parameters, 0.1) for parameters, _ in splitting(model)]
-    return [*split, (_others(model, split), 1.0)]
-
-
 def encoder_slower(model: nn.Module) -> list[Group]:
     """The encoder at 1/100 of the learning rate, all others at the whole."""
     encoder = [(list(model.split.parameters()), 0.01)]
