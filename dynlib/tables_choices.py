@@ -35,7 +35,7 @@ def parts_table(settings: Mapping[str, Values]) -> pd.DataFrame:
 
 
 def price_table(prices: Mapping[str, Mapping]) -> pd.DataFrame:
-    """One line a run: the MACs aimed at (`target`), those `reached`, their ratio, and in words the `state`."""
+    """One line a run: MACs aimed at (`target`), `reached`, their ratio, those `spent` in the end, and the `state`."""
     lines = [
         {
             "run": name,
@@ -43,10 +43,13 @@ def price_table(prices: Mapping[str, Mapping]) -> pd.DataFrame:
             "expected, M": spread([price["reached"]], "MMAC", 1),
             "ratio": f"{price['reached'] / price['target']:.3f}",
             "the price": price["state"],
+            "at inference, M": spread([price["spent"]], "MMAC", 1),
         }
         for name, price in prices.items()
     ]
-    return _frame(lines or [dict.fromkeys(("run", "target, M", "expected, M", "ratio", "the price"), DASH)], [])
+    return _frame(
+        lines or [dict.fromkeys(("run", "target, M", "expected, M", "ratio", "the price", "at inference, M"), DASH)], []
+    )
 
 
 def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping], ours: Mapping) -> pd.DataFrame:

@@ -22,11 +22,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-WING = {
-    "tables",
-    "plots",
-    "plots_choices",
-}  # imports floors 0 and 1 only, and no torch; imported by the notebooks and from floor 7 up
+WING = {"tables", "plots", "tables_choices", "plots_choices"}  # the book's: floors 0 and 1 only, no torch
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

@@ -238,9 +238,13 @@ def prices(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, floa
 
 
 def price(run: Record) -> dict[str, float | str]:
-    """What the FLOPs loss aimed at and what training came to, MACs with predictor, and whether the price held it."""
+    """What the FLOPs loss aimed at, what the gate expects and what the argmax spends, MACs with predictor; its state.
+
+    The loss sees the gate with its noise, so that is what the price is judged by; inference takes the argmax.
+    """
     m, config = run.metrics, run.config["method"]
     target = config["alpha"] * m["macs_by_side"][0] + m["macs_predictor"]
     reached = m["gate_macs"] + m["macs_predictor"]
     state = "held within 5 %" if abs(reached / target - 1) <= 0.05 else "idle" if reached < target else "too weak"
-    return {"target": target, "reached": reached, "state": state if config["eta"] else "no price"}
+    spent = m["macs_expected"]
+    return {"target": target, "reached": reached, "spent": spent, "state": state if config["eta"] else "no price"}

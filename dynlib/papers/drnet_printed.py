@@ -47,7 +47,7 @@ def networks(candidates: tuple[float, ...] = Config().candidates) -> dict[str, n
         return {name: convert(build(arch), Config(candidates=candidates)) for name, arch in NETWORKS.items()}
 
 
-def costs(candidates: tuple[float, ...] = Config().candidates) -> dict[str, dict[str, int]]:
+def costs(candidates: tuple[float, ...]) -> dict[str, dict[str, int]]:
     """MACs of the paper's networks at each candidate of 224 px, by px, and of their predictors."""
     return {name: macs_by_choice(model, (224, 224)) for name, model in networks(candidates).items()}
 
@@ -69,7 +69,7 @@ def counted() -> dict[str, dict[str, float]]:
             rows[row]["macs_reduction"] = 1 - cost.macs / rows[base]["macs"]
     for name, network in networks().items():
         rows[f"DR-{name}"] = {"params": sum(p.numel() for p in network.parameters())}
-    three = [macs for px, macs in costs()["ResNet-50"].items() if px != "predictor"]
+    *three, _ = macs_by_choice(networks()["ResNet-50"], (224, 224)).values()
     rows["random choice, mean"] = {"macs": sum(three) / len(three)}
     return rows | {f"DR-ResNet-50, alpha {g}": rows["DR-ResNet-50"] for g in ALPHAS}
 
@@ -79,7 +79,7 @@ def trained(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, lis
 
     `evidence` has the runs of each of SETTINGS.
     """
-    macs, rows = costs()["ResNet-50"], {}
+    macs, rows = macs_by_choice(networks()["ResNet-50"], (224, 224)), {}
     for row, name in ROWS.items():
         runs = evidence.get(name, ())
         rows[row] = {key: [run.metrics[key] for run in runs if key in run.metrics] for key in ("top1", "top5")}
@@ -93,7 +93,7 @@ def trained(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, lis
 def open_shares(row: str, macs: float) -> dict[str, tuple[float, float]]:
     """Between which shares of the images each candidate can lie, by px, where a row prints a mean of `macs`."""
     name = row.split(",")[0].removeprefix("DR-")
-    of = dict(costs(FIVE if "192" in row else Config().candidates)[name])
+    of = macs_by_choice(networks(FIVE if "192" in row else Config().candidates)[name], (224, 224))
     predictor = of.pop("predictor")
     return dict(zip(of, mixtures(macs - predictor, list(of.values())), strict=True))
 
