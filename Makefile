@@ -14,7 +14,12 @@ LATENCY := \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.25" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.5" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.75" \
-  "octconv --arch resnet50 --size 224 --batch 8 -p alpha=0.5"
+  "octconv --arch resnet50 --size 224 --batch 8 -p alpha=0.5" \
+  "drnet --arch resnet50 --size 224 --batch 1 --shares 0.3,0.25,0.45" \
+  "drnet --arch resnet50 --size 224 --batch 8 --shares 0.3,0.25,0.45" \
+  "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \
+  "drnet --arch resnet50 --size 168 --batch 1 -p candidates=[1.0]" \
+  "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]"
 
 PY       := .venv/bin/python
 HTML     := _build/html/index.html

@@ -13,7 +13,7 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     8  runs  paperscale             one training, one record; cost and speed without training
     9  chapters                     executing notebooks
    10  cli                          python -m dynlib
-    wing (on 0 and 1 only, no torch)  tables  plots
+    wing (on 0 and 1 only, no torch)  tables  plots  tables_choices  plots_choices
 
 Nothing is re-exported here: `from dynlib.papers import octconv` is the one way to name a thing.
 """

@@ -193,19 +193,39 @@ def latency_table(
     for row in times | groups:
         ratio = f"{Decimal(times[vanilla].value) / Decimal(times[row].value):.2f}" if row in times else DASH
         line = {"row": row, "claimed, ms": _published(times.get(row), notes), "claimed speed-up": ratio}
-        cells = dict.fromkeys(OURS, "" if row == vanilla else DASH)
-        if row in groups:
-            found = groups[row][0].metrics
-            texts = [f"{found['static_ms']:.1f}", f"{found['method_ms']:.1f}", f"{found['speedup']:.2f}"]
-            texts += ["{:.2f} to {:.2f}".format(*found["speedup_iqr"])]
-            cells = dict(zip(OURS, [*texts, f"{found['macs_ratio']:.2f}", f"{found['efficiency']:.2f}"], strict=True))
-        lines.append(line | cells)
+        lines.append(line | _timed(groups[row][0] if row in groups else None, "" if row == vanilla else DASH))
     notes |= {f"Claimed: {note}.": None for note in dict.fromkeys(claimed.note) if note}
     if groups:
         notes[f"Ours: {provenance(run for group in groups.values() for run in group)}."] = None
     if times.keys() - groups.keys() - {vanilla}:
         notes[_missing(command)] = None
     return _noted(pd.DataFrame(lines), notes)
+
+
+def timings(rows: Mapping[str, Record | None], command: str) -> pd.DataFrame:
+    """Our latency alone, where print has no times: a row each, dashes and `command` where there is no record."""
+    notes = [f"Ours: {provenance(found)}."] if (found := [run for run in rows.values() if run]) else []
+    notes += [_missing(command)] if len(found) < len(rows) else []
+    return _noted(pd.DataFrame([{"row": row} | _timed(run) for row, run in rows.items()]), notes)
+
+
+def wide(compared: pd.DataFrame) -> pd.DataFrame:
+    """A table from `compare` with one line a row of the paper: every quantity as claimed and, beside it, ours."""
+    lines: dict[str, dict[str, str]] = {}
+    heads = [f"{quantity}: {side}" for quantity in compared.quantity.unique() for side in ("claimed", "ours")]
+    for cell in compared.itertuples():
+        line = lines.setdefault(cell.row, {"row": cell.row} | dict.fromkeys(heads, DASH))
+        line |= {f"{cell.quantity}: claimed": cell.claimed, f"{cell.quantity}: ours": cell.measured}
+    told = [note for note in compared.attrs["notes"] if not note.startswith("A difference")]
+    return _noted(pd.DataFrame(lines.values()), told)
+
+
+def spread(values: Sequence[float], unit: str, digits: int = 2, signed: bool = False) -> str:
+    """Kept values in a unit of claims as text: their mean, and ± the sample deviation of several; a dash of none."""
+    if not values:
+        return DASH
+    number, text = _mean(values, POWER[unit], digits)
+    return "+" * (signed and number > 0) + text
 
 
 def points(numbers: pd.DataFrame, x: str = "macs", y: str = "top1") -> pd.DataFrame:
@@ -325,6 +345,16 @@ def _rounded(value: float, power: int, digits: int) -> Decimal:
 def _signed(ours: Decimal, theirs: Decimal) -> str:
     gap = ours - theirs
     return f"{gap:+f}".replace("-", "−") if gap else f"{abs(gap):f}"
+
+
+def _timed(run: Record | None, missing: str = DASH) -> dict[str, str]:
+    """The cells of one latency record."""
+    if run is None:
+        return dict.fromkeys(OURS, missing)
+    found = run.metrics
+    texts = [f"{found['static_ms']:.1f}", f"{found['method_ms']:.1f}", f"{found['speedup']:.2f}"]
+    texts += ["{:.2f} to {:.2f}".format(*found["speedup_iqr"])]
+    return dict(zip(OURS, [*texts, f"{found['macs_ratio']:.2f}", f"{found['efficiency']:.2f}"], strict=True))
 
 
 def _grouped(runs: Iterable[Record], by: Callable[[Record], str]) -> dict[str, list[Record]]:

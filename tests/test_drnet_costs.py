@@ -18,6 +18,7 @@ from dynlib.papers.drnet_controls import mixtures
 from dynlib.papers.drnet_layers import at_resolution
 
 FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)
+THIN = Config(predictor_width=1 / 8)
 RESNET50 = [4.0892, 2.5030, 1.0779]  # GMAC at 224, 168, 112 px, our count
 
 
@@ -44,7 +45,8 @@ def test_every_candidate_costs_what_the_tables_of_the_paper_rest_on(arch, printe
 def test_the_predictors_weigh_and_cost_what_is_printed():
     sizes = {}
     for kind, side in (("resnet10", 128), ("inverted", 64)):
-        counted = cost.count(drnet_predictor.build(kind, 3), cost.example(side))
+        with torch.device("meta"):
+            counted = cost.count(drnet_predictor.build(kind, 3), cost.example(side).to("meta"))
         sizes[kind] = (counted.params, round(counted.macs / 1e9, 4))
     assert sizes == {"resnet10": (4_907_331, 0.2902), "inverted": (259_203, 0.0104)}
     assert drnet.macs_by_choice(on_meta("resnet50"), (224, 224))["predictor"] == 290_194_944
@@ -61,7 +63,7 @@ def test_two_more_sets_of_batch_norms_are_all_that_the_classifier_gains(arch, ex
 
 @pytest.mark.parametrize("size", [(64, 64), (32, 64)])
 def test_the_closed_form_is_full_resolution_and_predictor_and_equals_the_counter(size):
-    for net in (convert(CifarResNet(8), Config()), convert(CifarResNet(8), Config(candidates=(1,)))):
+    for net in (convert(CifarResNet(8), THIN), convert(CifarResNet(8), Config(candidates=(1,)))):
         closed, counted = drnet.cost(net, size), cost.count(net, cost.example(size))
         assert closed.macs == counted.macs and closed.by_layer == counted.by_layer and closed.params == counted.params
         choices = drnet.macs_by_choice(net, size)
@@ -69,7 +71,7 @@ def test_the_closed_form_is_full_resolution_and_predictor_and_equals_the_counter
 
 
 def test_each_choice_costs_what_the_counter_counts_for_it():
-    net = convert(CifarResNet(8), Config(candidates=FIVE))
+    net = convert(CifarResNet(8), Config(candidates=FIVE, predictor_width=1 / 8))
     counted = [
         cost.count(at_resolution(net.classifier, j), cost.example(size)).macs
         for j, size in enumerate(net.sizes((28, 28))[0])
@@ -174,8 +176,8 @@ def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(monkeypatc
 
     monkeypatch.setattr(paperscale.latency, "in_own_process", in_own_process)
     shares = (0.3, 0.25, 0.45)
-    record = paperscale.time_latency("drnet", Config(), "cifar_resnet20", (32, 32), shares=shares)
-    macs = drnet.macs_by_choice(convert(backbones.build("cifar_resnet20"), Config()), (32, 32))
+    record = paperscale.time_latency("drnet", THIN, "cifar_resnet20", (32, 32), shares=shares)
+    macs = drnet.macs_by_choice(convert(backbones.build("cifar_resnet20"), THIN), (32, 32))
     mean = macs["predictor"] + 0.3 * macs["32"] + 0.25 * macs["24"] + 0.45 * macs["16"]
     assert record.metrics["macs_ratio"] == pytest.approx(macs["32"] / mean)
 

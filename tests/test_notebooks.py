@@ -23,7 +23,7 @@ SHARED = {field.name: "of the training recipe" for field in dataclasses.fields(R
     "accelerator": "where to train: cpu, cuda",
     "data_root": "folder of the packed data sets",
     "archs": "the networks that are trained, where a chapter trains several",
-    "alphas": "octconv: the shares that are trained, where `alpha` is the one looked at",
+    "alphas": "the values of `alpha` that are trained, where that is the one looked at",
 }
 
 

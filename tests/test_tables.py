@@ -279,6 +279,31 @@ def test_the_vanilla_row_alone_is_no_gap_that_a_command_would_fill():
     assert not any("make latency" in note for note in frame.attrs["notes"])
 
 
+def test_times_alone_are_the_record_and_a_dash_with_the_command_where_there_is_none():
+    table = tables.timings({"half": latency(), "none": None}, "make latency")
+    assert table.iloc[0].tolist() == ["half", "75.0", "48.4", "1.55", "1.50 to 1.60", "1.73", "0.90"]
+    assert set(table.iloc[1, 1:]) == {DASH} and "`make latency` makes it" in table.attrs["notes"][1]
+    assert not any(
+        "make latency" in note for note in tables.timings({"half": latency()}, "make latency").attrs["notes"]
+    )
+
+
+def test_a_wide_table_has_the_cells_of_the_long_one_and_no_word_on_differences():
+    claimed = pd.DataFrame([claim("a", "macs", "4.1", "GMAC"), claim("a", "top1", "76.1", "%")])
+    long = compare(claimed, measured({"a": {"macs": 4.089e9, "top1": [0.5, 0.6]}, "b": {"top1": 0.7}}, "public"))
+    table = tables.wide(long)
+    heads = ["row", "MACs, G: claimed", "MACs, G: ours", "top-1, %: claimed", "top-1, %: ours"]
+    assert table.columns.tolist() == heads
+    assert table.values.tolist() == [["a", "4.1", "4.1", "76.1", "55.0 ± 7.1"], ["b", DASH, DASH, DASH, "70.0"]]
+    assert not any("difference" in note for note in table.attrs["notes"]) and len(long.attrs["notes"]) == 2
+
+
+def test_values_over_seeds_are_shown_in_the_unit_with_their_spread():
+    assert tables.spread([0.5, 0.6], "%") == "55.00 ± 7.07" and tables.spread([], "%") == DASH
+    assert tables.spread([0.01], "points", signed=True) == "+1.00"
+    assert tables.spread([-0.01], "points", 1, True) == "−1.0" and tables.spread([2.5e6], "MMAC", 1) == "2.5"
+
+
 def test_two_latency_records_of_one_row_are_refused():
     with pytest.raises(InputError, match="2 latency records"):
         latency_table(

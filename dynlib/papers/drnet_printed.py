@@ -1,0 +1,104 @@
+"""The rows of the paper's tables: which of our settings answers each, and what can be counted for it without data.
+
+Values are kept ones (fractions, MACs, parameters), `{row: {metric: value or one a seed}}`, as tables take them.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from statistics import stdev
+
+import torch
+from torch import nn
+
+from dynlib.backbones import build
+from dynlib.cost import closed_form
+from dynlib.papers.drnet import Config, convert, macs_by_choice
+from dynlib.papers.drnet_answer import macs_at
+from dynlib.papers.drnet_controls import mixtures
+from dynlib.records import Record
+
+NETWORKS = {"ResNet-50": "resnet50", "ResNet-101": "resnet101", "MobileNetV2": "mobilenet_v2"}
+FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)  # 224, 192, 168, 112 and 96 px
+
+PLAIN = "plain network"
+ALPHAS = {"2.0": 0.489, "2.5": 0.611, "3.0": 0.734, "3.5": 0.856}  # GMAC, as printed: share of ResNet-50's 4.089
+SETTINGS = {  # what we train at public scale: fields of Config
+    **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
+    "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
+    "eta 0": {"alpha": 0.611, "eta": 0.0},
+    "eta 1": {"alpha": 0.611, "eta": 1.0},
+    PLAIN: {"candidates": (1.0,), "alpha": 0.611},
+}
+ROWS = {  # row of the paper, or a row between its own: our setting
+    "ResNet-50": PLAIN,
+    **{f"DR-ResNet-50, alpha {g}": f"alpha {share:g}" for g, share in ALPHAS.items()},
+    **{f"DR-ResNet-50, alpha {g}, eta 0.2": f"alpha {share:g}" for g, share in ALPHAS.items()},
+    "DR-ResNet-50, alpha 2.5, eta 1.0": "eta 1",
+    "DR-ResNet-50, eta 0": "eta 0",
+    "DR-ResNet-50": "eta 0",
+    "DR-ResNet-50, shared batch norm": "shared batch norm",
+}
+
+
+@cache
+def networks(candidates: tuple[float, ...] = Config().candidates) -> dict[str, nn.Module]:
+    """The paper's networks with resolutions, on the meta device: shapes are enough to count."""
+    with torch.device("meta"):
+        return {name: convert(build(arch), Config(candidates=candidates)) for name, arch in NETWORKS.items()}
+
+
+def costs(candidates: tuple[float, ...]) -> dict[str, dict[str, int]]:
+    """MACs of the paper's networks at each candidate of 224 px, by px, and of their predictors."""
+    return {name: macs_by_choice(model, (224, 224)) for name, model in networks(candidates).items()}
+
+
+def counted() -> dict[str, dict[str, float]]:
+    """Parameters of every network of the tables that we can build, and the costs of those without choices."""
+    with torch.device("meta"):
+        plain = {name: build(arch) for name, arch in NETWORKS.items()}
+        thin = build("mobilenet_v2", width_mult=0.75)
+    at = {name: (net, 224, name) for name, net in plain.items()}
+    at |= {f"{name}, 192 px": (plain[name], 192, name) for name in ("ResNet-50", "MobileNetV2")}
+    at |= {f"RS-ResNet-50, {side} px": (plain["ResNet-50"], side, "ResNet-50") for side in (160, 128)}
+    at |= {"0.75 MobileNetV2": (thin, 224, "MobileNetV2")}
+    rows: dict[str, dict[str, float]] = {}
+    for row, (network, side, base) in at.items():
+        cost = closed_form(network, side)
+        rows[row] = {"params": cost.params, "macs": cost.macs}
+        if row != base:
+            rows[row]["macs_reduction"] = 1 - cost.macs / rows[base]["macs"]
+    for name, network in networks().items():
+        rows[f"DR-{name}"] = {"params": sum(p.numel() for p in network.parameters())}
+    *three, _ = macs_by_choice(networks()["ResNet-50"], (224, 224)).values()
+    rows["random choice, mean"] = {"macs": sum(three) / len(three)}
+    return rows | {f"DR-ResNet-50, alpha {g}": rows["DR-ResNet-50"] for g in ALPHAS}
+
+
+def trained(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, list[float]]]:
+    """Accuracies of our runs, and their histograms at the costs of the paper's networks, by the paper's rows.
+
+    `evidence` has the runs of each of SETTINGS.
+    """
+    macs, rows = macs_by_choice(networks()["ResNet-50"], (224, 224)), {}
+    for row, name in ROWS.items():
+        runs = evidence.get(name, ())
+        rows[row] = {key: [run.metrics[key] for run in runs if key in run.metrics] for key in ("top1", "top5")}
+        spent = [macs_at(run, macs) for run in runs if "shares" in run.metrics]
+        rows[row] |= {"macs": spent, "macs_reduction": [1 - mean / macs["224"] for mean in spent]}
+    draws = [run.metrics["uniform_top1"] for run in evidence.get("alpha 0.611", ())]
+    rows["random choice, mean"] = {"top1": [top1 for of in draws for top1 in of], "top1_std": list(map(stdev, draws))}
+    return {row: {key: found for key, found in of.items() if found} for row, of in rows.items()}
+
+
+def open_shares(row: str, macs: float) -> dict[str, tuple[float, float]]:
+    """Between which shares of the images each candidate can lie, by px, where a row prints a mean of `macs`."""
+    name = row.split(",")[0].removeprefix("DR-")
+    of = macs_by_choice(networks(FIVE if "192" in row else Config().candidates)[name], (224, 224))
+    predictor = of.pop("predictor")
+    return dict(zip(of, mixtures(macs - predictor, list(of.values())), strict=True))
+
+
+def chosen_shares(evidence: Mapping[str, Sequence[Record]]) -> dict[str, list[list[float]]]:
+    """The shares that the predictors of our runs chose, by the paper's rows; of runs that choose."""
+    of = {row: [run.metrics.get("shares") for run in evidence.get(name, ())] for row, name in ROWS.items()}
+    return {row: shares for row, shares in of.items() if all(shares)}

@@ -1,0 +1,122 @@
+"""Figures of networks that choose for each image: pure functions of curves, shares and points, as in `plots`."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import ArrayLike
+
+from dynlib.errors import InputError
+from dynlib.plots import INK, PALE, PALETTE, SMALL
+
+SHADES = ["#08306B", "#2F7EBC", "#94C4DF", "#DDE8F3", "#F2F2F2"]  # from the largest size to the smallest
+PLANES = {  # what may lie on the horizontal axis: label, factor
+    "macs": ("mean multiply-accumulates an image (M)", 1e-6),
+    "time_ms": ("mean time an image (ms)", 1),
+}
+LOOKS = ("o-", "v", "s-", "P--", "*", "D", "X")  # a mark besides the colour, for those who cannot tell colours
+
+
+def policies(ax: Axes, families: Mapping[str, Sequence[tuple[float, float]]], x: str = "macs") -> None:
+    """Top-1 over cost, a mark for each (cost, top-1), costs in MACs or ms; curves are joined, the rest stand alone."""
+    if len(families) > len(LOOKS):
+        raise InputError(f"{len(families)} families are in one figure; {len(LOOKS)} marks can be told apart")
+    label, factor = PLANES[x]
+    for (name, found), look, colour in zip(families.items(), LOOKS, PALETTE, strict=False):
+        if found:
+            costs, top1 = np.array(sorted(found)).T
+            size = {"markersize": 11 if look == "*" else 7, "linewidth": 1.4, "markeredgecolor": "white"}
+            line = ax.plot(costs * factor, 100 * top1, look, color=colour, label=name, **size)
+            line[0].set_zorder(10 - LOOKS.index(look))  # the first family on top
+    ax.set_xlabel(label)
+    ax.set_ylabel("top-1 accuracy (%)")
+    ax.grid(linewidth=0.4, alpha=0.6)
+    if any(families.values()):
+        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), labelspacing=0.9)
+    else:
+        _empty(ax)
+
+
+def stacked(ax: Axes, rows: Mapping[str, Sequence[float]], segments: Sequence[str]) -> None:
+    """One bar a row, cut into shares with the sum 1, each with its percentage; `segments` name them in the legend."""
+    if not rows:
+        return _empty(ax)
+    left = np.zeros(len(rows))
+    shades = [*SHADES[: len(segments) - 1], SHADES[-1]] if segments[-1].startswith("right at none") else SHADES
+    for index, name in enumerate(segments):
+        shares = np.array([100 * of[index] for of in rows.values()])
+        ax.barh(range(len(rows)), shares, left=left, color=shades[index], edgecolor="white", height=0.72, label=name)
+        for place, (start, share) in enumerate(zip(left, shares, strict=True)):
+            if share >= 4:
+                ink = "white" if index < 2 else INK
+                ax.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", color=ink, size=SMALL)
+        left += shares
+    ax.set_yticks(range(len(rows)), list(rows))
+    ax.set(ylim=(max(6, len(rows)) - 0.4, -0.6), xlim=(0, 100), xlabel="share of the held-out images (%)")
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(segments))
+
+
+def accuracy_by_size(ax: Axes, curve: Sequence[Mapping]) -> None:
+    """Held-out top-1 over the epochs of all phases: at every size while it is watched, then of the choice."""
+    names = dict.fromkeys(key for point in curve for key in point if key.startswith("top1_at_"))
+    for key, colour in zip(names, PALETTE[1:], strict=False):
+        seen = [(epoch, 100 * point[key]) for epoch, point in enumerate(curve, 1) if key in point]
+        ax.plot(*zip(*seen, strict=True), "s-", color=colour, markersize=4, label=f"all at {_side(key)}")
+    chosen = [(epoch, 100 * point["top1"]) for epoch, point in enumerate(curve, 1) if names.keys().isdisjoint(point)]
+    if chosen:
+        ax.plot(*zip(*chosen, strict=True), "o-", color=PALETTE[0], markersize=5, label="each at its choice")
+    _phases(ax, curve)
+    ax.set_ylabel("held-out top-1 (%)")
+    ax.legend(loc="best")
+
+
+def shares_over_epochs(ax: Axes, curve: Sequence[Mapping]) -> None:
+    """Share of the held-out images that are sent to every size, stacked, over the epochs in which a choice is made."""
+    names = dict.fromkeys(key for point in curve for key in point if key.startswith("share_at_"))
+    chosen = [
+        (epoch, [100 * point[key] for key in names])
+        for epoch, point in enumerate(curve, 1)
+        if names and names.keys() <= point.keys()
+    ]
+    if chosen:
+        epochs, shares = zip(*chosen, strict=True)
+        bottom = np.zeros(len(epochs))
+        for key, shade, of in zip(names, SHADES, np.transpose(shares), strict=False):
+            ax.bar(epochs, of, 0.86, bottom=bottom, color=shade, edgecolor="white", label=_side(key))
+            bottom += of
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names))
+    _phases(ax, curve)
+    ax.set(ylim=(0, 100), ylabel="share of the held-out images (%)")
+
+
+def _empty(ax: Axes) -> None:
+    """Say so where there is nothing to draw."""
+    ax.text(0.5, 0.5, "not measured yet", ha="center", va="center", transform=ax.transAxes, color=PALE)
+    ax.set(xticks=[], yticks=[])
+
+
+def mosaic(pictures: ArrayLike, columns: int, rows: int, zoom: int = 2, gap_px: int = 4) -> np.ndarray:
+    """The first rows x columns of pictures (N, H, W, 3) uint8 as one, white between them and where there are fewer."""
+    pictures = np.asarray(pictures)[: rows * columns].repeat(zoom, 1).repeat(zoom, 2)
+    height, width = pictures.shape[1:3]
+    sheet = np.full((rows * (height + gap_px) - gap_px, columns * (width + gap_px) - gap_px, 3), 255, np.uint8)
+    for place, picture in enumerate(pictures):
+        top, left = (at * (side + gap_px) for at, side in zip(divmod(place, columns), (height, width), strict=True))
+        sheet[top : top + height, left : left + width] = picture
+    return sheet
+
+
+def _side(key: str) -> str:
+    """The size that a watched figure such as share_at_64_px is of: 64 px."""
+    return key.partition("_at_")[2].replace("_", " ")
+
+
+def _phases(ax: Axes, curve: Sequence[Mapping]) -> None:
+    """Whole epochs on the horizontal axis, a dotted line where a phase ends."""
+    for epoch in range(1, len(curve)):
+        if curve[epoch].get("phase") != curve[epoch - 1].get("phase"):
+            ax.axvline(epoch + 0.5, color=PALE, linestyle=":")
+    ax.set(xlim=(0.5, len(curve) + 0.5), xlabel="epoch, both phases")
+    ax.xaxis.get_major_locator().set_params(integer=True)

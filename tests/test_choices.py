@@ -1,0 +1,146 @@
+"""Tables and figures of networks that choose: what stands in a cell, where a point lies, what an empty one says."""
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from dynlib import plots_choices, tables, tables_choices
+from dynlib.errors import InputError
+
+mpl.use("agg")
+
+
+@pytest.fixture
+def ax():
+    figure, ax = plt.subplots()
+    yield ax
+    figure.canvas.draw()
+    plt.close(figure)
+
+
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
+def test_policies_show_mean_spread_and_seeds():
+    rows = {"dynamic": {"top1": [0.8, 0.82], "macs": [5e6, 5e6], "behind": []}}
+    rows |= {"random": {"top1": [0.75], "macs": [6e6], "behind": [0.05]}}
+    table = tables_choices.policy_table(rows)
+    assert table.iloc[0].tolist() == ["dynamic", "81.00 ± 1.41", "–", "5.0", "n = 2"]
+    assert table.iloc[1].tolist() == ["random", "75.00", "+5.00", "6.0", "n = 1"]
+    assert set(tables_choices.policy_table({}).iloc[0]) == {"–"}
+
+
+def test_parts_show_a_dash_where_there_is_nothing():
+    table = tables_choices.parts_table(
+        {"alpha 0.5": {"training": [], "choice": [0.01, -0.02]}, "x": {"training": [], "choice": []}}
+    )
+    assert table.iloc[0].tolist() == ["alpha 0.5", "–", "−0.50 ± 2.12", "n = 2"]
+    assert table.iloc[1].tolist() == ["x", "–", "–", "n = 0"]
+
+
+def test_prices_show_both_sides_and_their_ratio():
+    table = tables_choices.price_table(
+        {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "held"}}
+    )
+    assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "held", "9.0"]
+    assert set(tables_choices.price_table({}).iloc[0]) == {"–"}
+
+
+def test_mixtures_stand_beside_our_shares():
+    claimed = pd.DataFrame([("a", "2", "GMAC"), ("b", "300", "MMAC")], columns=["row", "value", "unit"])
+
+    def allowed(row, macs):
+        assert macs == pytest.approx({"a": 2e9, "b": 3e8}[row])
+        return {"112": (0, 0.5), "224": (0.5, 1)} if row == "a" else {"168": (0.25, 0.254)}
+
+    table = tables_choices.mixture_table(claimed, allowed, {"a": [[0.5, 0.5], [0.7, 0.3]], "b": []})
+    assert table.columns.tolist() == ["row", "claimed", "224 px", "168 px", "112 px", "ours"]
+    assert table.values.tolist() == [
+        ["a", "2 G", "50–100", "–", "0–50", "60 / 40"],
+        ["b", "300 M", "–", "25–25", "–", "–"],
+    ]
+
+
+def test_a_table_of_the_paper_has_claims_and_ours_in_neighbouring_columns():
+    claimed = tables.claims("drnet", "table3")
+    ours = {"counted": {"ResNet-50": {"params": 25_557_032, "macs": 4_089_184_256}, "elsewhere": {"params": 1}}}
+    ours["public"] = {"ResNet-50": {"top1": [0.80, 0.82]}, "our own row": {"top1": [0.5]}}
+    table = tables_choices.paper_table(claimed, ours, ["our own row"]).set_index("row")
+    assert table.loc["ResNet-50", "parameters, M: claimed"] == table.loc["ResNet-50", "parameters, M: ours"] == "25.6"
+    assert (
+        table.loc["ResNet-50", "top-1, %: claimed"] == "76.1"
+        and table.loc["ResNet-50", "top-1, %: ours"] == "81.0 ± 1.4"
+    )
+    assert table.loc["ResNet-101", "MACs, G: ours"] == "–" and "elsewhere" not in table.index
+    assert table.loc["our own row", "top-1, %: ours"] == "50.0"
+    assert not [column for column in table if "reduction" in column] and len(table) == claimed.row.nunique() + 1
+
+
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def test_policies_are_drawn_in_percent_and_millions_each_with_a_mark_of_its_own(ax):
+    plots_choices.policies(ax, {"dynamic": [(5e6, 0.8), (2e6, 0.7)], "fixed": [], "oracle": [(1e6, 0.9)]})
+    first, second = ax.get_lines()
+    np.testing.assert_allclose(first.get_xydata(), [[2, 70], [5, 80]])
+    np.testing.assert_allclose(second.get_xydata(), [[1, 90]])
+    assert first.get_marker() != second.get_marker() and first.get_zorder() > second.get_zorder()
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["dynamic", "oracle"]
+    with pytest.raises(InputError, match="8 families are in one figure; 7 marks can be told apart"):
+        plots_choices.policies(ax, dict.fromkeys("abcdefgh", ()))
+
+
+@pytest.mark.parametrize("families", [{}, {"dynamic": []}])
+def test_a_figure_without_points_says_so(ax, families):
+    plots_choices.policies(ax, families, x="time_ms")
+    assert [text.get_text() for text in ax.texts] == ["not measured yet"] and not ax.get_lines()
+    assert ax.get_xlabel() == "mean time an image (ms)"
+
+
+def test_stacked_bars_fill_the_row_and_carry_their_percentage(ax):
+    plots_choices.stacked(ax, {"a": [0.5, 0.3, 0.17, 0.03], "b": [0, 1, 0, 0]}, ["128", "96", "64", "right at none"])
+    assert [text.get_text() for text in ax.texts] == ["50", "30", "100", "17"]
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    assert max(ends) == pytest.approx(100) and len(ax.patches) == 8
+
+
+def test_no_bars_are_said_to_be_missing(ax):
+    plots_choices.stacked(ax, {}, ["128", "64"])
+    assert [text.get_text() for text in ax.texts] == ["not measured yet"]
+
+
+CURVE = [{"phase": "a", "top1": 0.2, "top1_at_64_px": 0.2, "top1_at_32_px": 0.1}] * 2
+CURVE = [*CURVE, {"phase": "b", "top1": 0.3, "share_at_64_px": 0.25, "share_at_32_px": 0.75}]
+
+
+def test_accuracy_is_drawn_by_size_and_then_of_the_choice(ax):
+    plots_choices.accuracy_by_size(ax, CURVE)
+    large, small, chosen, border = ax.get_lines()
+    np.testing.assert_allclose(large.get_xydata(), [[1, 20], [2, 20]])
+    np.testing.assert_allclose(chosen.get_xydata(), [[3, 30]])
+    assert (large.get_label(), small.get_label()) == ("all at 64 px", "all at 32 px")
+    assert border.get_xdata()[0] == 2.5
+
+
+def test_shares_stand_on_each_other_in_the_epochs_of_choosing(ax):
+    plots_choices.shares_over_epochs(ax, CURVE)
+    assert [(bar.get_y(), bar.get_height()) for bar in ax.patches] == [(0, 25), (25, 75)]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["64 px", "32 px"]
+
+
+def test_a_network_without_choices_has_an_accuracy_and_no_shares(ax):
+    plots_choices.accuracy_by_size(ax, [{"top1": 0.2}, {"top1": 0.4}])
+    np.testing.assert_allclose(ax.get_lines()[0].get_xydata(), [[1, 20], [2, 40]])
+    plots_choices.shares_over_epochs(ax, [{"top1": 0.2}])
+    assert not ax.patches
+
+
+def test_a_mosaic_sets_pictures_side_by_side_and_leaves_white_where_there_are_fewer():
+    pictures = np.stack([np.full((2, 3, 3), value, np.uint8) for value in (10, 20, 30)])
+    sheet = plots_choices.mosaic(pictures, columns=2, rows=2, zoom=2, gap_px=1)
+    assert sheet.shape == (9, 13, 3)
+    assert (sheet[:4, :6] == 10).all() and (sheet[:4, 7:] == 20).all() and (sheet[5:, :6] == 30).all()
+    assert (sheet[5:, 7:] == 255).all() and (sheet[4] == 255).all() and (sheet[:, 6] == 255).all()
+    assert plots_choices.mosaic(pictures[:0], 2, 2, 2, 1).shape == (9, 13, 3)

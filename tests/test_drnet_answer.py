@@ -1,0 +1,133 @@
+"""What records of dynamic resolution are made to say: policies at their cost, parts that add up, words that follow."""
+
+import pytest
+
+from dynlib.papers import drnet_answer as answer
+from dynlib.records import Record
+
+MACS, PREDICTOR = [100.0, 60.0, 20.0], 4.0
+
+
+def record(seed=0, kind="training", config=None, **metrics):
+    return Record("drnet", kind, "public", config or {}, "", {}, seed, metrics, [], {}, 1.0)
+
+
+def dynamic(seed=0, top1=0.83, shares=(0.25, 0.25, 0.5), full=0.84, blind=(0.80, 0.82), **more):
+    macs = sum(s * c for s, c in zip(shares, MACS, strict=True))
+    metrics = {"top1": top1, "shares": list(shares), "sides_px": [128, 96, 64], "macs_by_side": MACS}
+    metrics |= {"macs_predictor": PREDICTOR, "macs_expected": macs + PREDICTOR, "fixed_top1": [full, 0.82, 0.70]}
+    metrics |= {"permuted_top1": list(blind), "uniform_top1": [0.7, 0.8], "uniform_macs": 60.0, "entropy": 0.5}
+    metrics |= {"sufficient_top1": 0.9, "sufficient_macs": 30.0, "sufficient_shares": [0.05, 0.1, 0.85]}
+    metrics |= {"right_nowhere": 0.1, "cascade_macs": [30.0, 70.0], "cascade_top1": [0.75, 0.83], "gate_macs": 50.0}
+    return record(seed, config={"method": {"alpha": 0.5, "eta": 0.2}}, **metrics | more)
+
+
+def plain(seed=0, top1=0.81):
+    return record(seed, top1=top1, macs=100.0)
+
+
+@pytest.mark.parametrize(
+    ("cost", "best"),
+    [(1, None), (10, 0.5), (15, 0.6), (20, 0.7), (30, 0.75), (99, 0.8), (25, 0.725)],
+)
+def test_a_mixture_is_the_best_that_two_points_make_for_the_money(cost, best):
+    points = [(20, 0.7), (10, 0.5), (40, 0.8), (25, 0.4)]  # the last is worse than what lies around it
+    assert answer.at_cost(points, cost) == (best if best is None else pytest.approx(best))
+
+
+def test_every_policy_has_its_own_cost_and_the_dynamic_choice_pays_for_the_predictor():
+    found = answer.outcomes(dynamic(), plain())
+    assert found["dynamic choice"] == (54, 0.83) == (found["its choices permuted"][0], 0.83)
+    assert found["its choices permuted"][1] == pytest.approx(0.81)
+    assert found["mixture of fixed sizes, same cost"] == (54, pytest.approx(0.70 + 0.12 * 34 / 40))
+    assert found["confidence cascade, same cost"] == (54, pytest.approx(0.75 + 0.08 * 24 / 40))
+    assert [found[f"always {side} px"] for side in (128, 96, 64)] == [(100, 0.84), (60, 0.82), (20, 0.70)]
+    assert found["oracle, smallest sufficient"] == (30, 0.9) and found["uniform random"] == (60, pytest.approx(0.75))
+    assert found["plain network, as many epochs"] == (100, 0.81)
+    dear = answer.outcomes(dynamic(cascade_macs=[90.0, 99.0]), None)
+    assert not {"confidence cascade, same cost", "plain network, as many epochs"} & dear.keys()
+
+
+def test_policies_are_compared_seed_by_seed():
+    runs = [dynamic(0), dynamic(1, top1=0.85), dynamic(2)]
+    table = answer.policies(runs, answer.by_seed([plain(1, 0.80)]))
+    assert table["its choices permuted"]["behind"] == pytest.approx([0.02, 0.04, 0.02])
+    assert table["dynamic choice"] == {"macs": [54, 54, 54], "top1": [0.83, 0.85, 0.83], "behind": []}
+    assert table["plain network, as many epochs"]["behind"] == pytest.approx([0.05])
+
+
+def test_the_parts_of_the_gain_add_up_to_it():
+    runs, baselines = [dynamic(0), dynamic(1, top1=0.86, full=0.80)], answer.by_seed([plain(0), plain(1, 0.79)])
+    training, economy, choice, together = answer.parts(runs, baselines).values()
+    assert [sum(cut) for cut in zip(training, economy, choice, strict=True)] == pytest.approx(together)
+    assert together == pytest.approx([0.02, 0.07]) and choice == pytest.approx([0.02, 0.05])
+    assert list(map(len, answer.parts(runs, answer.by_seed([plain(1)])).values())) == [1, 2, 2, 1]
+
+
+def test_the_answer_says_what_the_numbers_are():
+    runs = [dynamic(0), dynamic(1, top1=0.81, blind=(0.80, 0.82))]
+    text = answer.answer("alpha 0.5", runs, answer.by_seed([plain(0), plain(1)]))
+    assert "worth **+1.00 ± 1.41 points** over its own permuted choices, and beats 3 of 4 permutations" in text
+    assert "blindly: −3.00 ± 0.00 points" in text and "training is worth **+3.00 ± 0.00 points**" in text
+    assert "against a confidence cascade: " in text and "sent to one size" not in text
+    assert answer.answer("alpha 0.5", [], {}) == "**alpha 0.5**: no record yet."
+
+
+def test_the_answer_tells_of_a_predictor_that_does_not_choose_and_of_a_missing_baseline():
+    runs = [dynamic(0, shares=(0, 1, 0)), dynamic(1)]
+    text = answer.answer("alpha 0.5", runs, {})
+    assert "In 1 of 2 runs more than 99 % of the images are sent to one size, 96 px." in text
+    assert "cannot be told: no plain network of the same seed" in text
+
+
+def test_a_figure_has_means_over_seeds_and_nothing_where_there_is_no_run():
+    evidence = {"alpha 0.5": [dynamic(0), dynamic(1, top1=0.85)], "alpha 0.9": [dynamic(0, shares=(1, 0, 0))], "x": []}
+    found = answer.plane(evidence, answer.by_seed([plain(0), plain(1, 0.83)]))
+    assert found["dynamic choice"] == [(54, pytest.approx(0.84)), (104, 0.83)]
+    assert found["plain network"] == [(100, pytest.approx(0.82))]
+    assert found["confidence cascade"] == [(30, 0.75), (70, 0.83)] and len(found["always one size"]) == 3
+    assert not any(answer.plane({"alpha 0.5": []}, {}).values())
+
+
+def latency(method_ms, static_ms=80.0, shares=None):
+    return record(kind="latency", config={"shares": shares}, method_ms=method_ms, static_ms=static_ms)
+
+
+def test_time_at_other_shares_is_the_sum_of_single_sizes_and_of_choosing():
+    mixed, alone = latency(60.0, shares=[0.3, 0.25, 0.45]), [latency(80.0), latency(40.0), latency(20.0)]
+    assert answer.choosing_ms(mixed, alone) == pytest.approx(60 - 24 - 10 - 9)
+    found = answer.time_plane({"alpha 0.5": [dynamic()], "x": []}, mixed, alone)
+    assert found["dynamic choice"] == [(pytest.approx(17 + 20 + 10 + 10), 0.83)]
+    assert found["always one size"] == [(80, 0.84), (40, 0.82), (20, 0.70)]
+    assert answer.time_plane({"alpha 0.5": []}, mixed, alone)["always one size"] == []
+    text = answer.timing_words(mixed, alone)
+    assert "take 43.0 ms; the mixture took 60.0 ms" in text and "97.0 ms, against 80.0 ms" in text
+    assert "choosing costs time" in text
+    assert "choosing costs time" not in answer.timing_words(latency(60.0, 100.0, [0.3, 0.25, 0.45]), alone)
+    assert "`make latency`" in answer.timing_words(None, alone) == answer.timing_words(mixed, [None, *alone[1:]])
+
+
+@pytest.mark.parametrize(
+    ("reached", "eta", "state"),
+    [(50, 0.2, "held within 5 %"), (40, 0.2, "idle"), (60, 0.2, "too weak"), (90, 0.0, "no price")],
+)
+def test_the_price_is_judged_with_the_predictor_on_both_sides(reached, eta, state):
+    run = dynamic(gate_macs=float(reached))
+    run.config["method"]["eta"] = eta
+    assert answer.price(run) == {"target": 54, "reached": reached + 4, "spent": 54, "state": state}
+    assert list(answer.prices({"alpha 0.5": [run, dynamic(3)]})) == ["alpha 0.5, seed 0", "alpha 0.5, seed 3"]
+
+
+def test_a_histogram_at_other_costs_is_the_mean_there():
+    assert answer.macs_at(dynamic(), {"224": 4000, "168": 2000, "112": 1000, "predictor": 300}) == 2300
+
+
+def test_shares_of_what_is_enough_leave_out_what_is_right_nowhere():
+    rows = answer.sufficient_rows({"alpha 0.5": [dynamic()], "x": []})
+    assert rows["enough, alpha 0.5"] == pytest.approx([0.05, 0.1, 0.75, 0.1])
+    assert rows["chosen, alpha 0.5"] == [0.25, 0.25, 0.5, 0.0] and len(rows) == 2
+
+
+def test_words_about_a_run_hold_its_numbers():
+    assert "25 % at 128 px, 25 % at 96 px, 50 % at 64 px" in answer.usage_words("alpha 0.5", dynamic())
+    assert "12.5 % of 512" in answer.luck_words(0.125, 10, 512) and "up to 27 %" in answer.luck_words(0.125, 10, 512)

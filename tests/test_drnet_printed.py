@@ -1,0 +1,94 @@
+"""The paper's rows: counts beside the claims, our settings behind them, and the mixtures that an average allows."""
+
+import pytest
+
+from dynlib import runs, tables
+from dynlib.papers import drnet_printed as printed
+from dynlib.papers.drnet import Config
+from dynlib.records import Record
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return printed.counted()
+
+
+def run(name, seed=0, **metrics):
+    metrics = {"top1": 0.8, "top5": 0.9, "shares": [0.5, 0.25, 0.25], "uniform_top1": [0.7, 0.8]} | metrics
+    return Record("drnet", "training", "public", {}, "", {}, seed, metrics, [], {}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("row", "metric", "digits"),
+    [
+        ("ResNet-50", "macs", 1),
+        ("ResNet-50", "params", 1),
+        ("ResNet-101", "macs", 1),
+        ("ResNet-50, 192 px", "macs", 1),
+        ("MobileNetV2, 192 px", "macs", 0),
+        ("0.75 MobileNetV2", "macs", 0),
+        ("0.75 MobileNetV2", "params", 1),
+        ("DR-MobileNetV2", "params", 1),
+        ("random choice, mean", "macs", 1),
+    ],
+)
+def test_what_can_be_counted_is_what_is_printed(counted, row, metric, digits):
+    claims = tables.claims("drnet").query("row == @row and metric == @metric")
+    for claim in claims.itertuples():
+        ours = counted[row][metric] * 10.0 ** tables.POWER[claim.unit]
+        assert round(ours, digits) == float(claim.value)
+    assert len(claims)
+
+
+def test_the_random_row_costs_the_mean_of_three_sizes(counted):
+    assert counted["random choice, mean"]["macs"] / 1e9 == pytest.approx(2.557, abs=5e-4)
+    assert counted["ResNet-50, 192 px"]["macs_reduction"] == pytest.approx(0.265, abs=1e-3)
+
+
+def test_every_row_that_we_answer_is_a_claim_or_stands_between_claims():
+    claimed = set(tables.claims("drnet").row)
+    assert [row for row in printed.ROWS if row not in claimed] == ["DR-ResNet-50, alpha 2.5, eta 1.0"]
+    assert set(printed.ROWS.values()) == set(printed.SETTINGS)
+
+
+def test_the_settings_are_those_of_the_public_profile():
+    public = runs.profile_recipe("05_drnet", "public")
+    assert public == runs.Recipe(
+        "resnet18", "imagenette224", epochs=10, batch_size=64, lr=0.1, width=16, size_px=128, warmup_epochs=1.0
+    )
+    settings = {name: Config(**fields) for name, fields in printed.SETTINGS.items()}
+    assert len({str(setting) for setting in settings.values()}) == len(settings)
+    assert settings[printed.PLAIN] == Config(candidates=(1.0,)) and settings["eta 1"] == Config(eta=1.0)
+
+
+def test_our_histograms_are_priced_at_the_papers_networks():
+    evidence = {"alpha 0.489": [run("a"), run("a", 1, shares=[0, 0, 1])], printed.PLAIN: [run("p")]}
+    del evidence[printed.PLAIN][0].metrics["shares"], evidence[printed.PLAIN][0].metrics["top5"]
+    rows, costs = printed.trained(evidence), printed.costs((1, 0.75, 0.5))["ResNet-50"]
+    assert rows["DR-ResNet-50, alpha 2.0"] == rows["DR-ResNet-50, alpha 2.0, eta 0.2"]
+    first, second = rows["DR-ResNet-50, alpha 2.0"]["macs"]
+    assert second == costs["112"] + costs["predictor"]
+    assert first == pytest.approx(0.5 * costs["224"] + 0.25 * costs["168"] + 0.25 * costs["112"] + costs["predictor"])
+    assert rows["ResNet-50"] == {"top1": [0.8]} and rows["DR-ResNet-50"] == {}
+    assert printed.chosen_shares(evidence)["DR-ResNet-50, alpha 2.0"] == [[0.5, 0.25, 0.25], [0, 0, 1]]
+    assert "ResNet-50" not in printed.chosen_shares(evidence)
+
+
+def test_random_draws_of_all_seeds_make_the_random_row():
+    rows = printed.trained({"alpha 0.611": [run("a"), run("a", 1, uniform_top1=[0.6, 0.6])]})
+    assert rows["random choice, mean"]["top1"] == [0.7, 0.8, 0.6, 0.6]
+    assert rows["random choice, mean"]["top1_std"] == pytest.approx([0.1 / 2**0.5, 0])
+
+
+@pytest.mark.parametrize(
+    ("row", "macs", "bounds"),
+    [
+        ("DR-ResNet-50, alpha 2.5", 2.7e9, {"224": (0, 0.44), "168": (0, 0.93), "112": (0.07, 0.56)}),
+        ("DR-ResNet-101", 7.0e9, {"224": (0.64, 0.81), "168": (0, 0.36), "112": (0, 0.19)}),
+        ("DR-MobileNetV2", 268e6, {"224": (0.61, 0.80), "168": (0, 0.39), "112": (0, 0.20)}),
+    ],
+)
+def test_a_printed_average_leaves_a_mixture_open(row, macs, bounds):
+    found = printed.open_shares(row, macs)
+    assert {px: pytest.approx(share, abs=0.0051) for px, share in bounds.items()} == found
+    assert list(printed.open_shares("DR-ResNet-50, 224/192/168/112/96 px", 3e9)) == ["224", "192", "168", "112", "96"]
