@@ -155,12 +155,18 @@ class Digits(nn.Module):
 
 def test_a_network_of_one_channel_and_one_size_converts_with_an_example_and_keeps_its_tiles():
     x = cost.example(28, channels=1)
-    with pytest.raises(InputError, match=r"^Digits: does not run on a 3x224x224 image"):
+    with pytest.raises(InputError, match=r"^Digits: does not run on a 3x224x224 image: .*; give an `example`$"):
         convert(Digits(), Config())
     net = convert(Digits(), Config(), x)
     assert net.same.out.low == 4 and net.down.inp.low == 4 and type(net.tiles) is nn.Conv2d
     assert octconv.cost(net, (28, 28), channels=1).macs == cost.count(net, x).macs
     assert torch.allclose(octconv.deploy(net.eval(), x)(x), net(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(("given", "said"), [(torch.ones(1, 28, 28), r"\(1, 28, 28\)"), (28, "28")])
+def test_an_example_that_is_no_batch_is_refused(given, said):
+    with pytest.raises(InputError, match=rf"^example is {said}; it is a batch of images \(N, C, H, W\)"):
+        convert(Digits(), Config(), given)
 
 
 @pytest.mark.parametrize("apply", [lambda net, x: net, octconv.deploy])
