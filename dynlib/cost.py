@@ -181,8 +181,8 @@ class _Ledger(TorchDispatchMode):
 class _QuickShapes(TorchDispatchMode):
     """Answers for what costs nothing where there are only shapes.
 
-    Torch works out the shape of a batch norm, of an up-sampling and of a sum in Python, operator by operator; that
-    would take more than half of the time.
+    Torch works out the shape of a batch norm, of an up-sampling and of a sum in Python, operator by operator, which
+    takes about half of the time.
     """
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
