@@ -89,14 +89,19 @@ class _Tracer(fx.Tracer):
 
 
 def trace(
-    model: nn.Module, *, leaves: tuple[type[nn.Module], ...] = (), size: int | tuple[int, ...] | None = PROBE_PX
+    model: nn.Module,
+    *,
+    leaves: tuple[type[nn.Module], ...] = (),
+    size: int | tuple[int, ...] | None = PROBE_PX,
+    remedy: str = "",
 ) -> fx.GraphModule:
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
     A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of 3 channels, which a network
     with three-dimensional convolutions sees as a clip of `PROBE_FRAMES`. Shapes are found on the meta device: nothing
     is computed. `F.dropout` becomes a module, since a graph would keep the mode that the model was traced in. Raises
-    InputError where torch.fx cannot follow the model or the model does not take such an image or clip.
+    InputError where torch.fx cannot follow the model or the model does not take such an image or clip; `remedy` is
+    then the end of the message.
     """
     name = type(model).__name__
     try:
@@ -119,7 +124,8 @@ def trace(
             _Shadow(traced, state).run(torch.empty(1, *shape, device="meta"))
     except RuntimeError as error:
         reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
-        raise InputError(f"{name}: does not run on a {'x'.join(map(str, shape))} {what}: {reason}") from error
+        size_px = "x".join(map(str, shape))
+        raise InputError(f"{name}: does not run on a {size_px} {what}: {reason}{remedy}") from error
     return traced
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import register_flop_formula
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from dynlib import backbones, cost
 from dynlib.errors import InputError
@@ -293,3 +293,30 @@ def test_a_cost_is_that_of_one_image_by_a_known_rule():
         cost.count(nn.ReLU(), torch.ones(2, 3))
     with pytest.raises(InputError, match="rule is 'flops'"):
         cost.count(nn.ReLU(), torch.ones(1, 3), rule="flops")
+
+
+class Free(nn.Module):
+    """What the counter answers itself where there are only shapes, before layers whose count depends on the answer."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.conv = nn.BatchNorm2d(3), nn.Conv2d(3, 4, 3)
+        self.clips, self.head = nn.Conv3d(4, 4, 1), nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        x = self.norm(x)
+        y = self.conv(F.interpolate(x, scale_factor=2.0) + F.interpolate(x.relu(), scale_factor=2.0))
+        z = self.clips(F.interpolate(y[:, :, None], scale_factor=[3.0, 2.0, 1.0]))
+        return z, self.head(x + x.mean((0, 2, 3))[:, None, None])
+
+
+def test_shapes_that_cost_nothing_are_those_of_a_real_run():
+    x, net = cost.example((6, 5)), Free()
+    real = FlopCounterMode(display=False)
+    with real:
+        net.eval()(x)
+    for device in ("cpu", "meta"):
+        counted = cost.count(net.to(device), x.to(device))
+        assert 2 * counted.macs == real.get_total_flops()
+        assert counted.macs == cost.closed_form(net, (6, 5)).macs
+        assert {"native_batch_norm", "upsample_nearest2d", "upsample_nearest3d", "add"} <= set(counted.uncounted)

@@ -151,6 +151,15 @@ def test_a_decoder_has_octaves_too_with_equal_costs_and_outputs_deployed(setting
     assert_deployed(net)
 
 
+def test_a_decoder_whose_smallest_map_is_odd_is_refused_by_the_layer_that_pools_it_or_padded():
+    """20 px become 5, which the first transposed layer reads and cannot halve, though its own map of 10 px halves."""
+    x = cost.example(20)
+    with pytest.raises(InputError, match=r"^size 20x20: up2\.0 needs sides that are multiples of 8, "):
+        convert(UNet(), Config(), x)(x)
+    padded = convert(UNet(), Config(sizes="pad"), x)(x)
+    assert padded.shape == (1, 5, 24, 24)
+
+
 def test_a_decoder_on_a_constant_image_is_the_plain_one_where_kernels_are_tiles_so_channels_kept_their_places():
     plain = UNet().eval()
     with torch.no_grad():

@@ -90,6 +90,23 @@ def test_the_oct_mobilenets_have_the_counts_of_table_5(arch, width, alpha, macs,
     assert (f"{released:.2f}", f"{released:.0f}") == (authors, printed)
 
 
+@pytest.mark.parametrize(
+    ("arch", "width", "strided", "pooled"),
+    [
+        ("mobilenet_v1", 0.75, "325.70", "326.83"),
+        ("mobilenet_v1", 1.0, "569.14", "570.65"),
+        ("gluon_mobilenet_v2", 1.0, "313.68", "315.60"),
+    ],
+)
+def test_the_rule_charges_a_plain_mobilenet_for_the_pooling_of_the_authors_code_at_share_zero(
+    arch, width, strided, pooled
+):
+    plain, schedule = on_meta(arch, width=width), SCHEDULES[arch]
+    control = convert(plain, Config(alpha=0, pooled_control=True, vanilla=schedule.vanilla))
+    assert count(control).macs == count(plain).macs
+    assert [f"{released_macs(net, 224, schedule) / 1e6:.2f}" for net in (plain, control)] == [strided, pooled]
+
+
 def test_mobilenet_v1_begins_and_ends_where_the_authors_code_does():
     net = convert(on_meta("mobilenet_v1"), Config(alpha=0.5, vanilla=SCHEDULES["mobilenet_v1"].vanilla))
     low = {name for name, m in net.named_modules() if isinstance(m, OctConv2d) and m.out.low}

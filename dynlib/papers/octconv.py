@@ -110,11 +110,15 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     the example's own size if all that have a low band are even there; the network then takes no other.
     Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
     """
+    if example is not None and (not isinstance(example, torch.Tensor) or example.dim() not in (4, 5)):
+        given = tuple(example.shape) if isinstance(example, torch.Tensor) else repr(example)
+        raise InputError(f"example is {given}; it is a batch of images (N, C, H, W) or of clips (N, C, T, H, W)")
     model = copy.deepcopy(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
     modes = {name: part.training for name, part in model.named_modules()}
-    traced = trace(model, leaves=LEAVES, size=PROBE_PX if example is None else tuple(example.shape[1:]))
+    size, remedy = (PROBE_PX, "; give an `example`") if example is None else (tuple(example.shape[1:]), "")
+    traced = trace(model, leaves=LEAVES, size=size, remedy=remedy)
     plan = Plan(traced, config.alpha, config.vanilla)
     carriers: list[tuple[str, int]] = []
     divides = True  # the image, by every map
@@ -130,7 +134,7 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
         if out.low or pooled:
             layer = str(node.target if node.op == "call_module" else node.name)
             divides &= _divides(layer, node, out, example is not None)
-            carriers.append((layer, reduction(node) * (2 if out.low else 1)))
+            carriers.append((layer, _multiple(node, inp, out, plan)))
         if inp.low or out.low or pooled:
             _rewrite(traced, node, plan, config, inp, out)
     for addition, plain in plan.entrances:
@@ -160,6 +164,13 @@ def _is_strided(node: fx.Node, plan: Plan) -> bool:
     layer = plan.traced.get_submodule(node.target)
     stride = layer.stride if plan.roles[node] == SHORTCUT else max(layer.stride[-2:])
     return node not in plan.stem and stride > 1 and (plan.roles[node] == SHORTCUT or keeps_grid(layer))
+
+
+def _multiple(node: fx.Node, inp: Split, out: Split, plan: Plan) -> int:
+    """What the sides of the image are multiples of where a node's map halves, or that of a node that pools."""
+    if plan.roles[node] == TRANSPOSED and inp.high:  # its path from high to low halves what it reads, the smaller map
+        node = node.all_input_nodes[0]
+    return reduction(node) * (2 if out.low else 1)
 
 
 def _divides(layer: str, node: fx.Node, out: Split, fixed: bool) -> bool:

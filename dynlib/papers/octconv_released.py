@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from dynlib.backbones import build, takes_clips
 from dynlib.cost import closed_form, count, example
@@ -108,13 +107,6 @@ def _plain(name: str) -> nn.Module:
         return build(arch, **settings)
 
 
-class _FreeNorms(TorchFunctionMode):
-    """Passes maps by batch norms: the authors' rule counts none, and finding their shapes takes half of the time."""
-
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        return args[0] if func is torch.batch_norm else func(*args, **(kwargs or {}))
-
-
 def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Schedule) -> int:
     """The authors' count (`cost.AUTHORS`) of one image, less the operators that their counter took for nothing.
 
@@ -122,8 +114,7 @@ def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Sch
     their count of ResNet-152 is larger by 0.01 %.
     """
     device = next(network.parameters(), torch.empty(0)).device
-    with _FreeNorms():
-        layers = count(network, example(size).to(device), rule="authors").by_layer
+    layers = count(network, example(size).to(device), rule="authors").by_layer
     return sum(macs for name, macs in layers.items() if not any(fnmatch(name, pattern) for pattern in schedule.free))
 
 
