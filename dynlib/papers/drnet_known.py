@@ -57,7 +57,7 @@ def words(seen: Evidence, fine: Tensor) -> str:
     return (
         f"Of the coarse images {_percent(~full[~fine])} are sent to {small} px, of the fine ones "
         f"{_percent(full[fine])} to {large} px. The choice names {100 * dynamic:.1f} % rightly, the same choices "
-        f"dealt out at random {100 * dealt:.1f} %. The oracle of {{eq}}`eq-drnet-sufficient` would send "
+        f"dealt out at random {100 * dealt:.1f} %. The oracle, which has seen the label, would send "
         f"{100 * lucky:.0f} % of the *fine* images to {small} px, where a guess happens to be right: it counts luck "
         "as knowledge, and no predictor can follow it there."
     )
