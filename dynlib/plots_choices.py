@@ -25,7 +25,7 @@ def policies(ax: Axes, families: Mapping[str, Sequence[tuple[float, float]]], x:
     for (name, found), look, colour in zip(families.items(), LOOKS, PALETTE, strict=False):
         if found:
             costs, top1 = np.array(sorted(found)).T
-            size = {"markersize": 11 if look == "*" else 7, "linewidth": 1.4, "markeredgecolor": "white"}
+            size = {"markersize": 11 if look in "*v" else 7, "linewidth": 1.4, "markeredgecolor": "white"}
             line = ax.plot(costs * factor, 100 * top1, look, color=colour, label=name, **size)
             line[0].set_zorder(10 - LOOKS.index(look))  # the first family on top
     ax.set_xlabel(label)

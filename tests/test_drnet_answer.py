@@ -76,7 +76,9 @@ def test_the_answer_says_what_the_numbers_are():
 def test_the_answer_tells_of_a_predictor_that_does_not_choose_and_of_a_missing_baseline():
     runs = [dynamic(0, shares=(0, 1, 0)), dynamic(1)]
     text = answer.answer("alpha 0.5", runs, {})
-    assert "In 1 of 2 runs more than 99 % of the images are sent to one size, 96 px." in text
+    assert "In 1 of 2 runs more than 99 % of the images are sent to one size, 96 px: no choice is made" in text
+    assert "In 0 of these that is the best single size." in text  # 128 px are better by 2 points
+    assert "In 1 of these" in answer.answer("alpha 0.5", [dynamic(0, shares=(1, 0, 0))], {})
     assert "cannot be told: no plain network of the same seed" in text
 
 
@@ -130,4 +132,3 @@ def test_shares_of_what_is_enough_leave_out_what_is_right_nowhere():
 
 def test_words_about_a_run_hold_its_numbers():
     assert "25 % at 128 px, 25 % at 96 px, 50 % at 64 px" in answer.usage_words("alpha 0.5", dynamic())
-    assert "12.5 % of 512" in answer.luck_words(0.125, 10, 512) and "up to 27 %" in answer.luck_words(0.125, 10, 512)

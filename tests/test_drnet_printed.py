@@ -48,7 +48,7 @@ def test_the_random_row_costs_the_mean_of_three_sizes(counted):
 def test_every_row_that_we_answer_is_a_claim_or_stands_between_claims():
     claimed = set(tables.claims("drnet").row)
     assert [row for row in printed.ROWS if row not in claimed] == ["DR-ResNet-50, alpha 2.5, eta 1.0"]
-    assert set(printed.ROWS.values()) == set(printed.SETTINGS)
+    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {"alpha 0.35"}  # ours alone
 
 
 def test_the_settings_are_those_of_the_public_profile():

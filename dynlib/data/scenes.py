@@ -263,7 +263,7 @@ def _render(table: Tensor, grain: Tensor, speckle: Tensor, frames: int) -> dict[
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Many small operations: on a busy machine, waiting for a second thread at each costs more than it brings."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -294,7 +294,7 @@ def make(split: str, n: int | None = None, size_px: int = 32, seed: int = 0, kin
     table = torch.from_numpy(numbers.random((n, NUMBERS), dtype=np.float32))
     speckle = torch.from_numpy(cells.random((64, 64), dtype=np.float32)) * 2 - 1
     parts = []
-    with _one_thread():
+    with one_thread():
         for rows in table.split(max(1, PLANE // size_px**2)):
             grain = torch.from_numpy(noise.random((len(rows), size_px, size_px), dtype=np.float32))
             parts.append(_render(rows, grain, speckle, FRAMES if kind == "clips" else 1))

@@ -109,12 +109,15 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record]) -> st
 
 
 def _collapse(metrics: Sequence[Mapping]) -> str:
-    """What must be said first: in how many runs nearly all images are sent to one size."""
-    single = [m["sides_px"][m["shares"].index(max(m["shares"]))] for m in metrics if max(m["shares"]) > 0.99]
+    """What must be said first: in how many runs nearly all images are sent to one size, and whether it is the best."""
+    single = [(m, m["shares"].index(max(m["shares"]))) for m in metrics if max(m["shares"]) > 0.99]
     if not single:
         return ""
-    where = " or ".join(f"{side} px" for side in sorted(set(single)))
-    return f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}. "
+    where = " or ".join(f"{side} px" for side in sorted({m["sides_px"][j] for m, j in single}))
+    best = sum(m["fixed_top1"][j] == max(m["fixed_top1"]) for m, j in single)
+    text = f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}: no "
+    text += "choice is made, and permuting it changes next to nothing. "
+    return text + f"In {best} of these that is the best single size. "
 
 
 def plane(evidence: Mapping[str, Sequence[Record]], plain: Mapping[int, Record]) -> dict[str, list[Point]]:
@@ -194,16 +197,6 @@ def usage_words(name: str, run: Record) -> str:
     used = [f"{100 * share:.0f} % at {side} px" for share, side in zip(m["shares"], m["sides_px"], strict=True)]
     doubt = f"mean entropy of its probabilities {m['entropy']:.2f} nats"
     return f"- {name}: {', '.join(used)}; {doubt}; the price: {price(run)['state']}"
-
-
-def luck_words(top1: float, classes: int, images: int) -> str:
-    """One paragraph on how much a network of this accuracy tells at three sizes, beside a guess."""
-    guess = 1 / classes
-    return (
-        f"This network names {100 * top1:.1f} % of {images} held-out images rightly; guessing gets {100 * guess:.0f} % "
-        f"and is right at one of three sizes for up to {100 * (1 - (1 - guess) ** 3):.0f} %. Near that line the sheets "
-        "show how images are sorted, not which ones are hard."
-    )
 
 
 def sufficient_rows(evidence: Mapping[str, Sequence[Record]]) -> dict[str, list[float]]:

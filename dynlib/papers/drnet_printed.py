@@ -24,6 +24,7 @@ PLAIN = "plain network"
 ALPHAS = {"2.0": 0.489, "2.5": 0.611, "3.0": 0.734, "3.5": 0.856}  # GMAC, as printed: share of ResNet-50's 4.089
 SETTINGS = {  # what we train at public scale: fields of Config
     **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
+    "alpha 0.35": {"alpha": 0.35},  # below the paper's: between its two smaller sizes
     "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
     "eta 0": {"alpha": 0.611, "eta": 0.0},
     "eta 1": {"alpha": 0.611, "eta": 1.0},
