@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dynlib import papers, runs, train
+from dynlib import papers, records, runs, train
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
 from dynlib.paperscale import STREAM, stream
@@ -57,6 +57,14 @@ def test_the_curve_names_the_phases_in_order_and_the_method_adds_its_metrics(pap
     assert [(point["phase"], point["epoch"]) for point in record.curve] == [("first", 1), ("second", 1), ("second", 2)]
     assert record.metrics["images"] == record.dataset["test_images"]
     assert record.metrics["macs"] > 0 and 0 <= record.metrics["top1"] <= 1
+
+
+def test_the_records_of_a_configuration_are_found_for_every_seed(paper, tmp_path):
+    ten, two, other = fit(Config(), seed=10), fit(Config(), seed=2), fit(Config(late=0.5))
+    for record in (ten, two, other):
+        records.save(record, tmp_path)
+    assert runs.seeds("toy", Config(), RECIPE, profile="test", folder=tmp_path) == [two, ten]
+    assert runs.seeds("toy", Config(shared=1), RECIPE, profile="test", folder=tmp_path) == []
 
 
 def test_runs_that_agree_in_the_first_phase_share_it_and_others_do_not(paper, tmp_path):
