@@ -53,7 +53,7 @@ def test_portraits_stack_the_images_and_stretch_the_small_ones(learned):
     assert (shown["$I$"][4:36, 4:44] == image[0].permute(1, 2, 0).numpy()).all()
     for small in (shown["$I_L$"][2:18, 2:22], shown["$I_H$"][2:18, 2:22]):
         assert small.min((0, 1)).tolist() == [0] * 3 and small.max((0, 1)).tolist() == [1] * 3
-    assert both(learned[0], image[0]).shape == (2 * 18 + 2, 24, 3)
+    assert both(learned[0], image[0]).shape == (2 * 36 + 4, 48, 3)
 
 
 def test_a_constant_channel_is_black():

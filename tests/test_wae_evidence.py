@@ -8,7 +8,7 @@ from dynlib import records, tables
 from dynlib.data import load
 from dynlib.errors import InputError
 from dynlib.papers.wae import VARIANTS
-from dynlib.papers.wae_evidence import agreement, claimed_errors, pairs, reference, reference_config
+from dynlib.papers.wae_evidence import agreement, claimed_errors, pairs, ranked, reference, reference_config
 from dynlib.papers.wae_split import pca_reference
 
 CLAIMED = {"c": 15.0, "a": 11.0, "b": 12.5}
@@ -32,6 +32,10 @@ def test_seeds_that_disagree_widen_the_error():
     assert near.gap == pytest.approx(far.gap)
     assert far.error**2 - near.error**2 == pytest.approx(0.02 / 2)
     assert (near.verdict, far.verdict) == ("agrees", "undecided")
+
+
+def test_the_best_comes_first_and_who_has_no_record_not_at_all():
+    assert ranked(CLAIMED, {"a": [0.5, 0.7], "b": [], "c": [0.65]}) == ["c", "a"]
 
 
 def test_the_agreement_in_words_counts_every_pair():

@@ -94,10 +94,11 @@ def _below(images: Tensor, gap_px: int) -> np.ndarray:
 
 
 def both(model: Wae, image: Tensor) -> np.ndarray:
-    """I_L above I_H of one image (3, H, W), stretched, as one picture."""
+    """I_L above I_H of one image (3, H, W), stretched, as one picture; every pixel is drawn 2 x 2."""
     with torch.no_grad():
         output = model(image[None], restore=True, classify=False)
-    return _below(stretched(torch.cat([output.image_low, output.image_high])), 2)
+    parts = stretched(torch.cat([output.image_low, output.image_high]))
+    return _below(parts.repeat_interleave(2, -1).repeat_interleave(2, -2), 4)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -57,6 +57,11 @@ def pairs(claimed: Mapping[str, float], ours: Mapping[str, Sequence[float]], ima
         verdict = "undecided" if abs(gap) <= SURE * error else "agrees" if gap > 0 else "opposes"
         found.append(Pair(better, worse, claimed[worse] - claimed[better], gap, error, verdict))
     return found
+
+
+def ranked(names: Iterable[str], ours: Mapping[str, Sequence[float]]) -> list[str]:
+    """Those of the names that have values, the largest mean first."""
+    return sorted((name for name in names if ours.get(name)), key=lambda name: -statistics.mean(ours[name]))
 
 
 def _of_mean(values: Sequence[float]) -> float:

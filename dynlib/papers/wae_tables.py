@@ -93,7 +93,13 @@ def against(
     units = {claim.metric: claim.unit for claim in claims.itertuples()}
     frame = {"row": list(dict.fromkeys([*claims.row, *rows]))}
     for metric in metrics:
-        words = metric.replace("_", " ").replace("top5", "top-5").replace("cpu", "CPU").replace("gpu", "GPU")
+        words = (
+            metric.replace("_", " ")
+            .replace("top5", "top-5")
+            .replace("cpu", "CPU")
+            .replace("gpu", "GPU")
+            .replace("speedup", "speed-up")
+        )
         frame[f"claimed {words}, {units[metric]}"] = [printed.get((row, metric)) or DASH for row in frame["row"]]
     for net, of in evidence.items():
         cells = [error(_values(of, *rows[row])) if row in rows else DASH for row in frame["row"]]
