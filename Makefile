@@ -10,6 +10,11 @@ UPGRADE   ?=
 
 # The paper-scale latency records: one `python -m dynlib latency ... --record` a row.
 LATENCY := \
+  "wae --arch vgg16 --size 224 --batch 1" \
+  "wae --arch vgg16 --size 224 --batch 1 -p variant=wavelet" \
+  "wae --arch vgg16 --size 224 --batch 1 -p variant=downscaled" \
+  "wae --arch resnet50 --size 224 --batch 1" \
+  "wae --arch resnet50 --size 224 --batch 8" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.125" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.25" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.5" \

@@ -23,6 +23,8 @@ SHARED = {field.name: "of the training recipe" for field in dataclasses.fields(R
     "accelerator": "where to train: cpu, cuda",
     "data_root": "folder of the packed data sets",
     "archs": "the networks that are trained, where a chapter trains several",
+    "lams": "wae: the weights of the energy term that are tried, where `lam` is the one looked at",
+    "variants": "wae: the networks that are trained",
     "alphas": "the values of `alpha` that are trained, where that is the one looked at",
 }
 

@@ -60,6 +60,14 @@ def test_the_curve_names_the_phases_in_order_and_the_method_adds_its_metrics(pap
     assert record.metrics["macs"] > 0 and 0 <= record.metrics["top1"] <= 1
 
 
+def test_the_records_of_a_configuration_are_found_for_every_seed(paper, tmp_path):
+    ten, two, other = fit(Config(), seed=10), fit(Config(), seed=2), fit(Config(late=0.5))
+    for record in (ten, two, other):
+        records.save(record, tmp_path)
+    assert runs.seeds("toy", Config(), RECIPE, profile="test", folder=tmp_path) == [two, ten]
+    assert runs.seeds("toy", Config(shared=1), RECIPE, profile="test", folder=tmp_path) == []
+
+
 def test_runs_that_agree_in_the_first_phase_share_it_and_others_do_not(paper, tmp_path):
     once = fit(Config(), tmp_path)
     paper.steps.clear()

@@ -1,16 +1,11 @@
 """The auto-encoder without a classifier: it learns, it follows its scale, and its energy can be hidden."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
 from dynlib.data import Batches, load
-from dynlib.papers.wae_alone import WINDOW_PX, learn, quieter, window
+from dynlib.papers.wae_alone import WINDOW_PX, both, hiding, learn, learn_by_sgd, portraits, quieter, stretched, window
 from dynlib.papers.wae_training import watch_split
-from dynlib.train import Schedule
-
-ADAM = Schedule(4, lr=0.003, optimizer="adam", weight_decay=0.0, warmup_epochs=1)
 
 
 def batches(scale=1.0):
@@ -20,7 +15,7 @@ def batches(scale=1.0):
 
 @pytest.fixture(scope="module")
 def learned():
-    return learn(batches(), batches(), ADAM, lam=0.1)
+    return learn(batches(), batches(), lam=0.1, steps=48)
 
 
 def test_a_window_is_one_square_of_all_images_and_moves(learned):
@@ -35,18 +30,34 @@ def test_a_window_is_one_square_of_all_images_and_moves(learned):
 def test_it_learns_and_the_same_seed_gives_the_same(learned):
     model, curve = learned
     assert curve[-1]["psnr"] > curve[0]["psnr"] + 2
-    again, _ = learn(batches(), batches(), ADAM, lam=0.1)
+    again, _ = learn(batches(), batches(), lam=0.1, steps=48)
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
-def test_pixels_255_times_larger_learn_the_same_at_a_rate_255_squared_times_smaller_if_biases_learn_less():
-    sgd = Schedule(1, lr=1e-6, weight_decay=0.0, warmup_epochs=0.1)
-    loud, _ = learn(batches(255), batches(255), sgd)
-    unit, _ = learn(batches(), batches(), replace(sgd, lr=1e-6 * 255**2), bias_lr=1 / 255**2)
-    for name, weight in unit.named_parameters():
-        torch.testing.assert_close(
-            loud.get_parameter(name), weight * 255 ** name.endswith("bias"), rtol=1e-3, atol=1e-5
-        )
+def test_the_learning_rate_follows_the_square_of_the_pixels_and_biases_do_not():
+    rates = {"published": (255, 1, 1), "moved": (1, 1, 1), "scaled": (1, 255**2, 1), "held": (1, 255**2, 1 / 255**2)}
+    reached = {
+        name: learn_by_sgd(batches(), batches(), top=top, lr=1e-6 * lr, bias_lr=bias_lr, epochs=4)
+        for name, (top, lr, bias_lr) in rates.items()
+    }
+    assert reached["held"] == pytest.approx(reached["published"], abs=0.01)
+    assert reached["moved"] < reached["published"] - 3
+    assert abs(reached["scaled"] - reached["published"]) > 0.1
+
+
+def test_portraits_stack_the_images_and_stretch_the_small_ones(learned):
+    image = torch.rand(2, 3, 32, 40, generator=torch.Generator().manual_seed(0))
+    shown = portraits(learned[0], image)
+    assert list(shown) == ["$I$", "$I_L$", "$I_H$", "$I'$"]
+    assert shown["$I$"].shape == (2 * 36 + 4, 48, 3) and shown["$I_L$"].shape == (2 * 18 + 2, 24, 3)
+    assert (shown["$I$"][4:36, 4:44] == image[0].permute(1, 2, 0).numpy()).all()
+    for small in (shown["$I_L$"][2:18, 2:22], shown["$I_H$"][2:18, 2:22]):
+        assert small.min((0, 1)).tolist() == [0] * 3 and small.max((0, 1)).tolist() == [1] * 3
+    assert both(learned[0], image[0]).shape == (2 * 36 + 4, 48, 3)
+
+
+def test_a_constant_channel_is_black():
+    assert not stretched(torch.full((1, 3, 4, 4), 0.7)).any()
 
 
 def test_a_quieter_i_h_costs_nothing_and_has_less_energy(learned):
@@ -55,3 +66,12 @@ def test_a_quieter_i_h_costs_nothing_and_has_less_energy(learned):
     assert after["energy_high"] == pytest.approx(before["energy_high"] / 100**2, rel=1e-4)
     same = ("psnr", "psnr_low_alone", "energy_low", "detail_high")
     assert {name: after[name] for name in same} == pytest.approx({name: before[name] for name in same}, rel=1e-4)
+
+
+def test_hiding_the_energy_makes_the_error_as_much_steeper(learned):
+    image = next(batches().epoch(None))[0]
+    open_, hidden = (hiding(learned[0], image, factor) for factor in (1, 100))
+    assert hidden["psnr"] == pytest.approx(open_["psnr"], abs=1e-3)
+    assert hidden["energy_high"] == pytest.approx(open_["energy_high"] / 1e4, rel=1e-3)
+    assert hidden["slope"] == pytest.approx(open_["slope"] * 100, rel=1e-2)
+    assert hidden["behind_norm"] < open_["behind_norm"] < 1

@@ -1,0 +1,162 @@
+"""Frames of text that the chapter shows: how pictures are split, what a wrapped network costs, errors beside claims."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+from torch import nn
+
+from dynlib.cost import closed_form, count, example
+from dynlib.papers import wae
+from dynlib.papers.wae_evidence import Pair
+from dynlib.records import Record
+
+Evidence = Mapping[str, Mapping[str, Sequence[Record]]]  # network: variant: a record a seed
+
+DASH = "–"
+SPLIT = {  # figure of `watch_split`: head of its column and form of its cells
+    "psnr": ("I', dB", ".2f"),
+    "psnr_low_alone": ("I' from I_L, dB", ".2f"),
+    "energy_low": ("mean I_L²", ".3f"),
+    "energy_high": ("mean I_H²", ".2g"),
+    "variance_high": ("least variance of I_H", ".2g"),
+    "detail_low": ("detail of I_L", ".2f"),
+    "detail_high": ("detail of I_H", ".2f"),
+}
+HIDING = {  # figure of `hiding`: the same
+    "psnr": ("I', dB", ".2f"),
+    "energy_high": ("mean I_H²", ".1e"),
+    "behind_norm": ("variance behind the batch norm", ".4f"),
+    "slope": ("slope of the error", ".2g"),
+}
+PARTS = ("split", "tower", "twin", "head_low", "head_fused")
+
+
+def figures(
+    rows: Mapping[str, Mapping[str, float]], columns: Mapping[str, tuple[str, str]] = SPLIT, first: str = "split"
+) -> pd.DataFrame:
+    """One row a name with its figures; a dash where one is missing."""
+    lines = [
+        [row, *(f"{of[k]:{form}}" if k in of else DASH for k, (_, form) in columns.items())] for row, of in rows.items()
+    ]
+    return pd.DataFrame(lines, columns=[first, *(head for head, _ in columns.values())])
+
+
+def steps(network: nn.Module, wrapped: nn.Module, size: int) -> pd.DataFrame:
+    """From the printed way of counting to all that runs: MACs of a wrapped network and of its network, their ratio."""
+    macs, convolutions = wae.macs_by_part(wrapped, size), wae.conv_macs(network, size)
+    whole = count(network, _like(network, size)).macs
+    towers = sum(wae.conv_macs(part, size // 2) for part in (wrapped.tower, wrapped.twin))
+    rows = {"convolutions of tower and twin, as in the equation": (towers, convolutions)}
+    rows["and the fusion head, as in Table 1"] = (towers + macs["head_fused"], convolutions)
+    rows["and the low head"] = (towers + macs["head_fused"] + macs["head_low"], whole)
+    rows["and the encoder: all that runs"] = (sum(macs.values()), whole)
+    lines = [[row, f"{ours / 1e9:.4f}", f"{of / 1e9:.4f}", f"{of / ours:.2f}"] for row, (ours, of) in rows.items()]
+    return pd.DataFrame(lines, columns=["what is counted", "wrapped, GMACs", "network, GMACs", "ratio"])
+
+
+def parts(networks: Mapping[str, tuple[nn.Module, nn.Module]], size: int) -> pd.DataFrame:
+    """Where the cost of wrapped networks is: GMACs by part, one column a (network, wrapped network)."""
+    columns = {}
+    for name, (network, wrapped) in networks.items():
+        macs, whole = wae.macs_by_part(wrapped, size), count(network, _like(network, size)).macs
+        ours = sum(macs.values())
+        cells = {part: macs[part] for part in PARTS} | {"all parts": ours, "the network alone": whole}
+        columns[name] = {part: f"{value / 1e9:.4f}" for part, value in cells.items()} | {"ratio": f"{whole / ours:.2f}"}
+    return pd.DataFrame(columns).rename_axis("GMACs of").reset_index()
+
+
+def as_printed(network: nn.Module, half: nn.Module, wrapped: nn.Module, size: int) -> dict[str, tuple[int, str]]:
+    """MACs of the three rows of Table 1, each by what its print counts, and what that is."""
+    by_layer = closed_form(network, size).by_layer
+    layers = [layer for layer in by_layer if isinstance(network.get_submodule(layer), nn.Conv2d)]
+    biases = sum(by_layer[layer] // network.get_submodule(layer).weight[0].numel() for layer in layers)
+    macs = wae.macs_by_part(wrapped, size)
+    return {
+        "VGG16 (224)": (wae.conv_macs(network, size) + biases, "convolutions and their biases"),
+        "VGG16 (112)": (wae.cost(half, size).macs, "convolutions and linear layers"),
+        "WAE": (macs["tower"] + macs["twin"] + macs["head_fused"], "neither encoder nor low head"),
+    }
+
+
+def against(
+    claims: pd.DataFrame,
+    metrics: Sequence[str],
+    evidence: Evidence,
+    rows: Mapping[str, tuple[str, str]],
+) -> pd.DataFrame:
+    """The rows of a table with some claimed metrics as printed, then the top-1 errors of our networks.
+
+    `rows` tells the variant and the accuracy of its records that stand for a row; one that nobody claimed comes last.
+    """
+    printed = {(claim.row, claim.metric): claim.value for claim in claims.itertuples()}
+    units = {claim.metric: claim.unit for claim in claims.itertuples()}
+    frame = {"row": list(dict.fromkeys([*claims.row, *rows]))}
+    for metric in metrics:
+        words = (
+            metric.replace("_", " ")
+            .replace("top5", "top-5")
+            .replace("cpu", "CPU")
+            .replace("gpu", "GPU")
+            .replace("speedup", "speed-up")
+        )
+        frame[f"claimed {words}, {units[metric]}"] = [printed.get((row, metric)) or DASH for row in frame["row"]]
+    for net, of in evidence.items():
+        cells = [error(_values(of, *rows[row])) if row in rows else DASH for row in frame["row"]]
+        frame[f"our {net}, top-1 error, %"] = cells
+    return pd.DataFrame(frame)
+
+
+def _values(of: Mapping[str, Sequence[Record]], variant: str, metric: str) -> list[float]:
+    return [run.metrics[metric] for run in of[variant]]
+
+
+def error(accuracies: Sequence[float]) -> str:
+    """The mean error in percent, with the deviation over seeds where there are several; a dash where there is none."""
+    if not accuracies:
+        return DASH
+    spread = f" ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    return f"{100 * (1 - statistics.mean(accuracies)):.2f}{spread}"
+
+
+def resnet50(
+    claims: pd.DataFrame,
+    evidence: Mapping[str, Sequence[Record]],
+    timings: Mapping[str, Record],
+    ratios: Mapping[str, str],
+) -> pd.DataFrame:
+    """What is known of the ResNet-50 table, and ours: accuracy lost by a ResNet, speed-ups and MAC ratios by name."""
+    printed = claims.set_index("metric")["value"]
+    full, split = ([run.metrics["top1"] for run in evidence[variant]] for variant in ("full", "wae"))
+    lost = f"{100 * (statistics.mean(full) - statistics.mean(split)):+.2f}" if full and split else DASH
+    lines = [
+        ["accuracy lost, points", printed["error_increase"], lost],
+        ["speed-up", printed["speedup"], "by batch, below"],
+    ]
+    lines += [[row, DASH, f"{run.metrics['speedup']:.2f}" if run else DASH] for row, run in timings.items()]
+    lines += [[row, DASH, ratio] for row, ratio in ratios.items()]
+    return pd.DataFrame(lines, columns=["ResNet-50", "claimed", "ours"])
+
+
+def points(values: Mapping[str, tuple[float, float]], y: str = "top1") -> pd.DataFrame:
+    """{variant: (MACs, accuracy)} as `plots.tradeoff` takes it, each variant a series of its own."""
+    lines = [(variant, variant, "", *value) for variant, value in values.items()]
+    return pd.DataFrame(lines, columns=["row", "series", "knob", "macs", y])
+
+
+def order(found: Mapping[str, Sequence[Pair]], claimed: Mapping[str, float]) -> pd.DataFrame:
+    """Every pair of the paper's order, and what each of our networks says of it: {head: pairs}."""
+    names, lines = sorted(claimed, key=claimed.__getitem__), []
+    for index, better in enumerate(names):
+        for worse in names[index + 1 :]:
+            lines.append([f"{better} before {worse}", f"{claimed[worse] - claimed[better]:.2f}"])
+            for pairs in found.values():
+                ours = [p for p in pairs if (p.better, p.worse) == (better, worse)]
+                lines[-1].append(
+                    f"{100 * ours[0].gap:+.2f} ± {100 * ours[0].error:.2f}, {ours[0].verdict}" if ours else DASH
+                )
+    return pd.DataFrame(lines, columns=["the paper's order", "claimed gap, points", *found])
+
+
+def _like(network: nn.Module, size: int):
+    return example(size).to(next(network.parameters()).device)
