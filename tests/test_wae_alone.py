@@ -1,5 +1,7 @@
 """The auto-encoder without a classifier: it learns, it follows its scale, and its energy can be hidden."""
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -8,9 +10,9 @@ from dynlib.papers.wae_alone import WINDOW_PX, both, hiding, learn, learn_by_sgd
 from dynlib.papers.wae_training import watch_split
 
 
-def batches(scale=1.0):
-    samples = load("scenes", "train", n=64, size_px=32)
-    return Batches(samples, 8, mean=(0.0,) * 3, std=(1 / scale,) * 3)
+@cache
+def batches():
+    return Batches(load("scenes", "train", n=64, size_px=32), 8, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +39,11 @@ def test_it_learns_and_the_same_seed_gives_the_same(learned):
 def test_the_learning_rate_follows_the_square_of_the_pixels_and_biases_do_not():
     rates = {"published": (255, 1, 1), "moved": (1, 1, 1), "scaled": (1, 255**2, 1), "held": (1, 255**2, 1 / 255**2)}
     reached = {
-        name: learn_by_sgd(batches(), batches(), top=top, lr=1e-6 * lr, bias_lr=bias_lr, epochs=4)
+        name: learn_by_sgd(batches(), batches(), top=top, lr=1e-6 * lr, bias_lr=bias_lr, epochs=3)
         for name, (top, lr, bias_lr) in rates.items()
     }
     assert reached["held"] == pytest.approx(reached["published"], abs=0.01)
-    assert reached["moved"] < reached["published"] - 3
+    assert reached["moved"] < reached["published"] - 1
     assert abs(reached["scaled"] - reached["published"]) > 0.1
 
 
