@@ -182,7 +182,7 @@ def test_runs_over_alphas_share_their_first_phase():
 def test_a_single_candidate_trains_as_long_as_both_phases_together():
     (only,) = drnet.phases(Config(candidates=(1,)))
     assert only.epochs == sum(phase.epochs for phase in drnet.phases(Config()))
-    assert only.objective is train.cross_entropy
+    assert only.objective is train.task_loss
 
 
 def fit(net, phase, batches, schedule):
