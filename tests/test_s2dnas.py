@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from strange_networks import strange
 from torch import nn
 from torchvision.models import DenseNet
 
@@ -28,17 +29,6 @@ def on_meta(arch, **kw):
 
 def images(batch=2, size=32):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
-
-
-def strange(net):
-    """Random statistics and shifts in every batch norm, so that order matters; in evaluation mode."""
-    torch.manual_seed(1)
-    for norm in net.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            for tensor in (norm.bias, norm.running_mean):
-                nn.init.normal_(tensor, std=0.3)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-    return net.eval()
 
 
 def small(width=8, **kw):

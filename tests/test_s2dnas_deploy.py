@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from strange_networks import strange
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import DenseNet, ResNet
@@ -23,16 +24,6 @@ MIXED = Config(
 
 def images(batch=1, size=32):
     return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
-
-
-def strange(net):
-    torch.manual_seed(1)
-    for norm in net.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            for tensor in (norm.bias, norm.running_mean):
-                nn.init.normal_(tensor, std=0.3)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-    return net.eval()
 
 
 @pytest.fixture(scope="module")
