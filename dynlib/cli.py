@@ -170,6 +170,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of first weights, order and augmentation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Train even where the record exists.")] = False,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
     as_json: AsJson = False,
 ) -> None:
     """Train once with the settings of the method's chapter at a profile; the result is a record.
@@ -179,7 +180,9 @@ def train(
     """
     root = _existing(data_root)
     from dynlib import papers, runs
+    from dynlib.train import Hardware
 
+    hardware = Hardware(precision=precision)
     kinds = (papers.method(key).Config, runs.Recipe)
     given = settings.parse(param or ())
     allowed = [name for kind in kinds for name in settings.names(kind)]
@@ -193,7 +196,7 @@ def train(
     out = paths.RESULTS if out is None else out
     which = {"profile": profile, "seed": seed, "folder": out}
     found = None if again else runs.recorded(key, config, recipe, **which)
-    how = {"root": root, "checkpoints": paths.RUNS, "progress": sys.stderr.isatty()}
+    how = {"root": root, "hardware": hardware, "checkpoints": paths.RUNS, "progress": sys.stderr.isatty()}
     record = found or runs.measure(key, config, recipe, **which, **how)
     path, metric = records.path_of(record, out), recipe.task.metric
     score = record.metrics[metric]

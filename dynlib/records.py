@@ -141,15 +141,17 @@ def commit() -> str:
     return head.stdout.strip() + "+" * status.returncode if head.returncode == 0 else "unknown"
 
 
-def environment(device: str | None = None, threads: int | None = None) -> dict:
+def environment(device: str | None = None, threads: int | None = None, precision: str | None = None) -> dict:
     """Where a measurement was taken: processor or GPU, threads, versions, commit and date (UTC).
 
     `device` is the accelerator's name where one was used; the caller knows it, this module does not import torch.
+    `precision` is that of a training, where it was not float32 throughout.
     """
     return {
         "device": device or cpu_model(),
         "cores": os.cpu_count(),
         "threads": threads,
+        **({} if precision is None else {"precision": precision}),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         **{name: metadata.version(name) for name in VERSIONED},

@@ -122,6 +122,7 @@ def fit(
     detector those of its backbone and pyramid. Raises InputError for a task that the method does not train for.
     """
     began = time.perf_counter()
+    hardware = hardware or train.Hardware()
     paper, task = method(key), recipe.task
     if task.name not in (able := getattr(paper, "TASKS", ("classification",))):
         what = f"dataset {recipe.dataset} is for {task.name}, which method {key} does not train for"
@@ -167,7 +168,9 @@ def fit(
         metrics=metrics,
         curve=curve,
         environment=records.environment(
-            torch.cuda.get_device_name(device) if device.type == "cuda" else None, torch.get_num_threads()
+            torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+            torch.get_num_threads(),
+            None if hardware.precision == "32-true" else hardware.precision,
         ),
         wall_s=round(time.perf_counter() - began, 1),
     )

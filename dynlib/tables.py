@@ -261,6 +261,7 @@ def provenance(runs: Iterable[Record]) -> str:
     parts += dict.fromkeys(run.environment["device"] for run in runs)
     threads = sorted({run.environment["threads"] for run in runs} - {None})
     parts += [f"{_list('', threads)} thread{'s' * (threads != [1])}".strip()] if threads else []
+    parts += sorted({run.environment["precision"] for run in runs if "precision" in run.environment})
     parts.append(_list("commit", sorted({run.environment["commit"] for run in runs})))
     days = sorted({run.environment["date"][:10] for run in runs})
     return "; ".join([*parts, days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"])

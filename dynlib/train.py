@@ -32,6 +32,7 @@ Watch = Callable[[nn.Module, Batches], dict[str, float]]
 # Some parameters and their factor on the learning rate.
 Group = tuple[Sequence[nn.Parameter], float]
 OPTIMIZERS = ("sgd", "adam")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # Fabric's words: weights stay in float32
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Hardware:
     accelerator: str = "auto"  # cpu, cuda, mps
     devices: int = 1  # of one node
     nodes: int = 1
-    precision: str = "32-true"  # bf16-mixed, 16-mixed
+    precision: str = "32-true"  # one of PRECISIONS; held-out figures are taken in float32 whatever it is
     strategy: str = "auto"  # ddp
 
     def __post_init__(self):
@@ -87,6 +88,8 @@ class Hardware:
         allowed = ["auto", *(name for name, found in here.items() if found)]
         if self.accelerator not in allowed:
             raise InputError(f"accelerator is {self.accelerator!r}; this machine allows {', '.join(allowed)}")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
 
 @dataclass
@@ -159,7 +162,8 @@ def fit(
     """
     from lightning_fabric import Fabric  # seconds of import: only where something trains
 
-    setup = asdict(hardware or Hardware())
+    hardware = hardware or Hardware()
+    setup = asdict(hardware)
     fabric = Fabric(num_nodes=setup.pop("nodes"), **setup)
     fabric.launch()
     watch = watch or _top1
@@ -168,7 +172,7 @@ def fit(
     is_video = any(parameter.dim() == 5 for parameter in model.parameters())
     layout = torch.channels_last_3d if is_video else torch.channels_last
     network, optimizer = fabric.setup(model.to(memory_format=layout), plain)
-    state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size}")
+    state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size} {hardware.precision}")
     if checkpoint is not None and checkpoint.exists():
         _restore(checkpoint, state, model, plain)
     world = fabric.world_size

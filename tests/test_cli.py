@@ -5,6 +5,7 @@ import io
 import json
 import subprocess
 import sys
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -195,7 +196,9 @@ def test_a_training_becomes_a_record_once_and_again_only_when_asked(book, capsys
     assert told(capsys, *train) == first | {"trained": False}
     assert main([*train]) == 0
     assert "it was there; --again trains anew" in capsys.readouterr().out
-    assert told(capsys, *train, "--again") == first
+    assert "precision" not in record.environment
+    assert told(capsys, *train, "--again", "--precision", "bf16-mixed") == first | {"top1": ANY}
+    assert load(book.root / first["record"]).environment["precision"] == "bf16-mixed"
     assert load(book.root / first["record"]).environment["date"] >= record.environment["date"]
 
 

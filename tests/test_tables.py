@@ -317,10 +317,10 @@ def test_a_vanilla_row_without_a_claimed_time_is_refused():
 
 
 def test_provenance_says_in_one_line_where_numbers_come_from():
-    runs = [training(seed=0), training(seed=1, date="2026-02-03T00:00:00Z", device="Some GPU")]
+    runs = [training(seed=0), training(seed=1, date="2026-02-03T00:00:00Z", device="Some GPU", precision="bf16-mixed")]
     assert provenance(runs) == (
         "cifar10, 50,000 training and 10,000 test images; 30 epochs; seeds 0, 1; Some CPU; Some GPU; 2 threads; "
-        "commit abc; 2026-01-02 to 2026-02-03"
+        "bf16-mixed; commit abc; 2026-01-02 to 2026-02-03"
     )
     assert provenance([latency()]) == "batch 1, float32; Some CPU; 2 threads; commit abc; 2026-01-02"
     assert provenance([]) == "no record"

@@ -143,6 +143,8 @@ def test_a_bad_schedule_is_refused_by_name(bad):
 def test_an_accelerator_that_is_not_here_is_refused_by_name():
     with pytest.raises(InputError, match=r"accelerator is 'abacus'; this machine allows auto, cpu"):
         Hardware("abacus")
+    with pytest.raises(InputError, match=r"precision is 'bf8'; allowed: 32-true, bf16-mixed"):
+        Hardware("cpu", precision="bf8")
 
 
 def test_parameters_in_no_group_are_frozen_and_want_gradients_again_afterwards(batches):
