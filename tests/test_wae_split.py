@@ -220,6 +220,15 @@ def test_the_small_images_of_the_baselines_have_half_the_side_and_no_parameters(
     assert half(torch.full((1, 3, 12, 20), 0.3)).sub(0.3).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("name", ["downscaled", "approximation", "wavelet"])
+def test_the_baselines_take_images_in_bfloat16(name):
+    half = {"downscaled": Downscale(), "approximation": Approximation(), "wavelet": Wavelet()}[name]
+    flat = torch.full((1, 3, 12, 20), 0.25, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        small = half(flat)[0] if name == "wavelet" else half(flat)
+    assert small.float().sub(0.25).abs().max() < 1e-2
+
+
 def test_the_approximation_is_the_wavelet_s_low_band():
     image = images(2, 3, 12, 20)
     assert torch.equal(Approximation("cdf97")(image), Wavelet("cdf97")(image)[0])

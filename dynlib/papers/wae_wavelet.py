@@ -69,5 +69,6 @@ class Downscale(nn.Module):
     """I_R: the image at half its side, bilinear with a low-pass filter in front, (N, 3, H/2, W/2)."""
 
     def forward(self, images: Tensor) -> Tensor:
-        """Resize."""
-        return F.interpolate(images, scale_factor=0.5, mode="bilinear", antialias=True)
+        """Resize; a CPU has no filter in bfloat16."""
+        wide = images.float() if images.dtype == torch.bfloat16 else images
+        return F.interpolate(wide, scale_factor=0.5, mode="bilinear", antialias=True).to(images.dtype)
