@@ -124,6 +124,7 @@ class Phase:
     objective: Objective = task_loss
     epochs: float = 1.0  # factor on the recipe's epochs; rounded, at least one epoch
     lr: float = 1.0  # factor on the recipe's learning rate
+    weight_decay: float = 1.0  # factor on the recipe's weight decay
     optimizer: str = "sgd"
     groups: Callable[[nn.Module], Sequence[Group]] | None = None  # of the model; what is in none of them stays frozen
     watch: Watch | None = None
@@ -133,7 +134,9 @@ class Phase:
         """This phase's schedule under a recipe's; the warm-up keeps its share."""
         epochs = max(1, round(whole.epochs * self.epochs))
         warmup = whole.warmup_epochs * epochs / whole.epochs
-        return replace(whole, epochs=epochs, lr=whole.lr * self.lr, warmup_epochs=warmup, optimizer=self.optimizer)
+        decay = whole.weight_decay * self.weight_decay
+        changed = {"epochs": epochs, "lr": whole.lr * self.lr, "weight_decay": decay, "warmup_epochs": warmup}
+        return replace(whole, **changed, optimizer=self.optimizer)
 
 
 def fit(

@@ -188,8 +188,8 @@ def test_the_watch_takes_the_place_of_top1_in_the_curve(batches):
 
 def test_a_phase_scales_the_schedule_of_the_recipe_and_keeps_the_share_of_its_warm_up():
     whole = Schedule(epochs=10, lr=0.2, warmup_epochs=1)
-    part = train.Phase("joint", epochs=0.5, lr=0.1, optimizer="adam").of(whole)
-    assert (part.epochs, part.warmup_epochs, part.optimizer) == (5, 0.5, "adam")
+    part = train.Phase("joint", epochs=0.5, lr=0.1, weight_decay=0.0, optimizer="adam").of(whole)
+    assert (part.epochs, part.warmup_epochs, part.weight_decay, part.optimizer) == (5, 0.5, 0.0, "adam")
     assert part.lr == pytest.approx(0.02)
     assert train.Phase("short", epochs=0.01).of(whole).epochs == 1
 

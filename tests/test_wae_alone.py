@@ -6,8 +6,22 @@ import pytest
 import torch
 
 from dynlib.data import Batches, load
-from dynlib.papers.wae_alone import WINDOW_PX, both, hiding, learn, learn_by_sgd, portraits, quieter, stretched, window
-from dynlib.papers.wae_training import watch_split
+from dynlib.errors import InputError
+from dynlib.papers.wae_alone import (
+    KEPT,
+    both,
+    hiding,
+    keep,
+    kept,
+    learn,
+    learn_by_sgd,
+    photograph,
+    portraits,
+    quieter,
+    stretched,
+)
+from dynlib.papers.wae_split import psnr
+from dynlib.papers.wae_training import WINDOW_PX, watch_split, window
 
 
 @cache
@@ -20,13 +34,14 @@ def learned():
     return learn(batches(), batches(), lam=0.1, steps=48)
 
 
-def test_a_window_is_one_square_of_all_images_and_moves(learned):
+def test_a_window_is_one_square_of_all_images_and_moves():
     image = torch.arange(2 * 3 * 20 * 24).view(2, 3, 20, 24)
-    generator = torch.Generator().manual_seed(0)
-    cuts = [window(image, generator) for _ in range(4)]
+    torch.manual_seed(0)
+    cuts = [window(image) for _ in range(4)]
     assert {cut.shape for cut in cuts} == {(2, 3, WINDOW_PX, WINDOW_PX)}
     assert len({cut[0, 0, 0, 0].item() for cut in cuts}) > 1
     assert torch.equal(cuts[0][1] - cuts[0][0], torch.full_like(cuts[0][0], 3 * 20 * 24))
+    assert torch.equal(window(image[..., :8, :12]), image[..., :8, :12])
 
 
 def test_it_learns_and_the_same_seed_gives_the_same(learned):
@@ -77,3 +92,22 @@ def test_hiding_the_energy_makes_the_error_as_much_steeper(learned):
     assert hidden["energy_high"] == pytest.approx(open_["energy_high"] / 1e4, rel=1e-3)
     assert hidden["slope"] == pytest.approx(open_["slope"] * 100, rel=1e-2)
     assert hidden["behind_norm"] < open_["behind_norm"] < 1
+
+
+def test_an_auto_encoder_is_kept_with_what_made_it(learned, tmp_path):
+    image = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
+    found, told = kept(keep(learned[0], {"seed": 3}, tmp_path / "wae" / "one.safetensors"))
+    expected = learned[0](image, restore=True, classify=False).restored
+    assert told == {"seed": 3}
+    torch.testing.assert_close(found(image, restore=True, classify=False).restored, expected)
+    with pytest.raises(InputError, match=r"one\.part is no auto-encoder"):
+        kept(tmp_path / "one.part")
+
+
+def test_the_kept_one_restores_a_photograph_it_never_saw():
+    model, told = kept()
+    image = photograph(128)
+    restored = model(image, restore=True, classify=False).restored
+    assert image.shape == (1, 3, 128, 128) and 0 <= image.min() < image.max() <= 1
+    assert psnr((restored - image).square().mean().item()) > 30
+    assert KEPT.exists() and told["dataset"] == "imagenette224"

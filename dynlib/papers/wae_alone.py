@@ -1,30 +1,31 @@
 """The auto-encoder alone, no classifier behind it: in seconds it shows what its loss does and what the loss misses."""
 
 import copy
+import json
 import math
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import safetensors.torch
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
 from dynlib import train
 from dynlib.data import Batches
+from dynlib.errors import InputError
 from dynlib.papers.wae_network import Even, Wae
 from dynlib.papers.wae_split import Decoder, Encoder, psnr, transform_loss
 from dynlib.papers.wae_training import split_loss, watch_split
+from dynlib.paths import WEIGHTS
+from dynlib.records import write_atomically
 
 Curve = list[dict[str, float]]
 
-WINDOW_PX = 16  # side of what it learns from: in a short training steps count, not pixels
-
-
-def window(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A batch cut to a square of `WINDOW_PX` at a drawn place, the same in all its images."""
-    top, left = (int(torch.randint(side - WINDOW_PX + 1, (), generator=generator)) for side in images.shape[-2:])
-    return images[..., top : top + WINDOW_PX, left : left + WINDOW_PX]
+KEPT = WEIGHTS / "wae" / "split.safetensors"  # trained on photographs, to the end of its schedule: 18,000 numbers
 
 
 def learn(batches: Batches, valid: Batches, *, lam: float = 1.0, steps: int = 512, seed: int = 0) -> tuple[Wae, Curve]:
@@ -53,12 +54,12 @@ def _trained(
 ) -> tuple[Wae, Curve]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = Wae(Even(pad=False), Encoder(), nn.Identity(), nn.Identity(), decoder=Decoder())
+        model = _fresh()
     parameters = dict(model.named_parameters())
     biases = [parameters.pop(name) for name in list(parameters) if name.endswith("bias")]
     curve = train.fit(
         model,
-        replace(batches, augment=window),
+        replace(batches, augment=None),
         schedule,
         seed=seed,
         objective=partial(split_loss, lam=lam),
@@ -68,6 +69,50 @@ def _trained(
         hardware=train.Hardware(accelerator="cpu"),
     )
     return model.eval(), curve
+
+
+def _fresh() -> Wae:
+    return Wae(Even(pad=False), Encoder(), nn.Identity(), nn.Identity(), decoder=Decoder())
+
+
+# ------------------------------------------------------------------------------------------------------------ one kept
+
+
+def keep(model: Wae, told: dict, path: Path = KEPT) -> Path:
+    """Write an auto-encoder from `learn`, and in the header what is `told` of how it was made."""
+    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    return write_atomically(path, safetensors.torch.save(tensors, {"told": json.dumps(told)}))
+
+
+def kept(path: Path = KEPT) -> tuple[Wae, dict]:
+    """The auto-encoder that `keep` wrote, in evaluation mode, and what is told of it.
+
+    Raises InputError where there is none.
+    """
+    model = _fresh()
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            told = json.loads(file.metadata()["told"])
+            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path} is no auto-encoder of wae_alone.keep ({error})") from error
+    return model.eval(), told
+
+
+def photograph(side_px: int = 256) -> Tensor:
+    """A photograph (1, 3, S, S) on the scale 0 to 1 that is on every machine: Grace Hopper, US Navy, public domain.
+
+    It ships with Matplotlib.
+    """
+    from matplotlib import cbook, image  # where a picture is shown, it is there
+
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        pixels = torch.from_numpy(np.array(image.imread(file, format="jpg")))  # (600, 512, 3), uint8
+    square = pixels[20:532].permute(2, 0, 1)[None].float() / 255
+    return F.interpolate(square, (side_px, side_px), mode="bilinear", antialias=True)
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
 
 
 @torch.no_grad()

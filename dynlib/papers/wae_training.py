@@ -10,9 +10,21 @@ from dynlib.papers.wae_network import Output, Wae
 from dynlib.papers.wae_split import classification_loss, psnr, spectrum_share, transform_loss
 from dynlib.train import Group
 
+WINDOW_PX = 16  # side of what stage 1 learns from: for so small a network steps count, not pixels
+
+
+def window(images: Tensor) -> Tensor:
+    """A batch cut to a square of `WINDOW_PX` at a place drawn by torch's generator, the same in all its images.
+
+    Images that are smaller stay as they are.
+    """
+    top, left = (int(torch.randint(max(side - WINDOW_PX, 0) + 1, ())) for side in images.shape[-2:])
+    return images[..., top : top + WINDOW_PX, left : left + WINDOW_PX]
+
 
 def split_loss(network: nn.Module, images: Tensor, targets: Tensor, done: float, *, lam: float) -> Tensor:
-    """Stage 1, L_t: the towers do not run."""
+    """Stage 1, L_t, on a window of the images: the towers do not run."""
+    images = window(images)
     output = network(images, restore=True, classify=False)
     return transform_loss(images, output.restored, output.image_high, lam)
 
