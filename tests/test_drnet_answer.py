@@ -68,7 +68,7 @@ def test_the_answer_says_what_the_numbers_are():
     runs = [dynamic(0), dynamic(1, top1=0.81, blind=(0.80, 0.82))]
     text = answer.answer("alpha 0.5", runs, answer.by_seed([plain(0), plain(1)]))
     assert "worth **+1.00 ± 1.41 points** over its own permuted choices, and beats 3 of 4 permutations" in text
-    assert "blindly: −3.00 ± 0.00 points" in text and "training is worth **+3.00 ± 0.00 points**" in text
+    assert "blindly: −3.00 ± 0.00 points" in text and "stands **+3.00 ± 0.00 points** from the plain" in text
     assert "against a confidence cascade: " in text and "sent to one size" not in text
     assert answer.answer("alpha 0.5", [], {}) == "**alpha 0.5**: no record yet."
 

@@ -54,7 +54,7 @@ def test_every_row_that_we_answer_is_a_claim_or_stands_between_claims():
 def test_the_settings_are_those_of_the_public_profile():
     public = runs.profile_recipe("05_drnet", "public")
     assert public == runs.Recipe(
-        "resnet18", "imagenette224", epochs=10, batch_size=64, lr=0.1, width=16, size_px=128, warmup_epochs=1.0
+        "resnet18", "imagenette224", epochs=10, batch_size=64, lr=0.025, width=16, size_px=128, warmup_epochs=1.0
     )
     settings = {name: Config(**fields) for name, fields in printed.SETTINGS.items()}
     assert len({str(setting) for setting in settings.values()}) == len(settings)

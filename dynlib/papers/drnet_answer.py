@@ -94,14 +94,15 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record]) -> st
     draws = [value for metrics in m for value in metrics["permuted_top1"]]
     beaten = sum(metrics["top1"] > value for metrics in m for value in metrics["permuted_top1"])
     text = f"**{name}** (n = {len(runs)}). {_collapse(m)}"
-    text += f"The choice is worth **{in_points(found[CHOICE])}** over its own permuted choices, "
-    text += f"and beats {beaten} of {len(draws)} permutations. "
-    text += f"Fewer pixels, dealt out blindly: {in_points(found[ECONOMY])}. "
+    text += f"The choice is worth **{in_points(found[CHOICE])}** over its own permuted choices"
+    text += "" if _single(m) else f", and beats {beaten} of {len(draws)} permutations"
+    text += f". Fewer pixels, dealt out blindly: {in_points(found[ECONOMY])}. "
     if found[TRAINING]:
-        text += f"Multi-resolution training is worth **{in_points(found[TRAINING])}** over the plain network of as "
-        text += f"many epochs (n = {len(found[TRAINING])}). Together: {in_points(found[TOGETHER])}. "
+        text += f"With all images at full resolution it stands **{in_points(found[TRAINING])}** from the plain network "
+        text += f"of as many epochs (n = {len(found[TRAINING])}), which saw no other size, and all images at that one. "
+        text += f"Together: {in_points(found[TOGETHER])}. "
     else:
-        text += "What multi-resolution training is worth cannot be told: no plain network of the same seed. "
+        text += "What training at several sizes is worth cannot be told: no plain network of the same seed. "
     table = policies(runs, plain)
     rivals = {name: table[f"{name}{AT_ONE}"]["behind"] for name in (MIXTURE, CASCADE) if f"{name}{AT_ONE}" in table}
     against = [f"a {name}: {in_points(behind)}" for name, behind in rivals.items()]
@@ -110,14 +111,19 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record]) -> st
 
 def _collapse(metrics: Sequence[Mapping]) -> str:
     """What must be said first: in how many runs nearly all images are sent to one size, and whether it is the best."""
-    single = [(m, m["shares"].index(max(m["shares"]))) for m in metrics if max(m["shares"]) > 0.99]
+    single = _single(metrics)
     if not single:
         return ""
     where = " or ".join(f"{side} px" for side in sorted({m["sides_px"][j] for m, j in single}))
     best = sum(m["fixed_top1"][j] == max(m["fixed_top1"]) for m, j in single)
     text = f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}: no "
-    text += "choice is made, and permuting it changes next to nothing. "
+    text += "choice is made, and always that size would do the same without the predictor's cost. "
     return text + f"In {best} of these that is the best single size. "
+
+
+def _single(metrics: Sequence[Mapping]) -> list[tuple[Mapping, int]]:
+    """The runs that send nearly all images to one size, and which."""
+    return [(m, m["shares"].index(max(m["shares"]))) for m in metrics if max(m["shares"]) > 0.99]
 
 
 def plane(evidence: Mapping[str, Sequence[Record]], plain: Mapping[int, Record]) -> dict[str, list[Point]]:

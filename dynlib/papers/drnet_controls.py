@@ -20,7 +20,7 @@ from dynlib.ops import evaluating
 from dynlib.papers.drnet_layers import Size
 
 DRAWS = 20  # repetitions of a random policy
-THRESHOLDS = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidences at which a cascade stops
+THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidences at which a cascade stops
 
 
 @dataclass(frozen=True)
