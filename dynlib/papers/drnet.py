@@ -19,7 +19,8 @@ Departures from the paper, each with its reason:
 - At inference the argmax is taken, as the text says; the released evaluation keeps the noise. tau is not stated: 1.
 - The learning rate follows this book's cosine, not steps, and the momentum is Nesterov's; phases keep the paper's
   70 : 100 epochs. Its 0.1 is for batches of 256, and follows the batch in our recipes: the loss of the first phase is
-  a sum, so that it suffers first from too high a rate. The predictor's MobileNetV2 form has our channels, see `drnet_predictor.py`.
+  a sum, so that it suffers first from too high a rate.
+- The predictor's MobileNetV2 form has our channels, see `drnet_predictor.py`.
 - With several devices the price is on the mean of each device's own batch; the paper does not say.
 """
 
