@@ -278,7 +278,7 @@ def data(
         return folder, replace(folder, samples=test)
     kind = DetectionBatches if known.task == "detection" else Batches
     batches = kind(samples, batch_size, augment=getattr(augment, known.augment))
-    held_out = 500 if known.task == "classification" else batch_size  # dense answers take memory
+    held_out = 100 if known.task == "classification" else batch_size  # what the caches hold; dense answers take more
     return batches, replace(batches, samples=test, augment=None, batch_size=held_out)
 
 
