@@ -138,7 +138,7 @@ def fit(
     for index, phase in enumerate(phases):
         part = train.fit(
             model,
-            batches,
+            batches if phase.augment or isinstance(batches, FolderBatches) else replace(batches, augment=None),
             phase.of(recipe.schedule()),
             seed=seed + 1009 * index,  # every phase sees its own order of the images
             objective=phase.objective,

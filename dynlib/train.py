@@ -129,6 +129,7 @@ class Phase:
     groups: Callable[[nn.Module], Sequence[Group]] | None = None  # of the model; what is in none of them stays frozen
     watch: Watch | None = None
     depends_on: tuple[str, ...] | None = None  # settings of the method that matter up to the end; None: all
+    augment: bool = True  # whether training images are moved as the data set has it; those of a folder always are
 
     def of(self, whole: Schedule) -> Schedule:
         """This phase's schedule under a recipe's; the warm-up keeps its share."""

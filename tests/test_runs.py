@@ -1,6 +1,6 @@
 """A run goes through its method's phases, and runs that agree in the first ones share them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
@@ -58,6 +58,17 @@ def test_the_curve_names_the_phases_in_order_and_the_method_adds_its_metrics(pap
     assert [(point["phase"], point["epoch"]) for point in record.curve] == [("first", 1), ("second", 1), ("second", 2)]
     assert record.metrics["images"] == record.dataset["test_images"]
     assert record.metrics["macs"] > 0 and 0 <= record.metrics["top1"] <= 1
+
+
+def test_a_phase_may_see_the_images_as_they_are(paper, monkeypatch):
+    seen, fit_ = [], train.fit
+    monkeypatch.setattr(
+        train, "fit", lambda model, batches, *a, **k: seen.append(batches.augment) or fit_(model, batches, *a, **k)
+    )
+    two = paper.phases(Config())
+    paper.phases = lambda config: (replace(two[0], augment=False), two[1])
+    fit(Config())
+    assert seen[0] is None and seen[1] is not None
 
 
 def test_the_records_of_a_configuration_are_found_for_every_seed(paper, tmp_path):

@@ -182,6 +182,16 @@ def test_the_tower_keeps_the_network_s_weights_and_the_network_is_left_alone():
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
+def test_one_seed_gives_one_auto_encoder_whatever_is_behind_it():
+    found = []
+    for variant in ("wae", "low"):
+        torch.manual_seed(3)
+        found.append(convert(small(), Config(variant=variant)))
+    for part in ("split", "decoder"):
+        pairs = zip(*(model.get_submodule(part).parameters() for model in found), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 def test_the_full_variant_is_the_network_behind_a_batch_norm():
     network = small().eval()
     model = convert(network, Config(variant="full"))

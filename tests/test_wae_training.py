@@ -100,7 +100,7 @@ def test_all_variants_have_the_same_epochs_and_rates_of_classification():
 
 
 def test_the_joint_stage_keeps_what_a_quiet_i_h_carries(batches, split):
-    model = quieter(split[0], 100)
+    model = quieter(split[0], 200)
     before = wae.watch_split(model, batches)
     joint, sgd = wae.phases(Config())[2], {"optimizer": "sgd", "lr": 0.01}
     with pytest.raises(InputError, match="the loss is"):

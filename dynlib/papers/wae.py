@@ -19,11 +19,13 @@ Departures from the paper, each with its reason:
 - Losses are means over elements on images in 0 .. 1, where the paper's constants fit another scale. lambda = 1 by an
   unconfirmed re-implementation; gamma, the weight of the transform loss in the joint stage, is settled at the first
   step of that stage so that the loss is `gamma_share` of the classification loss there, and is kept in a buffer.
-- Stage 1 learns by Adam on windows of 16 px, until it no longer gains much: three epochs of it for one of the
-  classifier's, which cost less than one on whole images. The paper has one for one, by SGD on its own scale. It has
-  no weight decay, which torch's Adam would add to gradients that are small here.
+- Stage 1 learns by Adam on windows of 16 px of the pictures as they are, since augmented ones are blurred, for three
+  epochs to one of the classifier's, which cost less than one on whole images. The paper has one for one, by SGD on its
+  own scale. There is no weight decay, which torch's Adam would add to gradients that are small here.
 - The joint stage is Adam's too. A penalty on I_H makes it small and the decoder's answer to it large, so that the
   transform loss becomes steep there, and gamma steeper: SGD at 1/100 of the classifier's rate ends at infinity.
+- In `decomposition` the encoder learns at 1/100 of the rate: a batch norm behind it hides its scale, and at the whole
+  rate that grows without end. Variants of two heads add two losses at the learning rate of those with one.
 - The decoder has ReLUs between its layers and none at the end: the figure shows none and the released file no decoder.
 - The classification loss is the sum of the cross-entropies of both heads; the released file does not tell the weights.
 """
@@ -132,14 +134,14 @@ def _wrapped(model: nn.Module, config: Config) -> nn.Module:
         return Single(nn.Sequential(even, half), nn.Sequential(OrderedDict(layers)))
     share_low, share_fused = HEADS[config.heads]
     parts = {"even": even, "split": Wavelet(config.wavelet) if config.variant == "wavelet" else Encoder()}
+    if config.variant in LEARNED:  # drawn before the rest, so that one seed gives both the same auto-encoder
+        parts["decoder"] = Decoder()
     parts |= {"tower": anatomy.tower(), "head_low": anatomy.head(anatomy.channels, share_low)}
     if config.variant in TWO:
         small = Anatomy(thin(model, config.twin))
         parts["channels_high"] = 9 if config.variant == "wavelet" else 3
         parts["twin"] = small.tower(parts["channels_high"])
         parts["head_fused"] = anatomy.head(anatomy.channels + small.channels, share_fused)
-    if config.variant in LEARNED:
-        parts["decoder"] = Decoder()
     return Wae(**parts)
 
 
@@ -157,7 +159,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         split_ = partial(split_loss, lam=config.lam)
         joint = partial(joint_loss, lam=config.lam, gamma_share=config.gamma_share)
         return (
-            Phase("split", split_, 3.0, 0.03, 0.0, "adam", splitting, watch_split, shared),
+            Phase("split", split_, 3.0, 0.03, 0.0, "adam", splitting, watch_split, shared, augment=False),
             Phase("classifier", score_loss, groups=scoring, watch=watch_scores, depends_on=shared),
             Phase("joint", joint, 0.5, 0.001, optimizer="adam", watch=watch_all),
         )
