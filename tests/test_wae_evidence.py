@@ -1,6 +1,7 @@
 """The order of the variants as records have it, and the record of the reference level."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -8,7 +9,7 @@ from dynlib import records, tables
 from dynlib.data import load
 from dynlib.errors import InputError
 from dynlib.papers.wae import VARIANTS
-from dynlib.papers.wae_evidence import agreement, claimed_errors, pairs, ranked, reference, reference_config
+from dynlib.papers.wae_evidence import agreement, claimed_errors, pairs, ranked, reference, reference_config, verdict
 from dynlib.papers.wae_split import pca_reference
 
 CLAIMED = {"c": 15.0, "a": 11.0, "b": 12.5}
@@ -73,3 +74,14 @@ def test_every_variant_has_a_claimed_error_in_the_paper_s_order():
         "approximation",
     ]
     assert set(claimed) == set(VARIANTS)
+
+
+def test_the_verdict_sets_wae_beside_each_of_the_others_with_its_cost():
+    def runs(macs, *top1):
+        return [SimpleNamespace(metrics={"top1": value, "macs": macs}) for value in top1]
+
+    found = {"wae": runs(32_000_000, 0.60), "full": runs(39_000_000, 0.70, 0.72), "low": runs(31_000_000, 0.64)}
+    text = verdict(found | {"wavelet": []}, 1500)
+    assert text.startswith("WAE, at 32.0 M multiply-accumulates, stands −4.00 ± ")
+    assert "points from *low* (31.0 M), −11.00 ± " in text and "wavelet" not in text
+    assert verdict({"wae": []}, 1500) == "no record of WAE yet"

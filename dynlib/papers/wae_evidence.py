@@ -113,3 +113,20 @@ def reference(train: Samples, test: Samples, size_px: int | None, profile: str) 
         environment=environment(),
         wall_s=round(time.perf_counter() - began, 1),
     )
+
+
+def verdict(found: Mapping[str, Sequence[Record]], images: int) -> str:
+    """One sentence from the records of each variant: how far WAE stands from the others in points, and what each costs.
+
+    The errors are as in `pairs`.
+    """
+    if not found.get("wae"):
+        return "no record of WAE yet"
+    top1 = {name: [run.metrics["top1"] for run in runs] for name, runs in found.items() if runs}
+    macs = {name: f"{found[name][0].metrics['macs'] / 1e6:.1f} M" for name in top1}
+    gaps = []
+    for other in sorted(top1.keys() - {"wae"}, key=lambda name: found[name][0].metrics["macs"]):
+        (pair,) = pairs({"wae": 0.0, other: 1.0}, top1, images)
+        told = f"{100 * pair.gap:+.2f} ± {100 * pair.error:.2f}".replace("-", "−")
+        gaps.append(f"{told} points from *{other}* ({macs[other]})")
+    return f"WAE, at {macs['wae']} multiply-accumulates, stands {', '.join(gaps)}; seeds: {len(top1['wae'])}"
