@@ -17,11 +17,11 @@ from torch import Tensor, fx, nn
 from dynlib import backbones, train
 from dynlib.catalogue import DATASETS
 from dynlib.cost import count, example
-from dynlib.data import Batches, load
+from dynlib.data import Batches, hold_out, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config, convert, macs_by_choice, recut, summed_loss
-from dynlib.papers.s2dnas_exits import collect, hold_out, shared
+from dynlib.papers.s2dnas_exits import collect, shared
 from dynlib.papers.s2dnas_search import Measured, Space
 from dynlib.records import write_atomically
 
@@ -47,6 +47,7 @@ class Trial:
     seed: int = 0
     root: str | None = None  # of the data, where the job runs
     accelerator: str = "auto"
+    precision: str = "32-true"
 
     def __call__(self, config: Config) -> Measured:
         """Train the candidate and measure it at the thresholds of `s2dnas_exits.SHARED`."""
@@ -78,7 +79,7 @@ class Trial:
         return Measured(tuple(outcomes), _static_macs(self, size), time.perf_counter() - began)
 
     def _hardware(self) -> train.Hardware:
-        return train.Hardware(accelerator=self.accelerator)
+        return train.Hardware(self.accelerator, precision=self.precision)
 
 
 @lru_cache(maxsize=1)
@@ -137,6 +138,7 @@ class SharedWeights:
         )
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         write_atomically(Path(self.path), safetensors.torch.save(weights))
+        _shared_network.cache_clear()
         return curve
 
     def __call__(self, config: Config) -> Measured:
