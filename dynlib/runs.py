@@ -61,8 +61,8 @@ class Recipe:
         if self.arch not in (able := self.task.archs()):
             what = f"dataset {self.dataset} is for {self.task.name}, which arch {self.arch} is no backbone for"
             raise InputError(f"{what}; allowed: {', '.join(able)}")
-        for name in ("test_sizes_px", "held_out_images"):
-            if (value := getattr(self, name)) and self.task.name != "classification":
+        for name, value in (("test_sizes_px", [*self.test_sizes_px]), ("held_out_images", self.held_out_images)):
+            if value and self.task.name != "classification":
                 what = f"{name} is {value}, but dataset {self.dataset} is for {self.task.name}"
                 raise InputError(f"{what}; leave it out, or give one for classification")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
