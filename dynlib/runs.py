@@ -146,7 +146,7 @@ def fit(
     if task.name not in (able := getattr(paper, "TASKS", ("classification",))):
         what = f"dataset {recipe.dataset} is for {task.name}, which method {key} does not train for"
         raise InputError(f"{what}; allowed: data sets for {', '.join(able)}")
-    batches, valid = _data_of(recipe, root)
+    batches, valid = data_of(recipe, root)
     if getattr(paper, "PIXELS", None) == "unit":
         batches, valid = (replace(part, mean=(0.0,) * 3, std=(1.0,) * 3) for part in (batches, valid))
     described = settings.plain(describe(config, recipe))
@@ -170,7 +170,7 @@ def fit(
         )
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
     if recipe.held_out_images is not None and hasattr(paper, "choose"):
-        metrics = paper.choose(model, replace(valid, samples=_training(*_place(recipe), root)[1]), valid)
+        metrics = paper.choose(model, replace(valid, samples=held_out(recipe, root).samples), valid)
     else:
         metrics = task.evaluate(model, valid)
         metrics |= paper.evaluate(model, valid) if hasattr(paper, "evaluate") else {}
@@ -243,7 +243,7 @@ def measure(
 
 def dataset(recipe: Recipe, root: Path | None) -> dict:
     """What a record says of the data of a recipe: name, images, checksums."""
-    return _dataset(*_data_of(recipe, root))
+    return _dataset(*data_of(recipe, root))
 
 
 def _dataset(batches: Batches | FolderBatches, valid: Batches | FolderBatches) -> dict:
@@ -310,12 +310,17 @@ def data(
     return batches, replace(batches, samples=test, augment=None, batch_size=held_out)
 
 
-def _data_of(recipe: Recipe, root: Path | None) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
+def data_of(recipe: Recipe, root: Path | None) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
+    """`data` as a recipe asks for it."""
     return data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root, recipe.held_out_images)
 
 
-def _place(recipe: Recipe) -> tuple[str, int | None, int | None]:
-    return recipe.dataset, recipe.size_px, recipe.held_out_images
+def held_out(recipe: Recipe, root: Path | None) -> Batches | FolderBatches:
+    """What a recipe holds out of the training split, as evaluation batches. Raises InputError where that is nothing."""
+    samples = _training(recipe.dataset, recipe.size_px, recipe.held_out_images, root)[1]
+    if samples is None:
+        raise InputError("held_out_images is null; give a number of images to choose on")
+    return replace(data_of(recipe, root)[1], samples=samples)
 
 
 @lru_cache(maxsize=1)

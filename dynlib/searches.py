@@ -9,9 +9,15 @@ import torch
 
 from dynlib import records, settings
 from dynlib.papers import searcher
-from dynlib.paths import RESULTS
+from dynlib.paths import PROFILES, RESULTS
 from dynlib.records import Record
 from dynlib.train import Hardware
+
+
+def profile_search(key: str, chapter: str, profile: str) -> object:
+    """The search in a profile's file, notebooks/profiles/<profile>/<chapter>.yml, which names all of its settings."""
+    kind = searcher(key).Search
+    return settings.build(kind, settings.part_of(kind, settings.read(PROFILES / profile / f"{chapter}.yml")))
 
 
 def recorded(key: str, asked: object, *, profile: str, seed: int, folder: Path = RESULTS) -> Record | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from dynlib.tables import DASH, POWER, compare, measured, spread, wide
@@ -120,6 +121,38 @@ def stage_table(rows: Mapping[str, Values]) -> pd.DataFrame:
         macs = spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 2)
         lines.append(dict(zip(heads, (name, DASH, *cells, macs), strict=True)))
     return _frame(lines or [dict.fromkeys(heads, DASH)], ["± is the sample standard deviation over seeds."])
+
+
+def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
+    """One line a candidate of a search: its reward, accuracy and cost under shared weights, and once trained alone."""
+    heads = (
+        "drawn by",
+        "cuts",
+        "reused",
+        "reward, shared",
+        "alone",
+        "top-1, %, shared",
+        "alone ",
+        "mean MACs, M, alone",
+    )
+    lines = []
+    for one in candidates:
+        alone = one["alone"]
+        line = [one["by"], *(" / ".join(" ".join(map(str, row)) for row in one[name]) for name in ("cuts", "reuse"))]
+        line += [f"{of['reward']:.4f}" for of in (one, alone)] + [spread([of["top1"]], "%") for of in (one, alone)]
+        lines.append(dict(zip(heads, [*line, spread([alone["macs"]], "MMAC")], strict=True)))
+    notes = ["Cuts in channel groups and bits m12 m13 m23, by map size, from the largest."]
+    return _frame(lines or [dict.fromkeys(heads, DASH)], notes)
+
+
+def waiting_table(times: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """One line a network: mean, median, 95th percentile and worst of its times for single images, in ms."""
+    lines = []
+    for name, found in times.items():
+        figures = (np.mean(found), *np.percentile(found, [50, 95, 100]))
+        heads = ("mean, ms", "median, ms", "95 %, ms", "worst, ms")
+        lines.append({"network": name} | {head: f"{value:.2f}" for head, value in zip(heads, figures, strict=True)})
+    return _frame(lines, [])
 
 
 def paper_table(claimed: pd.DataFrame, ours: Mapping[str, Mapping], also: Sequence[str] = (), **how) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
 from dynlib.papers.s2dnas import NESTED, Config
+from dynlib.papers.s2dnas_owners import edges, is_read
 from dynlib.records import Record
 
 BACKBONES = {  # what differs from the chapter's recipe
@@ -146,6 +147,23 @@ def plane(runs: Runs) -> dict[str, list[tuple[float, float]]]:
 
 def _is_sized(name: str) -> bool:
     return name == STATIC or name.startswith("thinned")
+
+
+def omega_plane(search: Record | None) -> dict[str, list[tuple[float, float]]]:
+    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
+    found = [] if search is None else search.metrics["searches"]
+    names = {"controller": "policy", "random": "random"}
+    return {name: [(of["best"][by]["macs"], of["best"][by]["top1"]) for of in found] for name, by in names.items()}
+
+
+def drawn(config: Config | None, widths: Mapping[str, int]) -> tuple[dict[str, tuple[int, ...]], list[list[tuple]]]:
+    """What `plots_choices.drawn_network` draws of a network with these channels by map size; nothing without one."""
+    if config is None:
+        return {}, []
+    cuts, reuse = config.for_groups(len(widths))
+    edge = {size: edges(width, row) for (size, width), row in zip(widths.items(), cuts, strict=True)}
+    stages = range(config.stages)
+    return edge, [[(i, j) for j in stages for i in range(j) if is_read(bits, i, j, len(stages))] for bits in reuse]
 
 
 def search_words(search: Record | None) -> str:

@@ -43,8 +43,8 @@ class Search:
     proxy_images: int = 8000  # of the training split
     proxy_held_out_images: int = 2000  # others of the training split, on which rewards are measured
     proxy_epochs: int = 8  # of the shared weights
-    proxy_batch_size: int = 128
-    proxy_lr: float = 0.1
+    batch_size: int = 128  # as of the recipe
+    lr: float = 0.1
     search_stages: int = 3
     search_groups: int = 8  # of channels
     candidates: int = 100  # of each search
@@ -58,7 +58,7 @@ class Search:
         for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
             if name not in known:
                 raise settings.unknown(what, name, known)
-        lows = {"proxy_images": 1, "proxy_held_out_images": 1, "proxy_batch_size": 1, "candidates": 1, "retrained": 1}
+        lows = {"proxy_images": 1, "proxy_held_out_images": 1, "batch_size": 1, "candidates": 1, "retrained": 1}
         for name, low in lows.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; it is {low} or more")
@@ -74,7 +74,7 @@ class Search:
     def trial(self, seed: int, **where) -> Trial:
         """What a candidate is measured by, and trained by where it is trained by itself."""
         counts = {"train_images": self.proxy_images, "held_out_images": self.proxy_held_out_images}
-        counts |= {"epochs": self.proxy_epochs, "batch_size": self.proxy_batch_size, "lr": self.proxy_lr}
+        counts |= {"epochs": self.proxy_epochs, "batch_size": self.batch_size, "lr": self.lr}
         network = {"width": self.proxy_width, "size_px": self.proxy_size_px}
         return Trial(self.proxy_arch, self.dataset, **counts, **network, seed=seed, **where)
 
