@@ -229,7 +229,7 @@ def search(
         if name not in (allowed := settings.names(kind)):
             raise settings.unknown(f"setting of the search of {key}", name, allowed)
     values = _chapter_values(key, profile) | given
-    asked, out = settings.build(kind, settings.part_of(kind, values)), paths.RESULTS if out is None else out
+    asked, out = searches.of_values(key, values), paths.RESULTS if out is None else out
     how = {"root": root, "hardware": Hardware(precision=precision), "workers": workers, "scheduler": scheduler}
     which = {"profile": profile, "seed": seed, "folder": out}
     record = searches.ensure(key, asked, **which, **how, progress=sys.stderr.isatty())

@@ -112,9 +112,9 @@ def compare(
 
 @torch.no_grad()
 def one_by_one(nets: Mapping[str, Net], examples: Tensor, repeats: int = 5) -> dict[str, list[float]]:
-    """Milliseconds that each network takes for each example by itself: medians over rounds in which they take turns.
+    """Milliseconds that each network takes for each example by itself: the least of some rounds, in turns.
 
-    For a method whose time depends on the image, where a median over calls would hide what a user waits for.
+    For a method whose time depends on the image: the spread is that of the images, not that of a busy machine.
     """
     times = {name: [[] for _ in examples] for name in nets}
     for net in nets.values():
@@ -124,7 +124,7 @@ def one_by_one(nets: Mapping[str, Net], examples: Tensor, repeats: int = 5) -> d
             for place, image in enumerate(examples.split(1)):
                 for name in _rotated(list(nets), start):
                     times[name][place].append(_block(nets[name], image, 1) / 1e6)
-    return {name: [median(of) for of in found] for name, found in times.items()}
+    return {name: [min(of) for of in found] for name, found in times.items()}
 
 
 def _warm_up(net: Net, example: Tensor, min_seconds: float) -> int:

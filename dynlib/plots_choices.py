@@ -123,7 +123,7 @@ def search_curves(ax: Axes, rewards: Mapping[str, Sequence[float]], level: tuple
     if level is not None:
         ax.axhline(level[1], color=PALE, linestyle="--", linewidth=1, label=level[0])
     ax.set(xlabel="candidates drawn", ylabel="reward")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
 
 
 def drawn_network(ax: Axes, edges: Mapping[str, Sequence[int]], reuse: Sequence[Sequence[tuple[int, int]]]) -> None:
@@ -140,13 +140,16 @@ def drawn_network(ax: Axes, edges: Mapping[str, Sequence[int]], reuse: Sequence[
             box = {"facecolor": PALETTE[stage], "edgecolor": "white", "alpha": 0.85}
             ax.add_patch(Rectangle((place - 0.22, low), 0.44, high - low, **box))
             count = f"{edge[stage + 1] - edge[stage]}"
-            ax.text(place - 0.17, (low + high) / 2, count, va="center", color="white", size=SMALL)
+            ax.text(place - 0.17, (low + high) / 2, count, va="center", color="white", weight="bold", size=SMALL)
+            if not place:
+                ax.text(-0.27, (low + high) / 2, f"stage {stage + 1}", va="center", ha="right", size=SMALL)
         middle = [(a + b) / 2 for a, b in pairwise(shares)]
         for i, j in arrows:
-            bend = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={0.45 + 0.25 * (j - i - 1)}", "color": INK}
+            bend = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={0.4 / (j - i)}", "color": INK}
             ax.annotate("", (place + 0.22, middle[j]), (place + 0.22, middle[i]), arrowprops=bend)
     ax.set_xticks(range(len(edges)), [f"{size}, {edge[-1]} channels" for size, edge in edges.items()])
-    ax.set(xlim=(-0.5, len(edges) - 0.25), ylim=(0, 1), ylabel="share of the channels, stage 1 below")
+    ax.set(xlim=(-0.65, len(edges) - 0.4), ylim=(0, 1), yticks=[])
+    ax.set(xlabel="map size (px), with channels in all", ylabel="channels, as shares")
     ax.spines["left"].set_visible(False)
 
 

@@ -2,8 +2,10 @@
 
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -14,10 +16,15 @@ from dynlib.records import Record
 from dynlib.train import Hardware
 
 
+def of_values(key: str, values: Mapping[str, Any]) -> object:
+    """The settings of a search from plain values, of which others than its own are passed over."""
+    kind = searcher(key).Search
+    return settings.build(kind, settings.part_of(kind, values))
+
+
 def profile_search(key: str, chapter: str, profile: str) -> object:
     """The search in a profile's file, notebooks/profiles/<profile>/<chapter>.yml, which names all of its settings."""
-    kind = searcher(key).Search
-    return settings.build(kind, settings.part_of(kind, settings.read(PROFILES / profile / f"{chapter}.yml")))
+    return of_values(key, settings.read(PROFILES / profile / f"{chapter}.yml"))
 
 
 def recorded(key: str, asked: object, *, profile: str, seed: int, folder: Path = RESULTS) -> Record | None:

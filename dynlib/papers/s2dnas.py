@@ -25,6 +25,10 @@ Departures from the paper, each with its reason:
 - Kernels are the network's own, masked, not redrawn for their smaller fan-in: batch norm makes their scale irrelevant,
   and one stage stays the network itself.
 - A parameter-free shortcut pads stage by stage; padded as a whole it would leak late channels into early stages.
+- How thresholds are preset is not told: three rules, all on images held out of the training split.
+- The reward's form and exponent are MnasNet's; it is taken on held-out images, where the note speaks of test images.
+- Candidates of the search share weights, and three are retrained, not ten: a CPU cannot train each candidate by itself.
+- MSDNet is compared with a cut ResNet-20, whose cost is of its order, not with a cut DenseNet.
 """
 
 import copy

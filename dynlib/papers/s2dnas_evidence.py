@@ -149,6 +149,15 @@ def _is_sized(name: str) -> bool:
     return name == STATIC or name.startswith("thinned")
 
 
+def rewards(search: Record | None) -> tuple[dict[str, list[float]], tuple[str, float] | None]:
+    """Rewards draw by draw at the main omega, and the best of all architectures that cut every map size alike."""
+    if search is None:
+        return {}, None
+    of = search.metrics["searches"][0]["rewards"]
+    drawn = {"controller": of["policy"], "random": of["random"]}
+    return drawn, ("best of those alike at all sizes", max(of["alike"]))
+
+
 def omega_plane(search: Record | None) -> dict[str, list[tuple[float, float]]]:
     """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
     found = [] if search is None else search.metrics["searches"]
