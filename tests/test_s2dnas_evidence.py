@@ -91,12 +91,23 @@ def test_curves_are_means_over_seeds_and_the_plane_is_empty_without_records():
 
 def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     rewards = {"policy": [0.5, 0.6], "random": [0.6, 0.4], "alike": [0.7]}
-    metrics = {"weights_s": 60.0, "candidates_s": 30.0, "retraining_s": 30.0, "measured": 4, "seconds_a_candidate": 0.5}
+    metrics = {
+        "clock": "processor",
+        "weights_s": 60.0,
+        "candidates_s": 30.0,
+        "retraining_s": 30.0,
+        "measured": 4,
+        "seconds_a_candidate": 0.5,
+    }
     best = {name: {"macs": 5, "top1": 0.5} for name in rewards}
     metrics |= {"searches": [{"rewards": rewards, "best": best}], "retrained": [{}, {}], "kendall_tau": -0.2}
-    search = SimpleNamespace(wall_s=120, metrics=metrics, environment={"threads": 1})
+    search = SimpleNamespace(metrics=metrics, environment={"threads": 1})
     words = s2dnas_evidence.search_words(search)
-    assert "2.0 minutes" in words and "the controller is not ahead" in words and "is -0.20" in words
+    assert (
+        "2.0 minutes of processor time on 1 thread" in words
+        and "the controller is not ahead" in words
+        and "is -0.20" in words
+    )
     metrics["kendall_tau"] = None
     rewards["policy"].append(0.61)
     words = s2dnas_evidence.search_words(search)

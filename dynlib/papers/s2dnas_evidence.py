@@ -182,7 +182,8 @@ def search_words(search: Record | None) -> str:
     m = search.metrics
     best = {name: max(rewards) for name, rewards in m["searches"][0]["rewards"].items()}
     ahead = best["policy"] - best["random"]
-    text = f"The search took {search.wall_s / 60:.1f} minutes on {search.environment['threads']} thread: "
+    spent = m["weights_s"] + m["candidates_s"] + m["retraining_s"]
+    text = f"The search took {spent / 60:.1f} minutes of {m['clock']} time on {search.environment['threads']} thread: "
     text += f"{m['weights_s']:.0f} s for the shared weights, "
     text += f"{m['candidates_s']:.0f} s for {m['measured']} candidates ({m['seconds_a_candidate']:.2f} s each), "
     text += f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone. "

@@ -51,7 +51,7 @@ class Trial:
 
     def __call__(self, config: Config) -> Measured:
         """Train the candidate and measure it at the thresholds of `s2dnas_exits.SHARED`."""
-        began = time.perf_counter()
+        began = time.process_time()
         batches, held = self.data()
         model = convert(self.network(), config)
         train.fit(model, batches, self.schedule(), seed=self.seed, objective=summed_loss, hardware=self._hardware())
@@ -73,10 +73,10 @@ class Trial:
         return _data(self)
 
     def measure(self, model: fx.GraphModule, held: Batches, began: float) -> Measured:
-        """What the network does on held-out images, with the time since `began`."""
+        """What the network does on held-out images, with the processor's time since `began`."""
         size = tuple(held.samples.images.shape[-2:])
         outcomes = shared(*collect(model, held), list(macs_by_choice(model, size).values()))
-        return Measured(tuple(outcomes), _static_macs(self, size), time.perf_counter() - began)
+        return Measured(tuple(outcomes), _static_macs(self, size), time.process_time() - began)
 
     def _hardware(self) -> train.Hardware:
         return train.Hardware(self.accelerator, precision=self.precision)
@@ -146,7 +146,7 @@ class SharedWeights:
 
         Raises InputError where the weights have not been trained.
         """
-        began = time.perf_counter()
+        began = time.process_time()
         batches, held = self.trial.data()
         model = _shared_network(self)
         recut(model, config)
