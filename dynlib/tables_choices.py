@@ -170,6 +170,8 @@ def paper_table(claimed: pd.DataFrame, ours: Mapping[str, Mapping], also: Sequen
 
 
 def _frame(lines: Sequence[Mapping] | pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
+    """The lines with their notes; what ± means is told where one stands."""
     frame = pd.DataFrame(lines)
-    frame.attrs["notes"] = tuple(notes)
+    spreads = any("±" in str(cell) for cell in frame.to_numpy().flat)
+    frame.attrs["notes"] = tuple(note for note in notes if spreads or not note.startswith("±"))
     return frame

@@ -29,7 +29,9 @@ def test_policies_show_mean_spread_and_seeds():
     table = tables_choices.policy_table(rows)
     assert table.iloc[0].tolist() == ["dynamic", "81.00 ± 1.41", "–", "5.0", "n = 2"]
     assert table.iloc[1].tolist() == ["random", "75.00", "+5.00", "6.0", "n = 1"]
-    assert set(tables_choices.policy_table({}).iloc[0]) == {"–"}
+    assert "standard deviation" in table.attrs["notes"][0]
+    empty = tables_choices.policy_table({})
+    assert set(empty.iloc[0]) == {"–"} and empty.attrs["notes"] == ()  # no ±, nothing to explain
 
 
 def test_parts_show_a_dash_where_there_is_nothing():

@@ -101,6 +101,7 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     }
     best = {name: {"macs": 5, "top1": 0.5} for name in rewards}
     metrics |= {"searches": [{"rewards": rewards, "best": best}], "retrained": [{}, {}], "kendall_tau": -0.2}
+    metrics["found"] = {"shares": [0.2, 0.8]}
     search = SimpleNamespace(metrics=metrics, environment={"threads": 1})
     words = s2dnas_evidence.search_words(search)
     assert (
@@ -112,6 +113,7 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     rewards["policy"].append(0.61)
     words = s2dnas_evidence.search_words(search)
     assert "cannot be ranked" in words and "the controller is ahead" in words
+    assert "ahead at 1 of 1 values of omega" in words and "80 % of the held-out images take the last" in words
     assert s2dnas_evidence.omega_plane(search) == {"controller": [(5, 0.5)], "random": [(5, 0.5)]}
     drawn, level = s2dnas_evidence.rewards(search)
     assert drawn == {"controller": [0.5, 0.6, 0.61], "random": [0.6, 0.4]} and level[1] == 0.7
