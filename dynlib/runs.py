@@ -72,6 +72,9 @@ class Recipe:
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it is 1 or more")
+        classes = DATASETS[self.dataset].class_count
+        if self.held_out_images is not None and self.held_out_images % classes:
+            raise InputError(f"held_out_images is {self.held_out_images}; it is a multiple of the {classes} classes")
         self.schedule()
 
     @property

@@ -90,6 +90,7 @@ def test_the_command_line_prints_what_to_train(record, monkeypatch, capsys):
         ({"dataset": "scene"}, "dataset 'scene' is unknown"),
         ({"proxy_arch": "resnet"}, "arch 'resnet' is unknown"),
         ({"candidates": 0}, "candidates is 0"),
+        ({"proxy_held_out_images": 13}, "proxy_held_out_images is 13; it is a multiple of the 10 classes"),
         ({"omega": 0.1}, "omega is 0.1; it is 0 or less"),
         ({"omegas": (float("nan"),)}, "omega is nan"),
         ({"search_stages": 1}, "stages is 1"),

@@ -62,6 +62,9 @@ class Search:
         for name, low in lows.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name} is {getattr(self, name)}; it is {low} or more")
+        held, classes = self.proxy_held_out_images, DATASETS[self.dataset].class_count
+        if held % classes:
+            raise InputError(f"proxy_held_out_images is {held}; it is a multiple of the {classes} classes")
         for value in (self.omega, *self.omegas):
             if not isfinite(value) or value > 0:
                 raise InputError(f"omega is {value}; it is 0 or less, or cost would be worth having")
