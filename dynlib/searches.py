@@ -48,7 +48,7 @@ def run(
     began, hardware = time.perf_counter(), hardware or Hardware()
     described = settings.plain(asdict(asked))
     with tempfile.TemporaryDirectory(prefix="dynlib-") as folder:
-        metrics, curve = searcher(key).search(
+        metrics, curve, dataset = searcher(key).search(
             asked,
             seed=seed,
             weights=Path(folder) / "shared.safetensors",
@@ -66,7 +66,7 @@ def run(
         profile=profile,
         config=described,
         config_hash=records.config_hash(described),
-        dataset={"name": asked.dataset},
+        dataset=dataset,
         seed=seed,
         metrics=metrics,
         curve=curve,

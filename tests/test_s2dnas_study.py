@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dynlib import papers, records, searches, settings
+from dynlib import papers, records, searches, settings, tables
 from dynlib.cli import main
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config
@@ -46,6 +46,10 @@ def test_the_record_tells_each_search_draw_by_draw_and_its_best(record):
     assert 6 <= found["measured"] <= 6 * 4 and found["clock"] == "processor"
     assert 0 < found["seconds_a_candidate"] < found["candidates_s"]
     assert json.loads(json.dumps(found)) == found
+    data = record.dataset
+    assert (data["name"], data["train_images"], data["held_out_images"]) == ("scenes", 60, 40)
+    assert data["train_sha256"] != data["held_out_sha256"]
+    assert "scenes, 60 training and 40 held-out images; seed 3" in tables.provenance([record])
 
 
 def test_one_omega_more_changes_nothing_of_the_others_and_the_seed_repeats_it(record):

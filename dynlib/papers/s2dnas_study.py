@@ -93,8 +93,10 @@ def search(
     accelerator: str = "auto",
     precision: str = "32-true",
     progress: bool = False,
-) -> tuple[dict, list[dict]]:
-    """Figures of the search for a record, and the curve of the shared weights, which are kept in `weights` meanwhile.
+) -> tuple[dict, list[dict], dict]:
+    """What a record of the search holds: its figures, the curve of the shared weights, what is known of the data.
+
+    The weights are kept in `weights` meanwhile.
 
     Candidates are measured, and retrained, in `workers` processes or on the Dask cluster at `scheduler`.
     """
@@ -145,12 +147,19 @@ def search(
         "kendall_tau": _tau(retrained),
         "found": _values(winner),
     }
-    return settings.plain(metrics), curve
+    return settings.plain(metrics), curve, _dataset(trial)
 
 
 def _sizes(trial: Trial) -> int:
     """Groups of map sizes of the proxy's network."""
     return convert(trial.network(), Config(cuts=((0, 1),))).meta["groups"]
+
+
+def _dataset(trial: Trial) -> dict:
+    batches, held = trial.data()
+    counts = {"train_images": len(batches.samples), "held_out_images": len(held.samples)}
+    checksums = {"train_sha256": batches.samples.checksum, "held_out_sha256": held.samples.checksum}
+    return {"name": trial.dataset} | counts | checksums
 
 
 def _tau(pairs: Sequence[tuple[Candidate, Candidate]]) -> float | None:
