@@ -164,6 +164,22 @@ def waiting_times(ax: Axes, times: Mapping[str, Sequence[float]]) -> None:
     ax.legend(loc="lower right")
 
 
+def named_points(ax: Axes, families: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+    """Top-1 over mean MACs, a mark a family; each point (MACs, top-1) of the first family has its name beside it."""
+    label, factor = PLANES["macs"]
+    for (family, points), mark, colour in zip(families.items(), ("o", "v", "s"), PALETTE, strict=False):
+        for place, (name, (macs, top1)) in enumerate(points.items()):
+            at = (macs * factor, 100 * top1)
+            ax.plot(*at, mark, color=colour, markersize=8, label="" if place else family)
+            if family == next(iter(families)):
+                ax.annotate(name, at, (7, 7), textcoords="offset points", size=SMALL, color=INK)
+    if not any(families.values()):
+        return _empty(ax)
+    ax.set(xlabel=label, ylabel="top-1 accuracy (%)")
+    ax.margins(0.15)
+    ax.legend(loc="lower right")
+
+
 def _empty(ax: Axes) -> None:
     """Say so where there is nothing to draw."""
     ax.text(0.5, 0.5, "not measured yet", ha="center", va="center", transform=ax.transAxes, color=PALE)

@@ -125,16 +125,8 @@ def stage_table(rows: Mapping[str, Values]) -> pd.DataFrame:
 
 def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
     """One line a candidate of a search: its reward, accuracy and cost under shared weights, and once trained alone."""
-    heads = (
-        "drawn by",
-        "cuts",
-        "reused",
-        "reward, shared",
-        "alone",
-        "top-1, %, shared",
-        "alone ",
-        "mean MACs, M, alone",
-    )
+    sides = [f"{what}, {how}" for what in ("reward", "top-1, %") for how in ("shared", "alone")]
+    heads = ("drawn by", "cuts", "reused", *sides, "MACs, M, alone")
     lines = []
     for one in candidates:
         alone = one["alone"]

@@ -215,6 +215,13 @@ def test_a_network_is_drawn_box_by_box_with_an_arrow_a_reader(ax):
     assert numbers == ["4", "12", "16", "48"] and len([t for t in ax.texts if t.get_text() == ""]) == 1
 
 
+def test_points_of_the_first_family_are_named(ax):
+    plots_choices.named_points(ax, {"ours": {"a": (2e6, 0.5), "b": (3e6, 0.6)}, "random": {"a": (4e6, 0.4)}})
+    assert [text.get_text() for text in ax.texts] == ["a", "b"]
+    np.testing.assert_allclose([line.get_xydata()[0] for line in ax.get_lines()], [[2, 50], [3, 60], [4, 40]])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "random"]
+
+
 def test_waiting_times_rise_to_all_images_and_mark_median_and_tail(ax):
     plots_choices.waiting_times(ax, {"stages": [3.0, 1.0, 2.0]})
     steps, marks = ax.get_lines()
@@ -223,7 +230,12 @@ def test_waiting_times_rise_to_all_images_and_mark_median_and_tail(ax):
 
 
 @pytest.mark.parametrize(
-    "draw", [plots_choices.search_curves, lambda ax, none: plots_choices.drawn_network(ax, none, [])]
+    "draw",
+    [
+        plots_choices.search_curves,
+        plots_choices.named_points,
+        lambda ax, none: plots_choices.drawn_network(ax, none, []),
+    ],
 )
 def test_without_a_record_a_figure_says_so(ax, draw):
     draw(ax, {})

@@ -100,21 +100,27 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
         "seconds_a_candidate": 0.5,
     }
     best = {name: {"macs": 5, "top1": 0.5} for name in rewards}
-    metrics |= {"searches": [{"rewards": rewards, "best": best}], "retrained": [{}, {}], "kendall_tau": -0.2}
-    metrics["found"] = {"shares": [0.2, 0.8]}
-    search = SimpleNamespace(metrics=metrics, environment={"threads": 1})
+    metrics |= {
+        "searches": [{"omega": -0.3, "rewards": rewards, "best": best}],
+        "retrained": [{}, {}],
+        "kendall_tau": -0.2,
+    }
+    metrics["found"] = {"shares": [0.2, 0.8], "top1": 0.5}
+    search = SimpleNamespace(metrics=metrics, environment={"threads": 1}, config={"proxy_held_out_images": 100})
     words = s2dnas_evidence.search_words(search)
     assert (
         "2.0 minutes of processor time on 1 thread" in words
         and "the controller is not ahead" in words
         and "is -0.20" in words
     )
+    assert "standard error of 5.0 points" in words
+    assert "first quarter of its draws: 0.5000, of the last: 0.6000" in words
     metrics["kendall_tau"] = None
     rewards["policy"].append(0.61)
     words = s2dnas_evidence.search_words(search)
     assert "cannot be ranked" in words and "the controller is ahead" in words
     assert "ahead at 1 of 1 values of omega" in words and "80 % of the held-out images take the last" in words
-    assert s2dnas_evidence.omega_plane(search) == {"controller": [(5, 0.5)], "random": [(5, 0.5)]}
+    assert s2dnas_evidence.omega_plane(search) == {who: {"ω = −0.3": (5, 0.5)} for who in ("controller", "random")}
     drawn, level = s2dnas_evidence.rewards(search)
     assert drawn == {"controller": [0.5, 0.6, 0.61], "random": [0.6, 0.4]} and level[1] == 0.7
     assert s2dnas_evidence.rewards(None) == ({}, None)

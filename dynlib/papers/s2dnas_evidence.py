@@ -6,6 +6,7 @@ and costs are those of the test images.
 """
 
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from statistics import mean, stdev
 
 from dynlib.papers.s2dnas import NESTED, Config
@@ -158,11 +159,13 @@ def rewards(search: Record | None) -> tuple[dict[str, list[float]], tuple[str, f
     return drawn, ("best of those alike at all sizes", max(of["alike"]))
 
 
-def omega_plane(search: Record | None) -> dict[str, list[tuple[float, float]]]:
+def omega_plane(search: Record | None) -> dict[str, dict[str, tuple[float, float]]]:
     """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
-    found = [] if search is None else search.metrics["searches"]
-    names = {"controller": "policy", "random": "random"}
-    return {name: [(of["best"][by]["macs"], of["best"][by]["top1"]) for of in found] for name, by in names.items()}
+    plane = {"controller": {}, "random": {}}
+    for of in [] if search is None else search.metrics["searches"]:
+        for who, by in (("controller", "policy"), ("random", "random")):
+            plane[who][f"ω = {of['omega']:g}".replace("-", "−")] = (of["best"][by]["macs"], of["best"][by]["top1"])
+    return plane
 
 
 def drawn(config: Config | None, widths: Mapping[str, int]) -> tuple[dict[str, tuple[int, ...]], list[list[tuple]]]:
@@ -180,6 +183,7 @@ def search_words(search: Record | None) -> str:
     if search is None:
         return "The search has no record yet."
     m = search.metrics
+    drawn = m["searches"][0]["rewards"]["policy"]
     best = {name: max(rewards) for name, rewards in m["searches"][0]["rewards"].items()}
     ahead = best["policy"] - best["random"]
     spent = m["weights_s"] + m["candidates_s"] + m["retraining_s"]
@@ -189,6 +193,11 @@ def search_words(search: Record | None) -> str:
     text += f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone. "
     text += f"The best reward of the controller is {best['policy']:.4f}, of as many random draws {best['random']:.4f}: "
     text += "the controller is ahead. " if ahead > 0 else "**the controller is not ahead.** "
+    error = sqrt(m["found"]["top1"] * (1 - m["found"]["top1"]) / search.config["proxy_held_out_images"])
+    text += f"(The accuracy in a reward has a standard error of {100 * error:.1f} points.) "
+    quarter = -(-len(drawn) // 4)
+    text += f"Mean reward of the first quarter of its draws: {mean(drawn[:quarter]):.4f}, of the last: "
+    text += f"{mean(drawn[-quarter:]):.4f}. "
     leads = [max(of["rewards"]["policy"]) > max(of["rewards"]["random"]) for of in m["searches"]]
     text += f"It is ahead at {sum(leads)} of {len(leads)} values of omega. Of the network found, trained alone, "
     text += f"{100 * m['found']['shares'][-1]:.0f} % of the held-out images take the last exit. "
