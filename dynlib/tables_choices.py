@@ -130,11 +130,13 @@ def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
     lines = []
     for one in candidates:
         alone = one["alone"]
-        line = [one["by"], *(" / ".join(" ".join(map(str, row)) for row in one[name]) for name in ("cuts", "reuse"))]
+        cuts = " / ".join(" ".join(map(str, row[1:-1])) for row in one["cuts"])
+        line = [one["by"], cuts, " / ".join("".join(map(str, row)) for row in one["reuse"])]
         line += [f"{of['reward']:.4f}" for of in (one, alone)] + [spread([of["top1"]], "%") for of in (one, alone)]
         lines.append(dict(zip(heads, [*line, spread([alone["macs"]], "MMAC")], strict=True)))
-    notes = ["Cuts in channel groups and bits m12 m13 m23, by map size, from the largest."]
-    return _frame(lines or [dict.fromkeys(heads, DASH)], notes)
+    groups = {str(one["cuts"][0][-1]) for one in candidates}
+    notes = [f"Cuts between 0 and {', '.join(groups)} channel groups, and the bits, by map size, from the largest."]
+    return _frame(lines or [dict.fromkeys(heads, DASH)], notes * bool(lines))
 
 
 def waiting_table(times: Mapping[str, Sequence[float]]) -> pd.DataFrame:
