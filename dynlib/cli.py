@@ -213,7 +213,7 @@ def search(
     out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
     workers: Annotated[int, typer.Option(min=1, help="Processes that measure candidates.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="Address of a Dask scheduler, instead of workers.")] = None,
+    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Search an architecture with the settings of the method's chapter at a profile; the result is a record.

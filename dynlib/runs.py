@@ -45,9 +45,7 @@ class Recipe:
     train_images: int | None = None  # the first so many of each class's share in stored order; None: all
     size_px: int | None = None  # side of the images where it is not the stored one; the shorter of oblong ones
     test_sizes_px: tuple[int, ...] = ()  # further sides to classify at (square images)
-    held_out_images: int | None = (
-        None  # of the training split, for what a method chooses once trained; they train nothing
-    )
+    held_out_images: int | None = None  # of the training split; they train nothing, a method chooses on them
 
     def __post_init__(self):
         """Refuse what no run can use, before any work."""
@@ -66,9 +64,8 @@ class Recipe:
                 what = f"{name} is {value}, but dataset {self.dataset} is for {self.task.name}"
                 raise InputError(f"{what}; leave it out, or give one for classification")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
-        counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images} | {
-            f"test_sizes_px {size}": size for size in self.test_sizes_px
-        }
+        counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images}
+        counts |= {f"test_sizes_px {size}": size for size in self.test_sizes_px}
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it is 1 or more")
