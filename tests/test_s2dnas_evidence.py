@@ -50,12 +50,12 @@ def test_against_a_thinned_network_only_seeds_with_both_count():
     row = table["thinned to width 8"]
     assert (row["budget"], row["ours"], row["macs"]) == ([45], [0.58], [41])
     assert row["gain"] == [pytest.approx(0.03)]
-    assert table["thinned to width 2"]["gain"] == []  # even the first exit costs more
+    assert (table["thinned to width 2"]["gain"], table["thinned to width 2"]["dear"]) == ([], [5])
     assert s2dnas_evidence.against_thinned(FOUND, runs)["thinned to width 8"]["gain"] == []
 
 
 def table_of(*gains):
-    return {f"thinned to width {n}": {"gain": list(of)} for n, of in enumerate(gains)}
+    return {f"thinned to width {n}": {"gain": list(of), "dear": []} for n, of in enumerate(gains)}
 
 
 def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
@@ -64,6 +64,11 @@ def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
     assert "at 3 of them by more than the deviation" in good and "width 0 +2.10 ± 0.14" in good
     bad = s2dnas_evidence.verdict("x", table_of((0.02, 0.05), (-0.01, -0.02), (0.001, 0.03)))
     assert "at 2 of 3 budgets, at 1 of them" in bad and "they are not" in bad and "width 1 −1.50 ± 0.71" in bad
+    dear = table_of((0.02,), (), ())
+    dear["thinned to width 1"]["dear"] = [5]
+    words = s2dnas_evidence.verdict("x", dear)
+    assert "at 1 of 1 budgets" in words and "first exit costs more than these: thinned to width 1." in words
+    assert "they are not" in words
     one = s2dnas_evidence.verdict("x", table_of((0.02,)))
     assert "at 1 of 1 budgets, at 0 of them" in one and "to be shown" not in one
     assert s2dnas_evidence.verdict("x", table_of((), ())).endswith("no record yet.")

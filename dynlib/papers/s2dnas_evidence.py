@@ -80,19 +80,23 @@ def within(run: Record, macs: float) -> dict | None:
 
 def against_thinned(name: str, runs: Runs) -> dict[str, dict[str, list[float]]]:
     """A network with exits against each thinned one at that one's cost, seed by seed: `budget`, `thinned`, `ours`,
-    `macs` that ours really spent, and the `gain` in top-1. Only seeds that have both.
+    `macs` that ours really spent, and the `gain` in top-1. Only seeds that have both; `dear` are budgets that are less
+    than our first exit costs.
     """
-    table = {}
+    keys, table = ("budget", "thinned", "ours", "macs", "gain"), {}
     for other, of in runs.items():
         if not other.startswith("thinned"):
             continue
-        row = table[other] = {key: [] for key in ("budget", "thinned", "ours", "macs", "gain")}
+        row = table[other] = {key: [] for key in (*keys, "dear")}
         for run in runs.get(name, ()):
             rival = next((one.metrics for one in of if one.seed == run.seed), None)
-            if rival is None or (ours := within(run, rival["macs"])) is None:
+            if rival is None:
+                continue
+            if (ours := within(run, rival["macs"])) is None:
+                row["dear"].append(rival["macs"])
                 continue
             values = (rival["macs"], rival["top1"], ours["top1"], ours["macs"], ours["top1"] - rival["top1"])
-            for key, value in zip(row, values, strict=True):
+            for key, value in zip(keys, values, strict=True):
                 row[key].append(value)
     return table
 
@@ -100,15 +104,18 @@ def against_thinned(name: str, runs: Runs) -> dict[str, dict[str, list[float]]]:
 def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
     """One paragraph: at how many budgets the network with exits is above the thinned one, and by how much."""
     gains = {other: row["gain"] for other, row in table.items() if row["gain"]}
-    if not gains:
+    dear = [other for other, row in table.items() if row["dear"]]
+    if not gains and not dear:
         return f"**{name}** against uniform thinning: no record yet."
     above = [other for other, values in gains.items() if mean(values) > 0]
     clear = [other for other in above if len(gains[other]) > 1 and mean(gains[other]) > stdev(gains[other])]
-    each = "; ".join(f"{other} {in_points(values)}" for other, values in gains.items())
     text = f"**{name}** is above uniform thinning at {len(above)} of {len(gains)} budgets, at {len(clear)} of them "
-    text += (
-        f"by more than the deviation over its seeds. Gains in points of top-1, at the thinned network's cost: {each}. "
-    )
+    text += "by more than the deviation over its seeds. "
+    if gains:
+        each = "; ".join(f"{other} {in_points(values)}" for other, values in gains.items())
+        text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
+    if dear:
+        text += f"Even its first exit costs more than these: {', '.join(dear)}. "
     wanted = "That is what was to be shown." if len(above) >= 3 else "**Three budgets were to be shown: they are not.**"
     return text + (wanted if len(table) >= 3 else "")
 
