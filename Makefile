@@ -20,6 +20,10 @@ LATENCY := \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.5" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.75" \
   "octconv --arch resnet50 --size 224 --batch 8 -p alpha=0.5" \
+  "s2dnas --arch cifar_vgg16_bn --size 32 --batch 1 --shares 0.6,0.25,0.15" \
+  "s2dnas --arch cifar_vgg16_bn --size 32 --batch 16 --shares 0.6,0.25,0.15" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0.6,0.25,0.15" \
+  "s2dnas --arch cifar_resnet56 --size 32 --batch 1 --shares 0.6,0.25,0.15" \
   "drnet --arch resnet50 --size 224 --batch 1 --shares 0.3,0.25,0.45" \
   "drnet --arch resnet50 --size 224 --batch 8 --shares 0.3,0.25,0.45" \
   "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \

@@ -189,9 +189,7 @@ def train(
     for name in given:
         if name not in allowed:
             raise settings.unknown(f"setting of {key} and its recipe", name, allowed)
-    chapter = chapters.of_method(key)
-    defaults = {parameter.name: parameter.default for parameter in chapters.parameters(chapter).values()}
-    values = defaults | chapters.profile_values(chapter, profile) | given
+    values = _chapter_values(key, profile) | given
     config, recipe = (settings.build(kind, settings.part_of(kind, values)) for kind in kinds)
     out = paths.RESULTS if out is None else out
     which = {"profile": profile, "seed": seed, "folder": out}
@@ -206,11 +204,54 @@ def train(
 
 
 @app.command()
+def search(
+    key: Key,
+    profile: Profile = chapters.SMOKE,
+    data_root: DataRoot = None,
+    param: Params = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, draws and the controller.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
+    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that measure candidates.")] = 1,
+    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Search an architecture with the settings of the method's chapter at a profile; the result is a record.
+
+    -p sets fields of the method's Search. What was found is trained by `train`, with the settings that are printed.
+    """
+    root = _existing(data_root)
+    from dynlib import papers, searches
+    from dynlib.train import Hardware
+
+    kind, given = papers.searcher(key).Search, settings.parse(param or ())
+    for name in given:
+        if name not in (allowed := settings.names(kind)):
+            raise settings.unknown(f"setting of the search of {key}", name, allowed)
+    values = _chapter_values(key, profile) | given
+    asked, out = searches.of_values(key, values), paths.RESULTS if out is None else out
+    how = {"root": root, "hardware": Hardware(precision=precision), "workers": workers, "scheduler": scheduler}
+    which = {"profile": profile, "seed": seed, "folder": out}
+    record = searches.ensure(key, asked, **which, **how, progress=sys.stderr.isatty())
+    if as_json:
+        return _print_json({"metrics": record.metrics, "config": record.config})
+    found = {name: record.metrics["found"][name] for name in ("cuts", "reuse")}
+    print(" ".join(f"-p '{name}={json.dumps(rows)}'" for name, rows in found.items()))
+
+
+@app.command()
 def data(name: Annotated[str, typer.Argument(help="Data set, such as cifar10.")], data_root: DataRoot = None) -> None:
     """Download a data set by torchvision, verify it and pack it into DATA_ROOT/NAME."""
     from dynlib.data import pack
 
     print(pack(name, paths.RAW if data_root is None else data_root))
+
+
+def _chapter_values(key: str, profile: str) -> dict[str, Any]:
+    """The parameters of a method's chapter at a profile."""
+    chapter = chapters.of_method(key)
+    defaults = {parameter.name: parameter.default for parameter in chapters.parameters(chapter).values()}
+    return defaults | chapters.profile_values(chapter, profile)
 
 
 def _existing(data_root: Path | None) -> Path | None:

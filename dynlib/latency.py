@@ -110,6 +110,23 @@ def compare(
     )
 
 
+@torch.no_grad()
+def one_by_one(nets: Mapping[str, Net], examples: Tensor, repeats: int = 5) -> dict[str, list[float]]:
+    """Milliseconds that each network takes for each example by itself: the least of some rounds, in turns.
+
+    For a method whose time depends on the image: the spread is that of the images, not that of a busy machine.
+    """
+    times = {name: [[] for _ in examples] for name in nets}
+    for net in nets.values():
+        _block(net, examples[:1], 3)  # the first calls may compile
+    with _no_garbage_collection():
+        for start in range(repeats):
+            for place, image in enumerate(examples.split(1)):
+                for name in _rotated(list(nets), start):
+                    times[name][place].append(_block(nets[name], image, 1) / 1e6)
+    return {name: [min(of) for of in found] for name, found in times.items()}
+
+
 def _warm_up(net: Net, example: Tensor, min_seconds: float) -> int:
     """Run for `min_seconds` and at least three times; the fastest call in ns. The first one may compile."""
     times, begin = [], perf_counter_ns()

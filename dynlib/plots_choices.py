@@ -1,9 +1,11 @@
 """Figures of networks that choose for each image: pure functions of curves, shares and points, as in `plots`."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from dynlib.errors import InputError
@@ -89,6 +91,93 @@ def shares_over_epochs(ax: Axes, curve: Sequence[Mapping]) -> None:
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(names))
     _phases(ax, curve)
     ax.set(ylim=(0, 100), ylabel="share of the held-out images (%)")
+
+
+def kernel_blocks(ax: Axes, cuts: Sequence[int], read: Sequence[Sequence[bool]]) -> None:
+    """A kernel of output by input channels: row j is stage j's, coloured where it reads; the area is the cost.
+
+    `cuts` in channel groups, `read[j][i]` whether stage j reads stage i. Beside each row: the cumulative share in %.
+    """
+    groups, spent = cuts[-1], 0
+    for j, (top, bottom) in enumerate(pairwise(cuts)):
+        for i, (left, right) in enumerate(pairwise(cuts)):
+            colour = PALETTE[j] if read[j][i] else "none"
+            ax.add_patch(
+                Rectangle((left, top), right - left, bottom - top, facecolor=colour, edgecolor=PALE, linewidth=0.8)
+            )
+            spent += (bottom - top) * (right - left) * bool(read[j][i])
+        share = f"{100 * spent / groups**2:.1f} %"
+        ax.text(groups + 0.2, (top + bottom) / 2, share, va="center", size=SMALL, color=INK)
+    ax.set(xlim=(0, groups), ylim=(groups, 0), aspect="equal", xticks=cuts, yticks=cuts)
+    ax.set(xlabel="input channels (groups)", ylabel="output channels (groups)")
+
+
+def search_curves(ax: Axes, rewards: Mapping[str, Sequence[float]], level: tuple[str, float] | None = None) -> None:
+    """Rewards of searches draw by draw, pale, the best so far as a line; `level`, a name and a reward, is dashed."""
+    if not rewards:
+        return _empty(ax)
+    for (name, found), colour, mark in zip(rewards.items(), PALETTE, ("o", "v", "s"), strict=False):
+        draws = np.arange(1, len(found) + 1)
+        ax.plot(draws, found, mark, color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        ax.step(draws, np.maximum.accumulate(found), where="post", color=colour, linewidth=1.6, label=name)
+    if level is not None:
+        ax.axhline(level[1], color=PALE, linestyle="--", linewidth=1, label=level[0])
+    ax.set(xlabel="candidates drawn", ylabel="reward")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3)
+
+
+def drawn_network(ax: Axes, edges: Mapping[str, Sequence[int]], reuse: Sequence[Sequence[tuple[int, int]]]) -> None:
+    """A column a map size, a box a stage, as high as its share of the channels and with their number.
+
+    `edges` are channels where a stage begins and ends, by map size; `reuse` for each size the pairs (i, j) for which
+    stage j reads stage i, as arrows.
+    """
+    if not edges:
+        return _empty(ax)
+    for place, (edge, arrows) in enumerate(zip(edges.values(), reuse, strict=True)):
+        shares = [at / edge[-1] for at in edge]
+        for stage, (low, high) in enumerate(pairwise(shares)):
+            box = {"facecolor": PALETTE[stage], "edgecolor": "white", "alpha": 0.85}
+            ax.add_patch(Rectangle((place - 0.22, low), 0.44, high - low, **box))
+            count = f"{edge[stage + 1] - edge[stage]}"
+            ax.text(place - 0.17, (low + high) / 2, count, va="center", color="white", weight="bold", size=SMALL)
+            if not place:
+                ax.text(-0.27, (low + high) / 2, f"stage {stage + 1}", va="center", ha="right", size=SMALL)
+        middle = [(a + b) / 2 for a, b in pairwise(shares)]
+        for i, j in arrows:
+            bend = {"arrowstyle": "-|>", "connectionstyle": f"arc3,rad={0.4 / (j - i)}", "color": INK}
+            ax.annotate("", (place + 0.22, middle[j]), (place + 0.22, middle[i]), arrowprops=bend)
+    ax.set_xticks(range(len(edges)), [f"{size}, {edge[-1]} channels" for size, edge in edges.items()])
+    ax.set(xlim=(-0.65, len(edges) - 0.4), ylim=(0, 1), yticks=[])
+    ax.set(xlabel="map size (px), with channels in all", ylabel="channels, as shares")
+    ax.spines["left"].set_visible(False)
+
+
+def waiting_times(ax: Axes, times: Mapping[str, Sequence[float]]) -> None:
+    """What share of the images is answered within so many milliseconds; dots at the median and at 95 %."""
+    for (name, found), colour, line in zip(times.items(), PALETTE, ("-", "--", ":"), strict=False):
+        ordered, shares = np.sort(found), 100 * np.arange(1, len(found) + 1) / len(found)
+        ax.step(ordered, shares, where="post", color=colour, linestyle=line, label=name)
+        ax.plot(np.percentile(ordered, [50, 95]), [50, 95], "o", color=colour, markersize=5)
+    ax.set(xlabel="time of one image, batch 1 (ms)", ylabel="images answered (%)", ylim=(0, 101))
+    ax.set_xlim(left=0)
+    ax.legend(loc="lower right")
+
+
+def named_points(ax: Axes, families: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+    """Top-1 over mean MACs, a mark a family; each point (MACs, top-1) of the first family has its name beside it."""
+    label, factor = PLANES["macs"]
+    for (family, points), mark, colour in zip(families.items(), ("o", "v", "s"), PALETTE, strict=False):
+        for place, (name, (macs, top1)) in enumerate(points.items()):
+            at = (macs * factor, 100 * top1)
+            ax.plot(*at, mark, color=colour, markersize=8, label="" if place else family)
+            if family == next(iter(families)):
+                ax.annotate(name, at, (7, 7), textcoords="offset points", size=SMALL, color=INK)
+    if not any(families.values()):
+        return _empty(ax)
+    ax.set(xlabel=label, ylabel="top-1 accuracy (%)")
+    ax.margins(0.15)
+    ax.legend(loc="lower right")
 
 
 def _empty(ax: Axes) -> None:

@@ -12,7 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib import backbones, records, settings, train
-from dynlib.data import DATASETS, Batches, DetectionBatches, FolderBatches, FolderSamples, augment, load
+from dynlib.data import (
+    DATASETS,
+    Batches,
+    DetectionBatches,
+    FolderBatches,
+    FolderSamples,
+    Samples,
+    augment,
+    hold_out,
+    load,
+)
 from dynlib.errors import InputError
 from dynlib.papers import method
 from dynlib.paths import PROFILES, RESULTS, RUNS
@@ -35,6 +45,7 @@ class Recipe:
     train_images: int | None = None  # the first so many of each class's share in stored order; None: all
     size_px: int | None = None  # side of the images where it is not the stored one; the shorter of oblong ones
     test_sizes_px: tuple[int, ...] = ()  # further sides to classify at (square images)
+    held_out_images: int | None = None  # of the training split; they train nothing, a method chooses on them
 
     def __post_init__(self):
         """Refuse what no run can use, before any work."""
@@ -48,14 +59,19 @@ class Recipe:
         if self.arch not in (able := self.task.archs()):
             what = f"dataset {self.dataset} is for {self.task.name}, which arch {self.arch} is no backbone for"
             raise InputError(f"{what}; allowed: {', '.join(able)}")
-        if self.test_sizes_px and self.task.name != "classification":
-            what = f"test_sizes_px is {list(self.test_sizes_px)}, but dataset {self.dataset} is for {self.task.name}"
-            raise InputError(f"{what}; leave it out, or give one for classification")
+        for name, value in (("test_sizes_px", [*self.test_sizes_px]), ("held_out_images", self.held_out_images)):
+            if value and self.task.name != "classification":
+                what = f"{name} is {value}, but dataset {self.dataset} is for {self.task.name}"
+                raise InputError(f"{what}; leave it out, or give one for classification")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
-        counts |= {"size_px": self.size_px} | {f"test_sizes_px {size}": size for size in self.test_sizes_px}
+        counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images}
+        counts |= {f"test_sizes_px {size}": size for size in self.test_sizes_px}
         for name, value in counts.items():
             if value is not None and value < 1:
                 raise InputError(f"{name} is {value}; it is 1 or more")
+        classes = DATASETS[self.dataset].class_count
+        if self.held_out_images is not None and self.held_out_images % classes:
+            raise InputError(f"held_out_images is {self.held_out_images}; it is a multiple of the {classes} classes")
         self.schedule()
 
     @property
@@ -70,7 +86,10 @@ class Recipe:
 
 def describe(config: object, recipe: Recipe) -> dict:
     """What a record of this run is found by: the method's settings and the recipe, as plain values."""
-    return {"method": asdict(config), "recipe": asdict(recipe) | {"test_sizes_px": list(recipe.test_sizes_px)}}
+    values = asdict(recipe) | {"test_sizes_px": list(recipe.test_sizes_px)}
+    if recipe.held_out_images is None:  # as in records from before there were any
+        del values["held_out_images"]
+    return {"method": asdict(config), "recipe": values}
 
 
 def recipe_of(values: Mapping) -> Recipe:
@@ -127,7 +146,7 @@ def fit(
     if task.name not in (able := getattr(paper, "TASKS", ("classification",))):
         what = f"dataset {recipe.dataset} is for {task.name}, which method {key} does not train for"
         raise InputError(f"{what}; allowed: data sets for {', '.join(able)}")
-    batches, valid = data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root)
+    batches, valid = data_of(recipe, root)
     if getattr(paper, "PIXELS", None) == "unit":
         batches, valid = (replace(part, mean=(0.0,) * 3, std=(1.0,) * 3) for part in (batches, valid))
     described = settings.plain(describe(config, recipe))
@@ -150,8 +169,11 @@ def fit(
             progress=progress,
         )
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
-    metrics = task.evaluate(model, valid)
-    metrics |= paper.evaluate(model, valid) if hasattr(paper, "evaluate") else {}
+    if recipe.held_out_images is not None and hasattr(paper, "choose"):
+        metrics = paper.choose(model, replace(valid, samples=held_out(recipe, root).samples), valid)
+    else:
+        metrics = task.evaluate(model, valid)
+        metrics |= paper.evaluate(model, valid) if hasattr(paper, "evaluate") else {}
     metrics |= {"macs": cost.macs, "params": cost.params}
     metrics |= {"size_px": size[-1] if size[-2] == size[-1] else list(size[-2:])}
     for size in recipe.test_sizes_px:
@@ -221,7 +243,7 @@ def measure(
 
 def dataset(recipe: Recipe, root: Path | None) -> dict:
     """What a record says of the data of a recipe: name, images, checksums."""
-    return _dataset(*data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root))
+    return _dataset(*data_of(recipe, root))
 
 
 def _dataset(batches: Batches | FolderBatches, valid: Batches | FolderBatches) -> dict:
@@ -261,15 +283,21 @@ def fresh(paper: ModuleType, config: object, recipe: Recipe, classes: int, seed:
 
 @lru_cache(maxsize=2)
 def data(
-    name: str, batch_size: int, train_images: int | None, size_px: int | None, root: Path | None
+    name: str,
+    batch_size: int,
+    train_images: int | None,
+    size_px: int | None,
+    root: Path | None,
+    held_out_images: int | None = None,
 ) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
     """Training and evaluation batches of a data set, normalised by the training set's statistics.
 
-    Sets that fit into memory are decoded once; a folder like ImageNet's is decoded while training.
+    Held-out images are in neither. Sets that fit into memory are decoded once; a folder like ImageNet's is decoded
+    while training.
     """
     known = DATASETS[name]
-    options = {"size_px": _sides(size_px, known.aspect)} if size_px is not None and "size_px" in known.options else {}
-    samples, test = (load(name, split, root, **options) for split in known.splits[:2])
+    samples, _ = _training(name, size_px, held_out_images, root)
+    test = load(name, known.splits[1], root, **_options(name, size_px))
     if train_images is not None:
         one_kind = torch.zeros(len(samples), dtype=torch.int64)
         samples = samples.subset(balanced(one_kind if samples.labels is None else samples.labels, train_images))
@@ -280,6 +308,33 @@ def data(
     batches = kind(samples, batch_size, augment=getattr(augment, known.augment))
     held_out = 100 if known.task == "classification" else batch_size  # what the caches hold; dense answers take more
     return batches, replace(batches, samples=test, augment=None, batch_size=held_out)
+
+
+def data_of(recipe: Recipe, root: Path | None) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
+    """`data` as a recipe asks for it."""
+    return data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root, recipe.held_out_images)
+
+
+def held_out(recipe: Recipe, root: Path | None) -> Batches | FolderBatches:
+    """What a recipe holds out of the training split, as evaluation batches. Raises InputError where that is nothing."""
+    samples = _training(recipe.dataset, recipe.size_px, recipe.held_out_images, root)[1]
+    if samples is None:
+        raise InputError("held_out_images is null; give a number of images to choose on")
+    return replace(data_of(recipe, root)[1], samples=samples)
+
+
+@lru_cache(maxsize=1)
+def _training(
+    name: str, size_px: int | None, held_out_images: int | None, root: Path | None
+) -> tuple[Samples | FolderSamples, Samples | None]:
+    """The training split and what is held out of it, the same images whatever the seed of the run."""
+    samples = load(name, DATASETS[name].splits[0], root, **_options(name, size_px))
+    return (samples, None) if held_out_images is None else hold_out(samples, held_out_images, seed=0)
+
+
+def _options(name: str, size_px: int | None) -> dict:
+    known = DATASETS[name]
+    return {"size_px": _sides(size_px, known.aspect)} if size_px is not None and "size_px" in known.options else {}
 
 
 def _sides(size_px: int, aspect: float) -> int | tuple[int, int]:

@@ -252,11 +252,11 @@ def provenance(runs: Iterable[Record]) -> str:
     if not runs:
         return "no record"
     sets = [run.dataset for run in runs if run.dataset]
-    parts = [f"{d['name']}, {d['train_images']:,} training and {d['test_images']:,} test images" for d in sets]
+    parts = [f"{d['name']}, {d['train_images']:,} training and {_others(d)} images" for d in sets]
     parts += [f"{run.config['recipe']['epochs']} epochs" for run in runs if "recipe" in run.config]
     parts += [f"batch {run.config['batch']}, {run.metrics['dtype']}" for run in runs if "batch" in run.config]
     parts = list(dict.fromkeys(parts))
-    if any(run.kind == "training" for run in runs):
+    if any(run.kind in ("training", "search") for run in runs):
         parts.append(_list("seed", sorted({run.seed for run in runs})))
     parts += dict.fromkeys(run.environment["device"] for run in runs)
     threads = sorted({run.environment["threads"] for run in runs} - {None})
@@ -265,6 +265,12 @@ def provenance(runs: Iterable[Record]) -> str:
     parts.append(_list("commit", sorted({run.environment["commit"] for run in runs})))
     days = sorted({run.environment["date"][:10] for run in runs})
     return "; ".join([*parts, days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"])
+
+
+def _others(dataset: Mapping) -> str:
+    """The images that a record was taken on, besides those that trained: test images, or of a search held-out ones."""
+    kind = "test" if "test_images" in dataset else "held_out"
+    return f"{dataset[f'{kind}_images']:,} {kind.replace('_', '-')}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import pandas as pd
 
 from dynlib.tables import DASH, POWER, compare, measured, spread, wide
@@ -69,6 +70,85 @@ def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping
     return _frame(pd.DataFrame(lines)[order].fillna(DASH), ["Shares in %; a dash in the middle: no candidate there."])
 
 
+def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
+    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, and the share of `static_macs` saved.
+
+    Values are lists, one a seed; where no static network of a seed is known (None), nothing is compared for it.
+    """
+    lines = []
+    for name, row in rows.items():
+        pairs = zip(row["top1"], row["static_top1"], strict=True)
+        gains = [top1 - static for top1, static in pairs if static is not None]
+        saved = [1 - m / s for m, s in zip(row["macs"], row["static_macs"], strict=True) if s is not None]
+        lines.append(
+            {
+                "network": name,
+                "kind": row["kind"] or DASH,
+                "claimed top-1, %": DASH,
+                "top-1, %": spread(row["top1"], "%"),
+                "over static, points": spread(gains, "points", signed=True),
+                "mean MACs, M": spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 1),
+                "MACs saved, %": spread(saved[: None if len({*saved}) > 1 else 1], "%", 1),
+                "seeds": f"n = {len(row['top1'])}",
+            }
+        )
+    return _frame(lines, ["± is the sample standard deviation over seeds; differences are taken seed by seed."])
+
+
+def budget_table(rows: Mapping[str, Values]) -> pd.DataFrame:
+    """One line a rival: its cost (`budget`) and accuracy (`thinned`), then `ours`, the `macs` it spent, its `gain`."""
+    lines = [
+        {
+            "at the cost of": name,
+            "budget, M": spread(row["budget"][:1], "MMAC", 1),
+            "its top-1, %": spread(row["thinned"], "%"),
+            "ours, %": spread(row["ours"], "%"),
+            "mean MACs, M": spread(row["macs"], "MMAC", 1),
+            "gain, points": spread(row["gain"], "points", signed=True),
+            "seeds": f"n = {len(row['gain'])}",
+        }
+        for name, row in rows.items()
+    ]
+    return _frame(lines, ["± is the sample standard deviation over seeds; gains are taken seed by seed."])
+
+
+def stage_table(rows: Mapping[str, Values]) -> pd.DataFrame:
+    """One line an exit: accuracy over `all` images and its `leavers`, the `share` that leaves, cumulative `macs`."""
+    heads = ("exit", "claimed top-1, %", "top-1 of all, %", "of those that leave, %", "share, %", "cumulative MACs, M")
+    lines = []
+    for name, row in rows.items():
+        cells = (spread(row[key], "%", digits) for key, digits in (("all", 2), ("leavers", 2), ("share", 1)))
+        macs = spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 2)
+        lines.append(dict(zip(heads, (name, DASH, *cells, macs), strict=True)))
+    return _frame(lines or [dict.fromkeys(heads, DASH)], ["± is the sample standard deviation over seeds."])
+
+
+def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
+    """One line a candidate of a search: its reward, accuracy and cost under shared weights, and once trained alone."""
+    sides = [f"{what}, {how}" for what in ("reward", "top-1, %") for how in ("shared", "alone")]
+    heads = ("drawn by", "cuts", "reused", *sides, "MACs, M, alone")
+    lines = []
+    for one in candidates:
+        alone = one["alone"]
+        cuts = " / ".join(" ".join(map(str, row[1:-1])) for row in one["cuts"])
+        line = [one["by"], cuts, " / ".join("".join(map(str, row)) for row in one["reuse"])]
+        line += [f"{of['reward']:.4f}" for of in (one, alone)] + [spread([of["top1"]], "%") for of in (one, alone)]
+        lines.append(dict(zip(heads, [*line, spread([alone["macs"]], "MMAC")], strict=True)))
+    groups = {str(one["cuts"][0][-1]) for one in candidates}
+    notes = [f"Cuts between 0 and {', '.join(groups)} channel groups, and the bits, by map size, from the largest."]
+    return _frame(lines or [dict.fromkeys(heads, DASH)], notes * bool(lines))
+
+
+def waiting_table(times: Mapping[str, Sequence[float]]) -> pd.DataFrame:
+    """One line a network: mean, median, 95th percentile and worst of its times for single images, in ms."""
+    lines = []
+    for name, found in times.items():
+        figures = (np.mean(found), *np.percentile(found, [50, 95, 100]))
+        heads = ("mean, ms", "median, ms", "95 %, ms", "worst, ms")
+        lines.append({"network": name} | {head: f"{value:.2f}" for head, value in zip(heads, figures, strict=True)})
+    return _frame(lines, [])
+
+
 def paper_table(claimed: pd.DataFrame, ours: Mapping[str, Mapping], also: Sequence[str] = (), **how) -> pd.DataFrame:
     """A table of the paper, one line a row, with what of ours it has a column for; `also` are rows of ours alone.
 
@@ -84,6 +164,8 @@ def paper_table(claimed: pd.DataFrame, ours: Mapping[str, Mapping], also: Sequen
 
 
 def _frame(lines: Sequence[Mapping] | pd.DataFrame, notes: Sequence[str]) -> pd.DataFrame:
+    """The lines with their notes; what ± means is told where one stands."""
     frame = pd.DataFrame(lines)
-    frame.attrs["notes"] = tuple(notes)
+    spreads = any("±" in str(cell) for cell in frame.to_numpy().flat)
+    frame.attrs["notes"] = tuple(note for note in notes if spreads or not note.startswith("±"))
     return frame

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynlib.data import Batches, Samples, channel_stats
+from dynlib.data import Batches, Samples, channel_stats, hold_out
 from dynlib.data.augment import flip, flip_and_shift, random_resized_crop
 from dynlib.errors import InputError
 
@@ -103,3 +103,17 @@ def test_what_cannot_be_batched_is_refused():
     blended = Batches(samples(labels=None, masks=samples().images[:, 0]), 2, random_resized_crop)
     with pytest.raises(InputError, match="augment blends pixels"):
         next(blended.epoch(torch.Generator().manual_seed(0)))
+
+
+def test_held_out_samples_are_balanced_disjoint_and_follow_the_seed():
+    labels = torch.arange(30) % 3
+    images = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 3, 1, 1)
+    samples = Samples("toy", "train", images, labels, ("a", "b", "c"), "none")
+    rest, held = hold_out(samples, 12, seed=1)
+    assert held.labels.bincount().tolist() == [4, 4, 4]
+    together = torch.cat([rest.images, held.images])[:, 0, 0, 0]
+    assert together.sort().values.tolist() == list(range(30))
+    assert hold_out(samples, 12, seed=1)[1].checksum == held.checksum != hold_out(samples, 12, seed=2)[1].checksum
+    for count in (0, 10, 30):
+        with pytest.raises(InputError, match=f"count is {count}"):
+            hold_out(samples, count, seed=1)

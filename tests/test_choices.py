@@ -29,7 +29,9 @@ def test_policies_show_mean_spread_and_seeds():
     table = tables_choices.policy_table(rows)
     assert table.iloc[0].tolist() == ["dynamic", "81.00 ± 1.41", "–", "5.0", "n = 2"]
     assert table.iloc[1].tolist() == ["random", "75.00", "+5.00", "6.0", "n = 1"]
-    assert set(tables_choices.policy_table({}).iloc[0]) == {"–"}
+    assert "standard deviation" in table.attrs["notes"][0]
+    empty = tables_choices.policy_table({})
+    assert set(empty.iloc[0]) == {"–"} and empty.attrs["notes"] == ()  # no ±, nothing to explain
 
 
 def test_parts_show_a_dash_where_there_is_nothing():
@@ -46,6 +48,56 @@ def test_prices_show_both_sides_and_their_ratio():
     )
     assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "held", "9.0"]
     assert set(tables_choices.price_table({}).iloc[0]) == {"–"}
+
+
+def test_networks_are_compared_with_the_static_one_of_their_seed():
+    row = {"kind": "dynamic", "top1": [0.7, 0.72], "macs": [20e6, 30e6]}
+    row |= {"static_top1": [0.71, None], "static_macs": [40e6, None]}
+    empty = {"kind": "", "top1": [], "macs": [], "static_top1": [], "static_macs": []}
+    table = tables_choices.acceleration_table({"stages": row, "MSDNet": empty})
+    expected = ["stages", "dynamic", "–", "71.00 ± 1.41", "−1.00", "25.0 ± 7.1", "50.0", "n = 2"]
+    assert table.iloc[0].tolist() == expected
+    assert table.iloc[1].tolist() == ["MSDNet", *["–"] * 6, "n = 0"]
+
+
+def test_budgets_and_stages_and_waiting_times_have_a_line_each():
+    row = {
+        "budget": [10e6, 10e6],
+        "thinned": [0.6, 0.62],
+        "ours": [0.65, 0.65],
+        "macs": [9e6, 9.2e6],
+        "gain": [0.05, 0.03],
+    }
+    table = tables_choices.budget_table({"thinned to width 8": row})
+    expected = ["10.0", "61.00 ± 1.41", "65.00 ± 0.00", "9.1 ± 0.1", "+4.00 ± 1.41", "n = 2"]
+    assert table.iloc[0].tolist() == ["thinned to width 8", *expected]
+    stages = {"exit 1": {"all": [0.5], "leavers": [0.8], "share": [0.4], "macs": [2e6]}}
+    stages |= {"together": {"all": [0.6], "leavers": [], "share": [], "macs": [3.5e6]}}
+    table = tables_choices.stage_table(stages)
+    assert table.values.tolist() == [
+        ["exit 1", "–", "50.00", "80.00", "40.0", "2.00"],
+        ["together", "–", "60.00", "–", "–", "3.50"],
+    ]
+    assert set(tables_choices.stage_table({}).iloc[0]) == {"–"}
+    table = tables_choices.waiting_table({"stages": [1.0, 1.0, 1.0, 5.0]})
+    assert table.iloc[0].tolist() == ["stages", "2.00", "1.00", "4.40", "5.00"]
+
+
+def test_retrained_candidates_show_both_rewards():
+    alone = {"reward": 0.6123, "top1": 0.55, "macs": 3_210_000}
+    one = {
+        "by": "policy",
+        "cuts": [[0, 1, 8], [0, 2, 8]],
+        "reuse": [[1], [0]],
+        "reward": 0.5,
+        "top1": 0.4,
+        "alone": alone,
+    }
+    table = tables_choices.retrained_table([one])
+    assert table.iloc[0].tolist() == [
+        "policy", "1 / 2", "1 / 0", "0.5000", "0.6123", "40.00", "55.00", "3.21",
+    ]  # fmt: skip
+    assert set(tables_choices.retrained_table([]).iloc[0]) == {"–"}
 
 
 def test_mixtures_stand_beside_our_shares():
@@ -135,6 +187,59 @@ def test_a_network_without_choices_has_an_accuracy_and_no_shares(ax):
     np.testing.assert_allclose(ax.get_lines()[0].get_xydata(), [[1, 20], [2, 40]])
     plots_choices.shares_over_epochs(ax, [{"top1": 0.2}])
     assert not ax.patches
+
+
+def test_a_kernel_s_coloured_area_is_its_cost(ax):
+    plots_choices.kernel_blocks(ax, [0, 2, 4, 8], [[True, False, False], [True, True, False], [False, True, True]])
+    coloured = [patch for patch in ax.patches if patch.get_facecolor()[3]]
+    assert sum(patch.get_width() * patch.get_height() for patch in coloured) == 4 + 8 + 24
+    assert [text.get_text() for text in ax.texts] == ["6.2 %", "18.8 %", "56.2 %"]
+    assert coloured[-1].get_xy() == (4, 4)  # inputs to the right, outputs downwards
+
+
+def test_a_search_is_drawn_by_its_draws_and_its_best_so_far(ax):
+    plots_choices.search_curves(ax, {"controller": [0.2, 0.1, 0.4], "random": [0.3, 0.2]}, ("all alike", 0.35))
+    draws, best, _, _, level = ax.get_lines()
+    np.testing.assert_allclose(draws.get_ydata(), [0.2, 0.1, 0.4])
+    np.testing.assert_allclose(best.get_ydata(), [0.2, 0.2, 0.4])
+    assert level.get_ydata()[0] == 0.35 and ax.get_legend().get_texts()[2].get_text() == "all alike"
+
+
+def test_a_network_is_drawn_box_by_box_with_an_arrow_a_reader(ax):
+    plots_choices.drawn_network(ax, {"32": (0, 4, 16), "8": (0, 16, 64)}, [[(0, 1)], []])
+    assert [(box.get_y(), box.get_height()) for box in ax.patches if box.get_width() == 0.44] == [
+        (0, 0.25),
+        (0.25, 0.75),
+    ] * 2
+    numbers = [text.get_text() for text in ax.texts if text.get_text().isdigit()]
+    assert numbers == ["4", "12", "16", "48"] and len([t for t in ax.texts if t.get_text() == ""]) == 1
+
+
+def test_points_of_the_first_family_are_named(ax):
+    plots_choices.named_points(ax, {"ours": {"a": (2e6, 0.5), "b": (3e6, 0.6)}, "random": {"a": (4e6, 0.4)}})
+    assert [text.get_text() for text in ax.texts] == ["a", "b"]
+    np.testing.assert_allclose([line.get_xydata()[0] for line in ax.get_lines()], [[2, 50], [3, 60], [4, 40]])
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "random"]
+
+
+def test_waiting_times_rise_to_all_images_and_mark_median_and_tail(ax):
+    plots_choices.waiting_times(ax, {"stages": [3.0, 1.0, 2.0]})
+    steps, marks = ax.get_lines()
+    np.testing.assert_allclose(steps.get_xdata(), [1, 2, 3])
+    assert steps.get_ydata()[-1] == 100 and marks.get_xdata()[0] == 2
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        plots_choices.search_curves,
+        plots_choices.named_points,
+        lambda ax, none: plots_choices.drawn_network(ax, none, []),
+    ],
+)
+def test_without_a_record_a_figure_says_so(ax, draw):
+    draw(ax, {})
+    assert [text.get_text() for text in ax.texts] == ["not measured yet"]
 
 
 def test_a_mosaic_sets_pictures_side_by_side_and_leaves_white_where_there_are_fewer():

@@ -17,7 +17,7 @@ FLOORS = (
     ("fusion", "train"),
     ("tasks",),
     ("papers",),
-    ("runs", "paperscale"),
+    ("runs", "searches", "paperscale"),
     ("chapters",),
     ("cli",),
     ("__main__",),

@@ -33,6 +33,14 @@ class Clock:
         return run
 
 
+def test_one_by_one_gives_each_image_its_own_least_time(monkeypatch):
+    clock = Clock(monkeypatch)
+    early = clock.net("early", 9, 9, 9, 9, 1, 6, 2, 5, 3, 5)  # four calls to warm up, then two images in turn
+    found = latency.one_by_one({"early": early, "static": clock.net("static", 7)}, X, repeats=3)
+    assert found == {"early": [1, 5], "static": [7, 7]}
+    assert clock.log[8:10] == ["early", "static"] and clock.log[12:14] == ["static", "early"]
+
+
 def test_speedup_is_against_the_fastest_static_variant(monkeypatch):
     clock = Clock(monkeypatch)
     static = {"slow": clock.net("slow", 90), "fast": clock.net("fast", 30)}

@@ -10,6 +10,7 @@ import nbformat
 import pytest
 import yaml
 
+from dynlib.papers import searcher
 from dynlib.paths import NOTEBOOKS, PROFILES
 from dynlib.runs import Recipe
 
@@ -25,6 +26,7 @@ SHARED = {field.name: "of the training recipe" for field in dataclasses.fields(R
     "archs": "the networks that are trained, where a chapter trains several",
     "lams": "wae: the weights of the energy term that are tried, where `lam` is the one looked at",
     "variants": "wae: the networks that are trained",
+    **{field.name: "s2dnas: of the search" for field in dataclasses.fields(searcher("s2dnas").Search)},
     "alphas": "the values of `alpha` that are trained, where that is the one looked at",
 }
 

@@ -104,6 +104,26 @@ def test_a_method_may_ask_for_pixels_from_0_to_1(paper, monkeypatch):
     assert seen == [((0.0,) * 3, (1.0,) * 3)]
 
 
+def test_held_out_images_train_nothing_and_the_method_chooses_on_them(paper):
+    recipe = replace(RECIPE, held_out_images=20)
+    seen = {}
+
+    def choose(model, held_out, valid):
+        seen.update(held_out=held_out, valid=valid)
+        return {"top1": 0.5}
+
+    paper.choose = choose
+    record = runs.fit("toy", Config(), recipe, profile="test", seed=0, checkpoints=None)[0]
+    batches, valid = runs.data("scenes", 16, 32, None, None, 20)
+    assert len(seen["held_out"].samples) == 20 and seen["held_out"].augment is None
+    assert seen["held_out"].mean == seen["valid"].mean and seen["valid"].samples.checksum == valid.samples.checksum
+    trained = {image.numpy().tobytes() for image in batches.samples.images}
+    assert len(trained) == 32 and not trained & {image.numpy().tobytes() for image in seen["held_out"].samples.images}
+    assert record.metrics["top1"] == 0.5 and "images" not in record.metrics  # what is chosen is told instead
+    assert record.config["recipe"]["held_out_images"] == 20
+    assert "held_out_images" not in runs.describe(Config(), RECIPE)["recipe"]  # records from before keep their hash
+
+
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
     batches, valid = runs.data("scenes", 16, 32, None, None)
     assert batches.augment.__name__ == "flip_and_shift" and valid.augment is None

@@ -1,6 +1,7 @@
 """Networks with stages: counts, limits, causality, who owns a channel, and refusals."""
 
 import copy
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -245,6 +246,19 @@ def test_training_teaches_every_exit_and_masked_weights_get_no_gradient(batches)
     for layer in (layer for layer in model.modules() if isinstance(layer, PieceConv2d)):
         live = layer.mask.expand_as(layer.weight) > 0
         assert not layer.weight.grad[~live].any() and layer.weight.grad[live].any()
+
+
+def test_thresholds_are_chosen_on_held_out_images_and_stay_in_the_network(batches):
+    torch.manual_seed(0)
+    model = convert(CifarResNet(8, 3, width=8), MIXED)
+    held = replace(batches, samples=batches.samples.subset(range(12)))
+    valid = replace(batches, samples=batches.samples.subset(range(12, 24)))
+    chosen = s2dnas.choose(model, held, valid)
+    kept = chosen["rules"]["budget"][0]
+    assert model.exit_rule.thresholds.tolist() == pytest.approx(kept["thresholds"])
+    assert chosen["top1"] == kept["top1"] == train.evaluate(model, valid)["top1"]
+    assert s2dnas.evaluate(model, valid).items() <= chosen.items()
+    assert chosen["exit_macs"] == list(s2dnas.macs_by_choice(model, 16).values())
 
 
 def test_recutting_keeps_the_weights_and_equals_converting_anew():

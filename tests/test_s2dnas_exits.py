@@ -3,9 +3,8 @@
 import pytest
 import torch
 
-from dynlib.data import Samples
 from dynlib.errors import InputError
-from dynlib.papers.s2dnas_exits import NEVER, budget, hold_out, leave, quota, shared
+from dynlib.papers.s2dnas_exits import NEVER, SHARED, TOLERANCES, budget, choices, leave, quota, shared
 from dynlib.papers.s2dnas_layers import ExitRule
 
 COSTS = (1, 3, 10)
@@ -93,15 +92,24 @@ def test_too_many_combinations_are_refused(stored):
         budget(logits, labels, COSTS, points=1000)
 
 
-def test_held_out_samples_are_balanced_disjoint_and_follow_the_seed():
-    labels = torch.arange(30) % 3
-    images = torch.arange(30, dtype=torch.uint8).view(30, 1, 1, 1).expand(30, 3, 1, 1)
-    samples = Samples("toy", "train", images, labels, ("a", "b", "c"), "none")
-    rest, held = hold_out(samples, 12, seed=1)
-    assert held.labels.bincount().tolist() == [4, 4, 4]
-    together = torch.cat([rest.images, held.images])[:, 0, 0, 0]
-    assert together.sort().values.tolist() == list(range(30))
-    assert hold_out(samples, 12, seed=1)[1].checksum == held.checksum != hold_out(samples, 12, seed=2)[1].checksum
-    for count in (0, 10, 30):
-        with pytest.raises(InputError, match=f"count is {count}"):
-            hold_out(samples, count, seed=1)
+def test_what_is_chosen_on_some_images_is_applied_to_others_and_never_chosen_there(stored):
+    logits, labels = stored
+    held, others = (logits[:, :200], labels[:200]), (logits[:, 200:], labels[200:])
+    found = choices(held, others, COSTS)
+    for rule, expected in (("shared", shared(*held, COSTS)), ("quota", quota(*held, COSTS)[::2])):
+        assert [tuple(row["thresholds"]) for row in found[rule]] == [one.thresholds for one in expected]
+    assert [len(found[rule]) for rule in ("shared", "budget")] == [len(SHARED), len(TOLERANCES)]
+    for row in (row for rows in found.values() for row in rows):
+        promised, kept = leave(*held, COSTS, row["thresholds"]), leave(*others, COSTS, row["thresholds"])
+        assert (row["held_out_top1"], row["top1"], tuple(row["shares"])) == (promised.top1, kept.top1, kept.shares)
+        assert (row["held_out_macs"], row["macs"]) == (round(promised.macs), round(kept.macs))
+    relabelled = choices(held, (others[0], (others[1] + 1) % 4), COSTS)
+    assert [row["thresholds"] for row in relabelled["budget"]] == [row["thresholds"] for row in found["budget"]]
+
+
+def test_many_exits_have_coarser_grids_and_one_exit_has_nothing_to_choose(stored):
+    logits, labels = stored
+    five = (torch.cat([logits, logits[:2]])[:, :100], labels[:100])
+    assert len(choices(five, five, (1, 2, 3, 4, 5))["budget"][0]["thresholds"]) == 4
+    one = (logits[:1], labels)
+    assert {row["macs"] for rows in choices(one, one, COSTS[:1]).values() for row in rows} == {COSTS[0]}

@@ -8,7 +8,8 @@ from torch import nn
 from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
-from dynlib.papers.s2dnas import summed_loss
+from dynlib.papers import s2dnas
+from dynlib.papers.s2dnas import Config, convert, deploy, macs_by_choice, summed_loss
 from dynlib.papers.s2dnas_exits import set_thresholds
 from dynlib.papers.s2dnas_layers import Exits
 from dynlib.papers.s2dnas_layerwise import exit_macs, layerwise
@@ -94,3 +95,29 @@ def test_what_has_no_place_for_an_exit_is_refused():
         MSDNet(0)
     with pytest.raises(InputError, match="5 exits need 1 or 4"):
         MSDNet(5, exit_thresholds=(0.5, 0.5))
+
+
+@pytest.mark.parametrize("form", ["layers", "msdnet"])
+def test_a_rival_is_one_word_in_the_settings_and_costs_what_is_counted(form):
+    model = convert(CifarResNet(8, 7, width=8), Config(form=form)).eval()
+    assert model(images()).logits.shape == (2, 7)
+    by_choice = macs_by_choice(model, 32)
+    counted = cost.count(model, cost.example(32))
+    assert list(by_choice.values())[-1] == counted.macs == s2dnas.cost(model, 32).macs
+    assert s2dnas.cost(model, 32).params == counted.params
+    with pytest.raises(InputError, match="no stages"):
+        deploy(model, images())
+
+
+@pytest.mark.parametrize(
+    ("kw", "message"),
+    [
+        ({"form": "layer"}, "form is 'layer'; allowed: stages, layers, msdnet"),
+        ({"form": "layers", "cuts": [[0, 8]]}, "leave out cuts"),
+        ({"form": "msdnet", "reuse": [[1, 1, 1]]}, "leave out cuts"),
+        ({"form": "msdnet", "exit_thresholds": (0.5, 0.5)}, "all thresholds but one"),
+    ],
+)
+def test_a_rival_has_no_stages_to_set(kw, message):
+    with pytest.raises(InputError, match=message):
+        Config(**kw)

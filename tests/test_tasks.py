@@ -215,6 +215,8 @@ def test_the_images_of_a_recipe_keep_their_aspect(monkeypatch):
     ("settings", "words"),
     [
         ({"arch": "vgg11"}, "dataset scenes_masks is for segmentation, which arch vgg11 .* allowed: resnet101"),
+        ({"dataset": "cifar10", "held_out_images": 13}, "held_out_images is 13; it is a multiple of the 10 classes"),
+        ({"held_out_images": 10}, "held_out_images is 10, but dataset scenes_masks is for segmentation"),
         ({"test_sizes_px": (32,)}, r"test_sizes_px is \[32\], but dataset scenes_masks is for segmentation"),
         ({"dataset": "camvit"}, "dataset 'camvit' is unknown; allowed: camvid"),
     ],

@@ -17,7 +17,7 @@ from dynlib import paths
 from dynlib.catalogue import DATASETS, Dataset
 from dynlib.data import packed, scenes
 from dynlib.data.boxes import DetectionBatches
-from dynlib.data.samples import IGNORED, Batches, Samples, channel_stats, normalise
+from dynlib.data.samples import IGNORED, Batches, Samples, channel_stats, hold_out, normalise
 from dynlib.data.vision import PACKABLE, FolderBatches, FolderSamples, load_folder, pack
 from dynlib.errors import InputError
 
@@ -31,6 +31,7 @@ __all__ = [
     "FolderSamples",
     "Samples",
     "channel_stats",
+    "hold_out",
     "load",
     "load_folder",
     "normalise",

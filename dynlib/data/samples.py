@@ -65,6 +65,28 @@ class Samples:
         )
 
 
+def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
+    """The samples without `count` of them, and these, drawn by the seed with equally many of each class.
+
+    What a method chooses once it is trained is chosen on these: never on test images, and not on those that trained.
+    Raises InputError where the classes are too small or `count` is no multiple of their number.
+    """
+    classes = len(samples.classes)
+    if count < classes or count % classes:
+        raise InputError(f"count is {count}; it is a multiple of the {classes} classes")
+    generator = torch.Generator().manual_seed(seed)
+    held = []
+    for label in range(classes):
+        own = (samples.labels == label).nonzero().flatten()
+        if len(own) <= count // classes:
+            raise InputError(f"count is {count}; class {samples.classes[label]} has {len(own)} images")
+        held.append(own[torch.randperm(len(own), generator=generator)[: count // classes]])
+    held = torch.cat(held).sort().values
+    kept = torch.ones(len(samples), dtype=torch.bool)
+    kept[held] = False
+    return samples.subset(kept.nonzero().flatten()), samples.subset(held)
+
+
 def channel_stats(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel of uint8 `images` (N, 3, ...), on the scale 0 .. 1.
 

@@ -11,7 +11,8 @@ an image stops at the first stage that is sure. A search finds the cuts and what
     f_1 .. f_s  Heads                       omega        Judge.omega (s2dnas_search)
 
 `s2dnas_owners.py` finds out who owns a channel, `s2dnas_layers.py` has the layers, `s2dnas_exits.py` the exit rules,
-`s2dnas_split.py` and `s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py` the search.
+`s2dnas_split.py` and `s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py`, `s2dnas_trials.py` and
+`s2dnas_study.py` the search, `s2dnas_layerwise.py` and `s2dnas_msdnet.py` the rivals, which `Config.form` asks for.
 
 Departures from the paper, each with its reason:
 
@@ -24,6 +25,10 @@ Departures from the paper, each with its reason:
 - Kernels are the network's own, masked, not redrawn for their smaller fan-in: batch norm makes their scale irrelevant,
   and one stage stays the network itself.
 - A parameter-free shortcut pads stage by stage; padded as a whole it would leak late channels into early stages.
+- How thresholds are preset is not told: three rules, all on images held out of the training split.
+- The reward's form and exponent are MnasNet's; it is taken on held-out images, where the note speaks of test images.
+- Candidates of the search share weights, and three are retrained, not ten: a CPU cannot train each candidate by itself.
+- MSDNet is compared with a cut ResNet-20, whose cost is of its order, not with a cut DenseNet.
 """
 
 import copy
@@ -35,17 +40,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dynlib.cost import Cost, layer_sizes
+from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.graphs import CONV, LINEAR
 from dynlib.papers.s2dnas_deploy import EarlyExit
-from dynlib.papers.s2dnas_exits import collect, leave
+from dynlib.papers.s2dnas_exits import Outcome, choices, collect, leave, set_thresholds
 from dynlib.papers.s2dnas_layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
+from dynlib.papers.s2dnas_layerwise import exit_macs, layerwise
+from dynlib.papers.s2dnas_msdnet import MSDNet
 from dynlib.papers.s2dnas_owners import SHORTCUT, Plan, columns, owners
 from dynlib.train import Phase
 
 NESTED = ((0, 2, 4, 8),)  # the fixed cuts that a search is compared with
+FORMS = ("stages", "layers", "msdnet")
 
 
 @dataclass(frozen=True)
@@ -55,9 +63,12 @@ class Config:
     cuts: tuple[tuple[int, ...], ...] = NESTED  # one row for all map sizes, or one a size; [0, 8] is one stage
     reuse: tuple[tuple[int, ...], ...] | None = None  # rows as in cuts: m_12, m_13, m_23; None: everything is reused
     exit_thresholds: tuple[float, ...] = (0.9,)  # one for all exits or one each; 0 stops all images, above 1 none
+    form: str = "stages"  # or a rival: exits on layers, or msdnet in the network's place
 
     def __post_init__(self):
         """Refuse what makes no sense."""
+        if self.form not in FORMS:
+            raise InputError(f"form is {self.form!r}; allowed: {', '.join(FORMS)}")
         rows = _rows("cuts", self.cuts, "such as [[0, 2, 4, 8]]")
         for row in rows:
             rising = len(row) > 1 and row[0] == 0 and all(a < b for a, b in pairwise(row))
@@ -80,6 +91,10 @@ class Config:
             if isinstance(value, bool) or not isinstance(value, int | float) or not (isfinite(value) and value >= 0):
                 raise InputError(f"exit_thresholds has {value!r}; it is a probability from 0 up, above 1 for never")
         object.__setattr__(self, "exit_thresholds", tuple(map(float, values)))
+        if self.form != "stages" and (self.cuts, self.reuse, len(values)) != (NESTED, None, 1):
+            raise InputError(
+                f"form is {self.form!r}, which has no stages: leave out cuts, reuse and all thresholds but one"
+            )
 
     @property
     def stages(self) -> int:
@@ -107,13 +122,19 @@ def _rows(name: str, value: object, hint: str) -> tuple[tuple[int, ...], ...]:
 # ----------------------------------------------------------------------------------------------------- transformation
 
 
-def convert(model: nn.Module, config: Config) -> fx.GraphModule:
+def convert(model: nn.Module, config: Config) -> nn.Module:
     """The network with stages: a copy with the same kernels, masked so that no stage depends on a later one.
 
     Takes images (N, 3, H, W) and returns `Exits`. Its last linear layer becomes one a stage. With one stage the logits
-    are the network's own. Every layer keeps its mode.
+    are the network's own. Every layer keeps its mode. Of a rival's `form` it is that rival, see `FORMS`; MSDNet has
+    nothing of the network but the number of classes.
     Raises InputError naming the layer that cannot be cut, or the operation that nobody taught us.
     """
+    if config.form == "layers":
+        return layerwise(model, config.exit_thresholds)
+    if config.form == "msdnet":
+        last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
+        return MSDNet(num_classes=last.out_features, exit_thresholds=config.exit_thresholds).to(last.weight.device)
     model = copy.deepcopy(model)
     modes = {name: part.training for name, part in model.named_modules()}
     plan = Plan(model)
@@ -194,20 +215,37 @@ def summed_loss(network: nn.Module, images: Tensor, targets: Tensor, done: float
 
 
 def phases(config: Config) -> tuple[Phase, ...]:
-    """The training schedule: all stages at once."""
-    return (Phase("stages", summed_loss),)
+    """The training schedule: all exits at once; test images wait for the end."""
+    return (Phase("stages", summed_loss, watch=lambda network, valid: {}),)
 
 
-def evaluate(model: fx.GraphModule, valid: Batches) -> dict[str, float | list[float | None]]:
-    """Held-out figures at the network's present thresholds.
+def choose(model: nn.Module, held_out: Batches, valid: Batches) -> dict[str, float | list | dict]:
+    """The exit rules' thresholds, found on `held_out` and applied to `valid`; those of the first budget stay in force.
+
+    `exit_macs` is the cumulative cost of each exit, `rules` what `s2dnas_exits.choices` returns; the rest is as from
+    `evaluate`, at the thresholds in force, and `top1` the accuracy under early exits.
+    """
+    costs, seen = _exit_costs(model, valid), collect(model, valid)
+    rules = choices(collect(model, held_out), seen, costs)
+    set_thresholds(model, rules["budget"][0]["thresholds"])
+    found = leave(*seen, costs, model.exit_rule.thresholds.tolist())
+    return {"top1": found.top1, "exit_macs": costs, "rules": rules} | _figures(found)
+
+
+def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float | None]]:
+    """Figures at the network's present thresholds, whatever chose them.
 
     `exit_top1` of each exit over all images, `exit_share` of the images that leave there, `leaver_top1` over those
     (None: nobody leaves), and `expected_macs`, the cost of the average image.
     """
-    logits, labels = collect(model, valid)
-    size = tuple(next(valid.epoch(None))[0].shape[-2:])
-    costs = list(macs_by_choice(model, size).values())
-    found = leave(logits, labels, costs, model.exit_rule.thresholds.tolist())
+    return _figures(leave(*collect(model, valid), _exit_costs(model, valid), model.exit_rule.thresholds.tolist()))
+
+
+def _exit_costs(model: nn.Module, batches: Batches) -> list[int]:
+    return list(macs_by_choice(model, tuple(next(batches.epoch(None))[0].shape[-2:])).values())
+
+
+def _figures(found: Outcome) -> dict[str, float | list[float | None]]:
     return {
         "exit_top1": list(found.exit_top1),
         "exit_share": list(found.shares),
@@ -238,17 +276,26 @@ def _macs(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str,
     return found
 
 
-def macs_by_choice(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str, int]:
+def macs_by_choice(model: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
     """Multiply-accumulates of one image that leaves at each exit: cumulative, every head passed on the way included."""
-    parts = torch.tensor(list(_macs(model, input_size).values()))  # (layers, E)
-    return {f"exit {stage + 1}": macs for stage, macs in enumerate(parts.sum(0).cumsum(0).tolist())}
+    if _has_stages(model):
+        costs = torch.tensor(list(_macs(model, input_size).values())).sum(0).cumsum(0).tolist()  # of (layers, E)
+    else:
+        costs = exit_macs(model, input_size)
+    return {f"exit {number}": macs for number, macs in enumerate(costs, 1)}
 
 
-def cost(module: fx.GraphModule, input_size: int | tuple[int, int]) -> Cost:
-    """Closed-form multiply-accumulates of all stages of a network from `convert`, for one image of (height, width) px.
+def _has_stages(model: nn.Module) -> bool:
+    return any(isinstance(layer, Heads) for layer in model.modules())
+
+
+def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
+    """Closed-form multiply-accumulates of all exits of a network from `convert`, for one image of (height, width) px.
 
     `params` are those with an effect: what a mask or a head's stage switches off is not there.
     """
+    if not _has_stages(module):
+        return closed_form(module, input_size)
     by_layer = {name: sum(macs) for name, macs in _macs(module, input_size).items()}
     params = sum(p.numel() for p in module.parameters())
     for layer in module.modules():
@@ -263,6 +310,8 @@ def deploy(module: fx.GraphModule, example: Tensor) -> EarlyExit:
     """The stage-wise form of a network from `convert`: inference on a CPU in float32, see `s2dnas_deploy.py`.
 
     `example` (N, 3, H, W) has the size for which the kernels are packed. Images stop at the exits that the module's
-    thresholds choose, and what lies behind is really not computed.
+    thresholds choose, and what lies behind is really not computed. Raises InputError for a rival, which has no stages.
     """
+    if not _has_stages(module):
+        raise InputError("this network has no stages; deploy takes those of form 'stages'")
     return EarlyExit(module, example)

@@ -7,6 +7,8 @@ can be tried without running the network again. What a rule found on held-out im
     best = budget(logits, labels, costs)
     on_test = leave(*collect(model, test), costs, best.thresholds)
 
+`choices` does this for every rule.
+
 An exit lets go whoever reaches its threshold, ties included, as `s2dnas_layers.ExitRule` does.
 """
 
@@ -14,15 +16,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, nn
 
-from dynlib.data import Batches, Samples
+from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
 
 NEVER = 2.0  # a threshold that no probability reaches
 SHARED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # thresholds tried for a candidate of the search
 QUOTIENTS = tuple(round(0.05 * step, 2) for step in range(1, 40))  # of the shares of neighbouring exits, as MSDNet's
+TOLERANCES = (0.002, 0.005, 0.01, 0.02, 0.05)  # accuracy that a budget may lose
 MOST_CELLS = 200_000_000  # combinations of thresholds times images that `budget` holds in memory
 
 
@@ -38,7 +41,7 @@ class Outcome(NamedTuple):
 
 
 @torch.no_grad()
-def collect(model: fx.GraphModule, batches: Batches) -> tuple[Tensor, Tensor]:
+def collect(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
     """Logits (E, N, C) of every exit and labels (N,) of all samples in order, on the CPU; the model keeps its modes."""
     device = next(model.parameters()).device
     exits, labels = [], []
@@ -138,31 +141,39 @@ def budget(
     return leave(logits, labels, costs, [grid[at].item() for grid, at in zip(grids, places, strict=True)])
 
 
-def set_thresholds(model: fx.GraphModule, thresholds: Sequence[float]) -> None:
+def choices(
+    held_out: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], costs: Sequence[int]
+) -> dict[str, list[dict]]:
+    """What each rule finds on held-out logits and labels, and what that does on others, as plain values for a record.
+
+    Rule -> outcomes: `shared` over SHARED, `quota` over every other one of QUOTIENTS, `budget` over TOLERANCES. Each
+    has its thresholds, what it promised (`held_out_top1`, `held_out_macs`), and `top1`, `macs`, `shares` on the others.
+    """
+    exits, count = held_out[0].shape[:2]
+    points = 50 if exits == 1 else min(50, int((MOST_CELLS / count) ** (1 / (exits - 1))) - 1)
+    found = {
+        "shared": shared(*held_out, costs),
+        "quota": quota(*held_out, costs, QUOTIENTS[::2]),
+        "budget": [budget(*held_out, costs, tolerance=tolerance, points=points) for tolerance in TOLERANCES],
+    }
+    return {rule: [_applied(outcome, others, costs) for outcome in outcomes] for rule, outcomes in found.items()}
+
+
+def _applied(promised: Outcome, others: tuple[Tensor, Tensor], costs: Sequence[int]) -> dict:
+    kept = leave(*others, costs, promised.thresholds)
+    return {
+        "thresholds": list(promised.thresholds),
+        "held_out_top1": promised.top1,
+        "held_out_macs": round(promised.macs),
+        "top1": kept.top1,
+        "macs": round(kept.macs),
+        "shares": list(kept.shares),
+    }
+
+
+def set_thresholds(model: nn.Module, thresholds: Sequence[float]) -> None:
     """Make a network from `convert` leave at these. Raises InputError for another number of exits."""
     kept = model.exit_rule.thresholds
     if len(thresholds) != len(kept):
         raise InputError(f"thresholds are {list(thresholds)}; this network has {len(kept)} exits before the last")
     kept.copy_(torch.tensor(list(thresholds)))
-
-
-def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:
-    """The samples without `count` of them, and these, drawn by the seed with equally many of each class.
-
-    Thresholds, rewards and picks are made on these: never on test images, and not on those that trained.
-    Raises InputError where the classes are too small or `count` is no multiple of their number.
-    """
-    classes = len(samples.classes)
-    if count < classes or count % classes:
-        raise InputError(f"count is {count}; it is a multiple of the {classes} classes")
-    generator = torch.Generator().manual_seed(seed)
-    held = []
-    for label in range(classes):
-        own = (samples.labels == label).nonzero().flatten()
-        if len(own) <= count // classes:
-            raise InputError(f"count is {count}; class {samples.classes[label]} has {len(own)} images")
-        held.append(own[torch.randperm(len(own), generator=generator)[: count // classes]])
-    held = torch.cat(held).sort().values
-    kept = torch.ones(len(samples), dtype=torch.bool)
-    kept[held] = False
-    return samples.subset(kept.nonzero().flatten()), samples.subset(held)

@@ -103,7 +103,7 @@ class Measured(NamedTuple):
 
     outcomes: tuple[Outcome, ...]  # at several thresholds
     macs_static: int
-    seconds: float  # that it took
+    seconds: float  # of the processor
 
 
 class Candidate(NamedTuple):

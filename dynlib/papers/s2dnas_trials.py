@@ -17,11 +17,11 @@ from torch import Tensor, fx, nn
 from dynlib import backbones, train
 from dynlib.catalogue import DATASETS
 from dynlib.cost import count, example
-from dynlib.data import Batches, load
+from dynlib.data import Batches, hold_out, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config, convert, macs_by_choice, recut, summed_loss
-from dynlib.papers.s2dnas_exits import collect, hold_out, shared
+from dynlib.papers.s2dnas_exits import collect, shared
 from dynlib.papers.s2dnas_search import Measured, Space
 from dynlib.records import write_atomically
 
@@ -47,10 +47,11 @@ class Trial:
     seed: int = 0
     root: str | None = None  # of the data, where the job runs
     accelerator: str = "auto"
+    precision: str = "32-true"
 
     def __call__(self, config: Config) -> Measured:
         """Train the candidate and measure it at the thresholds of `s2dnas_exits.SHARED`."""
-        began = time.perf_counter()
+        began = time.process_time()
         batches, held = self.data()
         model = convert(self.network(), config)
         train.fit(model, batches, self.schedule(), seed=self.seed, objective=summed_loss, hardware=self._hardware())
@@ -72,13 +73,13 @@ class Trial:
         return _data(self)
 
     def measure(self, model: fx.GraphModule, held: Batches, began: float) -> Measured:
-        """What the network does on held-out images, with the time since `began`."""
+        """What the network does on held-out images, with the processor's time since `began`."""
         size = tuple(held.samples.images.shape[-2:])
         outcomes = shared(*collect(model, held), list(macs_by_choice(model, size).values()))
-        return Measured(tuple(outcomes), _static_macs(self, size), time.perf_counter() - began)
+        return Measured(tuple(outcomes), _static_macs(self, size), time.process_time() - began)
 
     def _hardware(self) -> train.Hardware:
-        return train.Hardware(accelerator=self.accelerator)
+        return train.Hardware(self.accelerator, precision=self.precision)
 
 
 @lru_cache(maxsize=1)
@@ -137,6 +138,7 @@ class SharedWeights:
         )
         weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
         write_atomically(Path(self.path), safetensors.torch.save(weights))
+        _shared_network.cache_clear()
         return curve
 
     def __call__(self, config: Config) -> Measured:
@@ -144,7 +146,7 @@ class SharedWeights:
 
         Raises InputError where the weights have not been trained.
         """
-        began = time.perf_counter()
+        began = time.process_time()
         batches, held = self.trial.data()
         model = _shared_network(self)
         recut(model, config)
