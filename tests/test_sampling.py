@@ -175,6 +175,12 @@ def test_uniform_sampling_is_the_network_on_a_smaller_image():
     assert torch.equal(convert(plain, Config(sampling="uniform", density=0.25))(x), plain(small))
 
 
+def test_a_network_on_a_smaller_image_runs_in_bfloat16_too():
+    net, x = convert(thin(), Config(sampling="uniform", density=0.25)), images()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(net(x.bfloat16()).float(), net(x).float(), rtol=0.1, atol=0.1)
+
+
 # ---------------------------------------------------------------------------------------------------------------- hosts
 
 
