@@ -144,7 +144,10 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     if config.density == 1:
         return model
     if config.sampling == UNIFORM:
-        for host in [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]:
+        hosts = [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]
+        if not hosts:
+            raise InputError(f"{type(model).__name__} has no stem; uniform sampling needs one, conv1, to shrink before")
+        for host in hosts:
             shrink_stem(host, config.density)
         return model
     for index, name in enumerate(blocks):

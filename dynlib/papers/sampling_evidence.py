@@ -1,5 +1,13 @@
 """What the chapter compares on real data: which runs there are, how each is made, and what their records say."""
 
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean, stdev
+from typing import NamedTuple
+
+from dynlib.papers.sampling import Config
+from dynlib.records import Record
+
 GAMMA = 0.3  # of the profile, and of every run that does not name another
 GAMMAS = (0.1, GAMMA, 1.0)
 # What a task changes in the recipe of the profile, which is that of segmentation.
@@ -16,6 +24,7 @@ RECIPES = {
     },
 }
 DENSE = "dense"
+FAMILIES = ("stochastic", "deterministic", "uniform")  # in the paper's order
 # By name, the fields of the method that differ from the profile's.
 RUNS: dict[str, dict] = {DENSE: {"density": 1.0}}
 RUNS |= {f"uniform, density {d}": {"sampling": "uniform", "density": d} for d in (0.25, 0.5)}
@@ -29,6 +38,59 @@ RUNS |= {
     "three masks": {"masks": 3},
 }
 MAIN = f"stochastic, gamma {GAMMA}"  # the default of everything: RBF, two masks, grid
+_FEW = (DENSE, "uniform, density 0.5")
+ASKED = {  # the runs of each task that the chapter asks for
+    "segmentation": tuple(RUNS),
+    "detection": (*_FEW, f"deterministic, gamma {GAMMA}", MAIN),
+    "classification": (*_FEW, MAIN, "zeros"),
+}
+
+# Exhibits: task, title, rows by the name of their run, what the paper says in words.
+EXHIBITS = (
+    (
+        "segmentation",
+        "Figure 4 as a table, CamVid",
+        {name: name for name in RUNS if name == DENSE or name.partition(",")[0] in FAMILIES},
+        "a clear gain over deterministic and a very clear one over uniform sampling at every cost",
+    ),
+    ("detection", "Figure 4 as a table, BCCD", {name: name for name in ASKED["detection"]}, "the same"),
+    (
+        "segmentation",
+        "Table 1: the interpolation, CamVid",
+        {"RBF, default": MAIN, "RBF from sigma 1, ours": "rbf, sigma 1"}
+        | {"plain convolution": "convolution", "average pooling": "average"},
+        "at comparable accuracy the RBF needs less computation than the other two",
+    ),
+    (
+        "segmentation",
+        "Table 2: no interpolation, CamVid",
+        {"interpolation, default": MAIN, "fill zeros": "zeros", "reuse features": "reuse"},
+        "both replacements are clearly worse",
+    ),
+    (
+        "segmentation",
+        "Table 3: the grid prior, CamVid",
+        {"with, default": MAIN, "without": "no grid"},
+        "accuracy changes little, training becomes more stable",
+    ),
+    (
+        "segmentation",
+        "Figure 3: the integrations, CamVid",
+        {"one mask": "one mask", "two masks (b), default": MAIN, "three masks": "three masks"},
+        "one mask saves most and is least accurate; (b) is best",
+    ),
+    (
+        "classification",
+        "Table 4: classification, Imagenette",
+        {"dense": DENSE, "uniform": "uniform, density 0.5", "sampled": MAIN, "without interpolation": "zeros"},
+        "no significant advantage on classification, and removing the interpolation changes little",
+    ),
+)
+
+
+def configs(task: str) -> dict[str, Config]:
+    """The settings of every run that a task is asked for, by name."""
+    return {name: Config(**{"gamma": GAMMA} | RUNS[name]) for name in ASKED[task]}
 
 
 def command(task: str, run: str, seed: int = 0) -> str:
@@ -36,3 +98,99 @@ def command(task: str, run: str, seed: int = 0) -> str:
     given = RECIPES[task] | RUNS[run]
     values = (f" -p {name}={'null' if value is None else value}" for name, value in given.items())
     return f"python -m dynlib train sampling --profile public --data-root DIR{''.join(values)} --seed {seed}"
+
+
+# ------------------------------------------------------------------------------------------------- what the records say
+
+METRICS = {"segmentation": "miou", "detection": "map50", "classification": "top1"}
+SURE = 2  # standard errors of the mean beyond which gaps decide
+Found = Mapping[str, Sequence[Record]]  # records of a task by the name of the run, one a seed
+
+
+def score(run: Record, metric: str) -> float:
+    """The figure of a run, mean over the seeds of the masks where these are random."""
+    return run.metrics.get(f"{metric}_mean", run.metrics[metric])
+
+
+def macs(run: Record) -> int:
+    """Expected MACs of one image at the densities of the held-out images; of a network without masks, all of them."""
+    return run.metrics.get("macs_expected", run.metrics["macs"])
+
+
+def curve(found: Found, family: str, metric: str, seed: int) -> list[tuple[int, float]]:
+    """(MACs, score) of a family's runs of one seed and of the dense network, which every family ends in."""
+    names = [name for name in found if name.startswith(family) or name == DENSE]
+    points = [(macs(run), score(run, metric)) for name in names for run in found[name] if run.seed == seed]
+    return sorted(points) if len(points) > 1 else []
+
+
+def at(points: Sequence[tuple[int, float]], cost: float) -> float | None:
+    """The score of a curve at a cost, along straight lines; None beyond its ends."""
+    for (low, first), (high, last) in pairwise(points):
+        if low <= cost <= high:
+            return last if high == low else first + (last - first) * (cost - low) / (high - low)
+    return None
+
+
+class Order(NamedTuple):
+    """What the paper says of two ways, and by how much ours differ at equal cost."""
+
+    claim: str
+    gaps: tuple[float, ...]  # positive as the paper has it; a fraction, one a run that can be compared
+    verdict: str
+
+
+def orders(found: Found, metric: str) -> list[Order]:
+    """The paper's orders of a task, each from every run of its one side, set against the curve of the other.
+
+    Stochastic above deterministic above uniform sampling; the RBF above other interpolations and above none.
+    """
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    families = [(FAMILIES[better], FAMILIES[worse]) for better, worse in pairs]
+    result = [_order(f"{a} above {b}", _gaps(found, a, b, metric)) for a, b in families]
+    for kinds, name in ((("convolution", "average"), "RBF above"), (("zeros", "reuse"), "interpolation above")):
+        for kind in kinds:
+            gaps = [-gap for gap in _gaps(found, kind, FAMILIES[0], metric)]
+            result.append(_order(f"{name} {kind}", gaps))
+    return result
+
+
+def _gaps(found: Found, of: str, against: str, metric: str) -> list[float]:
+    """By how much each run of a family lies above another's curve of the same seed, at its cost."""
+    runs = [run for name, seeds in found.items() if name.startswith(of) for run in seeds]
+    levels = [(run, at(curve(found, against, metric, run.seed), macs(run))) for run in runs]
+    return [score(run, metric) - level for run, level in levels if level is not None]
+
+
+def _order(claim: str, gaps: Sequence[float]) -> Order:
+    return Order(claim, tuple(gaps), verdict(gaps))
+
+
+def verdict(gaps: Sequence[float]) -> str:
+    """What gaps decide: a mean beyond `SURE` of its standard errors, which take two runs at least."""
+    if not gaps:
+        return "not measured"
+    if len(gaps) == 1:
+        return "one run, undecided"
+    mean, error = fmean(gaps), stdev(gaps) / len(gaps) ** 0.5
+    if abs(mean) <= SURE * error:
+        return "undecided"
+    return "confirmed" if mean > 0 else "not confirmed: the reverse"
+
+
+def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:
+    """Figure 4: for each way of sampling its points (MACs, score), means over seeds; the dense network apart."""
+    points = {
+        name: (fmean(macs(run) for run in runs), fmean(score(run, metric) for run in runs))
+        for name, runs in found.items()
+        if runs
+    }
+    first, *rest = ([point for name, point in points.items() if name.startswith(family)] for family in FAMILIES)
+    families = {FAMILIES[0]: first, DENSE: [points[DENSE]] if DENSE in points else []}
+    return families | dict(zip(FAMILIES[1:], rest, strict=True))
+
+
+def missing(found: Found, names: Iterable[str], task: str) -> list[str]:
+    """A note on those of the named runs that have no record, and what makes the first of them."""
+    without = [name for name in names if not found[name]]
+    return [f"No record yet: {'; '.join(without)}. `{command(task, without[0])}` makes the first."] if without else []
