@@ -79,6 +79,16 @@ def _mean(values: Sequence[float]) -> list[float]:
     return [sum(values) / len(values)] if values else []
 
 
+def pruned_table(rows: Mapping[str, tuple[float, int]], metric: str) -> pd.DataFrame:
+    """(score, MACs) of pruned networks, with sampling on top and without, one line a network; nothing is claimed."""
+    lines = [
+        {"row": name, "claimed": DASH, f"{NAMES.get(metric, metric)}, %": spread([score], "%")}
+        | {"expected MACs, M": spread([macs], "MMAC", 1)}
+        for name, (score, macs) in rows.items()
+    ]
+    return _frame(lines, [])
+
+
 def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
     """(claim, gaps, verdict) a line; gaps are kept fractions, one a run, at equal cost."""
     lines = [
