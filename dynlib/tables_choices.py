@@ -59,7 +59,9 @@ def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataF
     Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `under
     other masks` is the deviation of one trained network.
     """
-    lines, notes = [], ["± is the sample standard deviation over seeds of training; MACs are expected ones."]
+    lines, notes = [], ["MACs are expected ones."]
+    if any(len(runs) > 1 for runs in rows.values()):
+        notes.append("± is the sample standard deviation over seeds of training.")
     for name, runs in rows.items():
         every = [run.metrics for run in runs]
         masked = [m for m in every if "density" in m]

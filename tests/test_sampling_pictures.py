@@ -9,6 +9,7 @@ from dynlib.papers import sampling_speed as speed
 from dynlib.papers.sampling_masks import Sample
 from dynlib.papers.sampling_released import nominal_size
 from dynlib.paths import ROOT
+from dynlib.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,20 @@ def test_every_time_that_the_chapter_looks_for_is_a_row_of_the_makefile():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for arch, (height, width), density in speed.CASES.values():
         assert f'"sampling --arch {arch} --size {height}x{width} --batch 1 -p density={density}"' in makefile
+
+
+def test_words_on_speed_go_by_the_quartiles():
+    def run(low, high):
+        return Record("sampling", "latency", "paper", {}, "", {}, 0, {"speedup_iqr": [low, high]}, [], {}, 0.0)
+
+    timed = {f"stage {n}, density 0.25": of for n, of in {1: run(0.8, 0.9), 2: run(0.9, 1.1), 3: run(1.5, 2)}.items()}
+    timed |= {
+        "stage 4, density 0.25": run(1.1, 1.2),
+        "stage 1, density 0.5": run(3, 4),
+        "whole, density 0.25": run(9, 9),
+    }
+    assert (
+        speed.words(timed)
+        == "At density 0.25 skipping is faster in stage 3 and 4, slower in stage 1, as fast in stage 2."
+    )
+    assert speed.words(dict.fromkeys(speed.CASES)) == "Density 0.25: no record yet."
