@@ -26,8 +26,6 @@ AXES = {  # quantity as kept: axis label without unit, unit and factor to it
     "params": ("parameters", "M", 1e-6),
     "top1": ("top-1 accuracy", "%", 100),
     "top5": ("top-5 accuracy", "%", 100),
-    "miou": ("mean intersection over union", "%", 100),
-    "map50": ("mean average precision at 0.5", "%", 100),
     "density": ("share of the positions computed", "%", 100),
     "loss": ("training loss", "nats", 1),
 }

@@ -95,7 +95,8 @@ def test_policies_are_drawn_in_percent_and_millions_each_with_a_mark_of_its_own(
 
 @pytest.mark.parametrize("families", [{}, {"dynamic": []}])
 def test_a_figure_without_points_says_so(ax, families):
-    plots_choices.policies(ax, families, x="time_ms")
+    plots_choices.policies(ax, families, x="time_ms", y="CamVid: mIoU")
+    assert ax.get_ylabel() == "CamVid: mIoU (%)"
     assert [text.get_text() for text in ax.texts] == ["not measured yet"] and not ax.get_lines()
     assert ax.get_xlabel() == "mean time an image (ms)"
 

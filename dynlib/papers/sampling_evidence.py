@@ -45,41 +45,50 @@ ASKED = {  # the runs of each task that the chapter asks for
     "classification": (*_FEW, MAIN, "zeros"),
 }
 
-# Exhibits: task, title, rows by the name of their run, what the paper says in words.
+
+class Exhibit(NamedTuple):
+    """A table of the paper from our records."""
+
+    task: str
+    title: str
+    rows: dict[str, str]  # its words for a row, and the name of our run
+    said: str  # of the paper's numbers, which could not be obtained
+
+
 EXHIBITS = (
-    (
+    Exhibit(
         "segmentation",
         "Figure 4 as a table, CamVid",
         {name: name for name in RUNS if name == DENSE or name.partition(",")[0] in FAMILIES},
         "a clear gain over deterministic and a very clear one over uniform sampling at every cost",
     ),
-    ("detection", "Figure 4 as a table, BCCD", {name: name for name in ASKED["detection"]}, "the same"),
-    (
+    Exhibit("detection", "Figure 4 as a table, BCCD", {name: name for name in ASKED["detection"]}, "the same"),
+    Exhibit(
         "segmentation",
         "Table 1: the interpolation, CamVid",
         {"RBF, default": MAIN, "RBF from sigma 1, ours": "rbf, sigma 1"}
         | {"plain convolution": "convolution", "average pooling": "average"},
         "at comparable accuracy the RBF needs less computation than the other two",
     ),
-    (
+    Exhibit(
         "segmentation",
         "Table 2: no interpolation, CamVid",
         {"interpolation, default": MAIN, "fill zeros": "zeros", "reuse features": "reuse"},
         "both replacements are clearly worse",
     ),
-    (
+    Exhibit(
         "segmentation",
         "Table 3: the grid prior, CamVid",
         {"with, default": MAIN, "without": "no grid"},
         "accuracy changes little, training becomes more stable",
     ),
-    (
+    Exhibit(
         "segmentation",
         "Figure 3: the integrations, CamVid",
         {"one mask": "one mask", "two masks (b), default": MAIN, "three masks": "three masks"},
         "one mask saves most and is least accurate; (b) is best",
     ),
-    (
+    Exhibit(
         "classification",
         "Table 4: classification, Imagenette",
         {"dense": DENSE, "uniform": "uniform, density 0.5", "sampled": MAIN, "without interpolation": "zeros"},
