@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from dynlib.papers.sampling import Config
 from dynlib.records import Record
+from dynlib.tasks import TASKS
 
 GAMMA = 0.3  # of the profile, and of every run that does not name another
 GAMMAS = (0.1, GAMMA, 1.0)
@@ -111,7 +112,7 @@ def command(task: str, run: str, seed: int = 0) -> str:
 
 # ------------------------------------------------------------------------------------------------- what the records say
 
-METRICS = {"segmentation": "miou", "detection": "map50", "classification": "top1"}
+METRICS = {task: TASKS[task].metric for task in RECIPES}
 SURE = 2  # standard errors of the mean beyond which gaps decide
 Found = Mapping[str, Sequence[Record]]  # records of a task by the name of the run, one a seed
 
