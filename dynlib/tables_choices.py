@@ -92,13 +92,13 @@ def pruned_table(rows: Mapping[str, tuple[float, int]], metric: str) -> pd.DataF
 
 
 def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
-    """(claim, gaps, verdict) a line; gaps are kept fractions, one a run, at equal cost."""
+    """(claim, gaps, verdict) a line; gaps are kept fractions, one a seed, at equal cost."""
     lines = [
         {"the paper": claim, "gap at equal cost, points": spread(gaps, "points", signed=True)}
-        | {"runs": f"n = {len(gaps)}", "ours": verdict}
+        | {"seeds": f"n = {len(gaps)}", "ours": verdict}
         for claim, gaps, verdict in orders
     ]
-    return _frame(lines, ["± is the sample standard deviation over runs."])
+    return _frame(lines, ["± is the sample standard deviation over seeds of training."])
 
 
 def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping], ours: Mapping) -> pd.DataFrame:

@@ -54,27 +54,36 @@ def test_a_curve_joins_the_runs_of_a_family_and_ends_in_the_dense_network():
     assert evidence.at(points, 19) is None and evidence.at(points, 101) is None and evidence.at([], 5) is None
 
 
-def test_gaps_are_taken_at_equal_cost_and_only_where_the_other_curve_reaches():
+def test_gaps_are_taken_at_equal_cost_from_both_sides_where_the_curves_reach():
     orders = {order.claim: order for order in evidence.orders(FOUND, "miou")}
     assert orders["stochastic above deterministic"].gaps == pytest.approx((0.05,))  # 20 is below that curve's end
-    assert orders["stochastic above uniform"].gaps == pytest.approx((0.15, 0.2))
+    assert orders["stochastic above uniform"].gaps == pytest.approx(((0.2 + 0.15 + 0.2) / 3,))
     assert orders["deterministic above uniform"].gaps == pytest.approx((0.1,))
     assert orders["interpolation above zeros"].gaps == pytest.approx((0.1,))
-    assert orders["RBF above average"].gaps == () and "interpolation above reuse" not in orders
-    assert evidence.orders({"reuse": []}, "miou")[-1] == ("interpolation above reuse", (), "not measured")
+    assert orders["RBF above average"].gaps == pytest.approx((-(0.2 + 0.05) / 2,))
+    assert "interpolation above reuse" not in orders
+    assert evidence.orders({"reuse": []}, "miou")[-1] == ("interpolation above reuse", (), "no runs to compare")
+
+
+def test_a_gap_is_of_one_seed():
+    second = {"dense": [dense(100, 0.6, 1)], "stochastic, gamma 0.1": [record(60, 0.5, 1)]}
+    second |= {"deterministic, gamma 0.3": [record(60, 0.52, 1)]}
+    both = {name: [*runs, *second.get(name, [])] for name, runs in FOUND.items()}
+    first, *_ = evidence.orders(both, "miou")
+    assert first.gaps == pytest.approx((0.05, -0.02)) and first.verdict == "undecided"
 
 
 @pytest.mark.parametrize(
     ("gaps", "verdict"),
     [
-        ([], "not measured"),
-        ([0.1], "one run, undecided"),
+        ([], "no runs to compare"),
+        ([0.1], "one seed, undecided"),
         ([0.1, 0.12, 0.11], "confirmed"),
         ([-0.1, -0.12, -0.11], "not confirmed: the reverse"),
         ([0.1, -0.05], "undecided"),
     ],
 )
-def test_a_verdict_needs_two_runs_and_two_standard_errors(gaps, verdict):
+def test_a_verdict_needs_two_seeds_and_two_standard_errors(gaps, verdict):
     assert evidence.verdict(gaps) == verdict
 
 
