@@ -28,7 +28,22 @@ LATENCY := \
   "drnet --arch resnet50 --size 224 --batch 8 --shares 0.3,0.25,0.45" \
   "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 168 --batch 1 -p candidates=[1.0]" \
-  "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]"
+  "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]" \
+  "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.1" \
+  "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.25" \
+  "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.5" \
+  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 -p density=0.1" \
+  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 -p density=0.25" \
+  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 -p density=0.5" \
+  "sampling --arch resnet101_stage2 --size 248x416 --batch 1 -p density=0.1" \
+  "sampling --arch resnet101_stage2 --size 248x416 --batch 1 -p density=0.25" \
+  "sampling --arch resnet101_stage2 --size 248x416 --batch 1 -p density=0.5" \
+  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 -p density=0.1" \
+  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 -p density=0.25" \
+  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 -p density=0.5" \
+  "sampling --arch resnet101_stage4 --size 62x104 --batch 1 -p density=0.1" \
+  "sampling --arch resnet101_stage4 --size 62x104 --batch 1 -p density=0.25" \
+  "sampling --arch resnet101_stage4 --size 62x104 --batch 1 -p density=0.5"
 
 PY       := .venv/bin/python
 HTML     := _build/html/index.html

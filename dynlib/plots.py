@@ -26,6 +26,7 @@ AXES = {  # quantity as kept: axis label without unit, unit and factor to it
     "params": ("parameters", "M", 1e-6),
     "top1": ("top-1 accuracy", "%", 100),
     "top5": ("top-5 accuracy", "%", 100),
+    "density": ("share of the positions computed", "%", 100),
     "loss": ("training loss", "nats", 1),
 }
 

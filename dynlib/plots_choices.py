@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
@@ -19,19 +20,21 @@ PLANES = {  # what may lie on the horizontal axis: label, factor
 LOOKS = ("o-", "v", "s-", "P--", "*", "D", "X")  # a mark besides the colour, for those who cannot tell colours
 
 
-def policies(ax: Axes, families: Mapping[str, Sequence[tuple[float, float]]], x: str = "macs") -> None:
-    """Top-1 over cost, a mark for each (cost, top-1), costs in MACs or ms; curves are joined, the rest stand alone."""
+def policies(
+    ax: Axes, families: Mapping[str, Sequence[tuple[float, float]]], x: str = "macs", y: str = "top-1 accuracy"
+) -> None:
+    """A score over cost, a mark for each (cost, score), in MACs or ms; curves are joined, the rest stand alone."""
     if len(families) > len(LOOKS):
         raise InputError(f"{len(families)} families are in one figure; {len(LOOKS)} marks can be told apart")
     label, factor = PLANES[x]
     for (name, found), look, colour in zip(families.items(), LOOKS, PALETTE, strict=False):
         if found:
-            costs, top1 = np.array(sorted(found)).T
+            costs, scores = np.array(sorted(found)).T
             size = {"markersize": 11 if look in "*v" else 7, "linewidth": 1.4, "markeredgecolor": "white"}
-            line = ax.plot(costs * factor, 100 * top1, look, color=colour, label=name, **size)
+            line = ax.plot(costs * factor, 100 * scores, look, color=colour, label=name, **size)
             line[0].set_zorder(10 - LOOKS.index(look))  # the first family on top
     ax.set_xlabel(label)
-    ax.set_ylabel("top-1 accuracy (%)")
+    ax.set_ylabel(f"{y} (%)")
     ax.grid(linewidth=0.4, alpha=0.6)
     if any(families.values()):
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), labelspacing=0.9)
@@ -195,6 +198,21 @@ def mosaic(pictures: ArrayLike, columns: int, rows: int, zoom: int = 2, gap_px: 
         top, left = (at * (side + gap_px) for at, side in zip(divmod(place, columns), (height, width), strict=True))
         sheet[top : top + height, left : left + width] = picture
     return sheet
+
+
+def density_maps(maps: Mapping[str, ArrayLike], columns: int) -> Figure:
+    """Probabilities of being computed, a map (h, w) a name, in rows of `columns` under one bar of colours."""
+    rows = -(-len(maps) // columns)
+    figure = Figure(figsize=(2 * columns + 1, 2.25 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for ax, (name, probability) in zip(axes.flat, maps.items(), strict=False):
+        shown = ax.imshow(probability, vmin=0, vmax=1, cmap="cividis", interpolation="nearest")
+        ax.set_title(f"{name}: {100 * np.asarray(probability).mean():.0f} %", fontsize=SMALL)
+    bar = figure.colorbar(shown, ax=axes, fraction=0.03)
+    bar.set_label("probability of being computed")
+    return figure
 
 
 def _side(key: str) -> str:

@@ -143,6 +143,8 @@ def fit(
     began = time.perf_counter()
     hardware = hardware or train.Hardware()
     paper, task = method(key), recipe.task
+    if task.name == "detection" and hardware.precision != "32-true":  # Fabric would round the boxes with the images
+        raise InputError(f"precision is {hardware.precision!r}; allowed for detection: 32-true")
     if task.name not in (able := getattr(paper, "TASKS", ("classification",))):
         what = f"dataset {recipe.dataset} is for {task.name}, which method {key} does not train for"
         raise InputError(f"{what}; allowed: data sets for {', '.join(able)}")

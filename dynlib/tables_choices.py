@@ -1,11 +1,12 @@
-"""Tables of networks that choose for each image: plain values and claims in, frames of text out, as in `tables`."""
+"""Tables of networks that choose what to compute for an image: plain values in, frames of text out, as in `tables`."""
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
-from dynlib.tables import DASH, POWER, compare, measured, spread, wide
+from dynlib.records import Record
+from dynlib.tables import DASH, NAMES, POWER, compare, measured, spread, wide
 
 Values = Mapping[str, Sequence[float]]
 
@@ -51,6 +52,54 @@ def price_table(prices: Mapping[str, Mapping]) -> pd.DataFrame:
     return _frame(
         lines or [dict.fromkeys(("run", "target, M", "expected, M", "ratio", "the price", "at inference, M"), DASH)], []
     )
+
+
+def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:
+    """Networks that compute a share of the positions, one line a run, its records one a seed; nothing is claimed.
+
+    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `under
+    other masks` is the deviation of one trained network.
+    """
+    lines, notes = [], ["MACs are expected ones."]
+    if any(len(runs) > 1 for runs in rows.values()):
+        notes.append("± is the sample standard deviation over seeds of training.")
+    for name, runs in rows.items():
+        every = [run.metrics for run in runs]
+        masked = [m for m in every if "density" in m]
+        line = {"row": name, "claimed": DASH}
+        line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
+        line["seeds"] = f"n = {len(every)}"
+        line["under other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
+        line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
+        line["MACs, M"] = spread(_mean([m.get("macs_expected", m["macs"]) for m in every]), "MMAC", 1)
+        line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
+        lines.append(line)
+    return _frame(lines, notes)
+
+
+def _mean(values: Sequence[float]) -> list[float]:
+    """The mean alone, without a spread; nothing of nothing."""
+    return [sum(values) / len(values)] if values else []
+
+
+def pruned_table(rows: Mapping[str, tuple[float, int]], metric: str) -> pd.DataFrame:
+    """(score, MACs) of pruned networks, with sampling on top and without, one line a network; nothing is claimed."""
+    lines = [
+        {"row": name, "claimed": DASH, f"{NAMES.get(metric, metric)}, %": spread([score], "%")}
+        | {"expected MACs, M": spread([macs], "MMAC", 1)}
+        for name, (score, macs) in rows.items()
+    ]
+    return _frame(lines, [])
+
+
+def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
+    """(claim, gaps, verdict) a line; gaps are kept fractions, one a seed, at equal cost."""
+    lines = [
+        {"the paper": claim, "gap at equal cost, points": spread(gaps, "points", signed=True)}
+        | {"seeds": f"n = {len(gaps)}", "ours": verdict}
+        for claim, gaps, verdict in orders
+    ]
+    return _frame(lines, ["± is the sample standard deviation over seeds of training."])
 
 
 def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping], ours: Mapping) -> pd.DataFrame:

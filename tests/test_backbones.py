@@ -5,7 +5,7 @@ import torch
 from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib import backbones
+from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet, PadShortcut
 from dynlib.backbones.preact_resnet import PreActResNet
 from dynlib.errors import InputError
@@ -204,3 +204,14 @@ def test_depth_must_be_six_n_plus_two():
 def test_a_resnet_has_four_stages_of_at_least_one_block(blocks):
     with pytest.raises(InputError, match=r"blocks is \("):
         PreActResNet(blocks)
+
+
+def test_the_stages_of_a_resnet_are_those_of_the_network_and_little_more():
+    sides = {1: 56, 2: 56, 3: 28, 4: 14}
+    with torch.device("meta"):
+        whole = backbones.build("resnet50")
+        alone = {n: backbones.build(f"resnet50_stage{n}") for n in sides}
+    by_layer = cost.closed_form(whole, 224).by_layer
+    for number, network in alone.items():
+        inside = sum(macs for name, macs in by_layer.items() if name.startswith(f"layer{number}."))
+        assert inside < cost.closed_form(network, sides[number]).macs < 1.01 * inside

@@ -8,6 +8,7 @@ import pytest
 
 from dynlib import plots_choices, tables, tables_choices
 from dynlib.errors import InputError
+from dynlib.records import Record
 
 mpl.use("agg")
 
@@ -146,7 +147,8 @@ def test_policies_are_drawn_in_percent_and_millions_each_with_a_mark_of_its_own(
 
 @pytest.mark.parametrize("families", [{}, {"dynamic": []}])
 def test_a_figure_without_points_says_so(ax, families):
-    plots_choices.policies(ax, families, x="time_ms")
+    plots_choices.policies(ax, families, x="time_ms", y="CamVid: mIoU")
+    assert ax.get_ylabel() == "CamVid: mIoU (%)"
     assert [text.get_text() for text in ax.texts] == ["not measured yet"] and not ax.get_lines()
     assert ax.get_xlabel() == "mean time an image (ms)"
 
@@ -249,3 +251,45 @@ def test_a_mosaic_sets_pictures_side_by_side_and_leaves_white_where_there_are_fe
     assert (sheet[:4, :6] == 10).all() and (sheet[:4, 7:] == 20).all() and (sheet[5:, :6] == 30).all()
     assert (sheet[5:, 7:] == 255).all() and (sheet[4] == 255).all() and (sheet[:, 6] == 255).all()
     assert plots_choices.mosaic(pictures[:0], 2, 2, 2, 1).shape == (9, 13, 3)
+
+
+# ---------------------------------------------------------------------------------------------------------- positions
+
+
+def sampled(metrics, seed=0):
+    return Record("sampling", "training", "public", {}, "", {}, seed, metrics, [], {}, 0.0)
+
+
+def test_sampled_networks_show_masks_and_seeds_and_dense_ones_neither():
+    masked = {"miou": 0.2, "miou_mean": 0.21, "miou_spread": 0.004, "density": 0.3, "macs": 9e8, "macs_expected": 3e8}
+    masked |= {"empty_windows": 0.125}
+    rows = {"ours": [sampled(masked), sampled(masked | {"miou_mean": 0.23, "macs_expected": 5e8}, 1)]}
+    rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8})], "none": []}
+    table = tables_choices.sampled_table(rows, "miou")
+    assert table.iloc[0].tolist() == ["ours", "–", "22.00 ± 1.41", "n = 2", "0.40", "30.0", "400.0", "12.50"]
+    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "n = 1", "–", "–", "800.0", "–"]
+    assert table.iloc[2].tolist() == ["none", "–", "–", "n = 0", "–", "–", "–", "–"] and "mIoU, %" in table
+
+
+def test_pruned_networks_show_score_and_cost():
+    table = tables_choices.pruned_table({"50 % pruned, with sampling": (0.25, 12_340_000)}, "miou")
+    assert table.iloc[0].to_dict() == {
+        "row": "50 % pruned, with sampling",
+        "claimed": "–",
+        "mIoU, %": "25.00",
+        "expected MACs, M": "12.3",
+    }
+
+
+def test_orders_show_their_gaps_with_a_sign():
+    table = tables_choices.order_table([("a above b", (0.01, 0.03), "confirmed"), ("b above c", (), "not measured")])
+    assert table.iloc[0].tolist() == ["a above b", "+2.00 ± 1.41", "n = 2", "confirmed"]
+    assert table.iloc[1].tolist() == ["b above c", "–", "n = 0", "not measured"]
+
+
+def test_density_maps_share_one_scale_and_name_their_means():
+    figure = plots_choices.density_maps({"a": np.full((4, 4), 0.25), "b": np.ones((2, 2)), "c": np.zeros((2, 2))}, 2)
+    *maps, bar = figure.axes
+    assert [ax.get_title() for ax in maps] == ["a: 25 %", "b: 100 %", "c: 0 %", ""]
+    assert {image.get_clim() for ax in maps for image in ax.images} == {(0, 1)}
+    assert bar.get_ylabel() == "probability of being computed"

@@ -20,7 +20,7 @@ from dynlib.papers import sampling
 from dynlib.papers.sampling import Config, convert
 from dynlib.papers.sampling_blocks import sampled_blocks
 from dynlib.papers.sampling_masks import observed, samplers, set_seed
-from dynlib.papers.sampling_released import nominal_size, released_macs
+from dynlib.papers.sampling_released import implied_density, nominal_size, released_macs
 from dynlib.paperscale import cost_of
 from dynlib.train import Schedule, fit
 
@@ -73,6 +73,7 @@ def test_one_density_everywhere_has_the_released_count(density, giga):
 @pytest.mark.parametrize(("gamma", "density", "giga"), [(0.02, 0.509, 164.8), (0.1, 0.256, 94.4), (0.2, 0.175, 71.4)])
 def test_the_released_models_have_the_densities_that_their_counts_imply(gamma, density, giga):
     assert released_macs("resnet101", nominal_size(1000), density) / 1e9 == pytest.approx(giga, abs=0.2)
+    assert implied_density(giga * 1e9) == pytest.approx(density, abs=0.001)
 
 
 def test_without_deformable_convolutions_the_released_count_is_the_network_itself():
@@ -173,6 +174,12 @@ def test_uniform_sampling_is_the_network_on_a_smaller_image():
     plain, x = thin(), images()
     small = torch.nn.functional.interpolate(x, (32, 32), mode="bilinear", antialias=True)
     assert torch.equal(convert(plain, Config(sampling="uniform", density=0.25))(x), plain(small))
+
+
+def test_a_network_on_a_smaller_image_runs_in_bfloat16_too():
+    net, x = convert(thin(), Config(sampling="uniform", density=0.25)), images()
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(net(x.bfloat16()).float(), net(x).float(), rtol=0.1, atol=0.1)
 
 
 # ---------------------------------------------------------------------------------------------------------------- hosts
@@ -294,6 +301,11 @@ def test_evaluation_lists_seeds_densities_and_expected_macs():
 def test_a_bad_setting_is_named_with_what_is_allowed(settings, words):
     with pytest.raises(InputError, match=words):
         Config(**settings)
+
+
+def test_uniform_sampling_needs_a_stem():
+    with pytest.raises(InputError, match="Stage has no stem; uniform sampling needs one"):
+        convert(on_meta("resnet50_stage1"), Config(sampling="uniform", density=0.5))
 
 
 def test_a_network_without_residual_blocks_and_a_basic_block_with_three_masks_are_refused():

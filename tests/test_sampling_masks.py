@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from dynlib.papers.sampling_interpolate import Filler, interpolate, rbf_kernel, repeated
+from dynlib.papers.sampling_interpolate import Filler, interpolate, rbf_kernel, rbf_profile, repeated
 from dynlib.papers.sampling_masks import (
     Sample,
     Sampler,
@@ -130,14 +130,11 @@ def filler(kind, **kw):
     return Filler(kind, **({"window": 5, "sigma": 1.0, "epsilon": 0.0} | kw))
 
 
-def test_interpolation_is_the_sum_in_the_paper():
-    x, mask, kernel, epsilon = (
-        features(1, 2, 6, 7),
-        torch.rand(1, 1, 6, 7).double(),
-        rbf_kernel(torch.tensor(1.0), 3),
-        0.01,
-    )
-    out = interpolate(x, mask, kernel, epsilon)
+@pytest.mark.parametrize("form", [rbf_kernel, rbf_profile])
+def test_interpolation_is_the_sum_in_the_paper_by_the_kernel_and_by_its_factor(form):
+    x, mask, sigma, epsilon = features(1, 2, 6, 7), torch.rand(1, 1, 6, 7).double(), torch.tensor(1.0), 0.01
+    out = interpolate(x, mask, form(sigma, 3), epsilon)
+    kernel = torch.tensor([[math.exp(-(i * i + j * j) / 2) / (2 * math.pi) for j in (-1, 0, 1)] for i in (-1, 0, 1)])
     for i in range(6):
         for j in range(7):
             top, bottom = torch.zeros(2).double(), epsilon

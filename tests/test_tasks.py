@@ -236,3 +236,10 @@ def test_a_method_for_classification_alone_refuses_other_data_before_any_work():
 def test_more_training_images_than_there_are_is_refused(few):
     with pytest.raises(InputError, match="train_images is 9; the data set has 4"):
         runs.data("scenes_boxes", 4, 9, 64, None)
+
+
+def test_a_detector_is_not_trained_with_its_boxes_rounded():
+    recipe = runs.Recipe("resnet18", "scenes_boxes", epochs=1, width=8)
+    with pytest.raises(InputError, match="precision is 'bf16-mixed'; allowed for detection: 32-true"):
+        hardware = train.Hardware("cpu", precision="bf16-mixed")
+        runs.fit("sampling", sampling.Config(), recipe, profile="smoke", seed=0, hardware=hardware)

@@ -3,6 +3,7 @@
 build("resnet50")                                      torchvision's, random weights
 build("resnet50", width=16)                            its first convolution has 16 channels, all others in proportion
 build("resnet50_v1")                                   ours, see resnet_v1.py
+build("resnet101_stage3")                              ours, a stage alone, see resnet_stages.py
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
 build("cifar_vgg16_bn", num_classes=10)                 ours, see cifar_forms.py
 build("preact_resnet26")                               ours, see preact_resnet.py
@@ -26,6 +27,7 @@ from dynlib.backbones import (
     gluon_resnet,
     mobilenet_v1,
     preact_resnet,
+    resnet_stages,
     resnet_v1,
     video_resnet,
 )
@@ -37,6 +39,7 @@ _FILES = (
     cifar_forms,
     preact_resnet,
     resnet_v1,
+    resnet_stages,
     mobilenet_v1,
     gluon_mobilenet,
     gluon_resnet,

@@ -9,7 +9,9 @@ M_grid grid prior (`grid`), k(d) interpolation kernel with sigma (`rbf_kernel`),
 loss (`gamma`), d share of the positions that are computed (`density`).
 
 `sampling_masks.py` draws masks, `sampling_interpolate.py` fills what they leave out, `sampling_blocks.py` joins both to
-a residual block, `sampling_released.py` is the authors' formula for MACs, `sampling_deploy.py` really skips.
+a residual block, `sampling_released.py` is the authors' formula for MACs, `sampling_deploy.py` really skips. For the
+chapter, `sampling_pictures.py` looks at masks, `sampling_speed.py` times stages, `sampling_pruning.py` is Table 6, and
+`sampling_evidence.py` names the runs and reads their records.
 
 Departures from the paper, each with its reason:
 
@@ -24,6 +26,8 @@ Departures from the paper, each with its reason:
   channels, applied without normalisation; the mean of the samples in the window; the whole branch 0 (the shortcut
   passes) where its last mask is 0; and for `reuse`, behind the first convolution, the features that it read.
 - The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
+- Our real-data schedules have hundreds of steps, not 175,900; gamma is higher, 0.1 to 1, to lower the density in time.
+- Pruning (Table 6) is not described in what could be read. Ours goes by batch-norm scale, within blocks.
 - No deformable convolutions: the authors' detectors have them in baseline and sampled network alike.
 """
 
@@ -144,7 +148,10 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     if config.density == 1:
         return model
     if config.sampling == UNIFORM:
-        for host in [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]:
+        hosts = [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]
+        if not hosts:
+            raise InputError(f"{type(model).__name__} has no stem; uniform sampling needs one, conv1, to shrink before")
+        for host in hosts:
             shrink_stem(host, config.density)
         return model
     for index, name in enumerate(blocks):

@@ -3,6 +3,8 @@
 Every figure in the table of their released models is one of this function's.
 """
 
+from collections.abc import Mapping
+
 from dynlib.errors import InputError
 
 _BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -42,3 +44,37 @@ def released_macs(arch: str, size: tuple[int, int], density: float | None = None
                 total += _WINDOW * inner * (before + 4 * after) * d * (1 - d)
             channels, before = 4 * inner, after
     return total
+
+
+def counted(row: str) -> dict[str, float]:
+    """MACs of a row of the claims, such as "ResNet-101, 1000 px" or "SparseResNet-101, 1000 px, density 0.25".
+
+    By metric: `macs`, of these `offset_macs`, and `macs_without_offsets`; with a density the first alone, as published.
+    """
+    arch, px, *rest = row.split(", ")
+    short = int(px.removesuffix(" px"))
+    size = (short, short) if short < 500 else nominal_size(short)  # smaller ones are counted as squares
+    density = float(rest[0].removeprefix("density ")) if rest else None
+    name = arch.lower().replace("-", "").removeprefix("sparse")
+    whole, plain = (released_macs(name, size, density, deformable=deformable) for deformable in (True, False))
+    found = {"macs": whole, "offset_macs": whole - plain, "macs_without_offsets": plain}
+    return {"macs": whole} if rest else found
+
+
+def implied_density(macs: float, short_side_px: int = 1000) -> float:
+    """The one density that, in every block of ResNet-101, has these MACs; by halving, to 2^-30."""
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        middle = (low + high) / 2
+        costly = released_macs("resnet101", nominal_size(short_side_px), middle) > macs
+        low, high = (low, middle) if costly else (middle, high)
+    return low
+
+
+def implied_words(printed: Mapping[str, str]) -> str:
+    """One sentence: what the printed MACs (G) of the released sparse models, by row, imply as density."""
+    found = {
+        row.rpartition(", ")[2]: implied_density(float(giga) * 1e9) for row, giga in printed.items() if "gamma" in row
+    }
+    told = ", ".join(f"{100 * density:.1f} % ({gamma})" for gamma, density in found.items())
+    return f"Densities that the printed MACs imply, the same in every block: {told}."

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 def shrink(x: Tensor, density: float) -> Tensor:
     """The image (N, C, H, W) with both sides times the root of `density`, bilinear and anti-aliased."""
     sides = [max(1, round(side * math.sqrt(density))) for side in x.shape[-2:]]
-    return F.interpolate(x, sides, mode="bilinear", antialias=True)
+    with torch.autocast("cpu", enabled=False):  # a CPU has no such filter in bfloat16
+        return F.interpolate(x.float(), sides, mode="bilinear", antialias=True)
 
 
 class Shrink(nn.Module):

@@ -1,0 +1,78 @@
+"""Pruned networks: which channels go, that those without effect are not missed, and what is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import ResNet, resnet
+
+from dynlib import runs, train
+from dynlib.errors import InputError
+from dynlib.papers import sampling
+from dynlib.papers.sampling_pruning import compare, pruned
+
+
+def network(block):
+    torch.manual_seed(0)
+    return ResNet(block, [2, 1, 1, 1], num_classes=4).eval()
+
+
+@pytest.mark.parametrize("block", [resnet.BasicBlock, resnet.Bottleneck])
+def test_channels_that_yield_nothing_are_not_missed(block):
+    net, x = network(block), torch.randn(2, 3, 32, 32)
+    for name, norm in net.named_modules():
+        if name.split(".")[-1] in ("bn1", "bn2") and "." in name:
+            last = block is resnet.BasicBlock and name.endswith("bn2")  # not inside: the shortcut is added to it
+            if not last:
+                nn.init.zeros_(norm.weight[::2].data), nn.init.zeros_(norm.bias[::2].data)
+    thin = pruned(net, 0.5)
+    inner = thin.layer1[0].conv1.out_channels, thin.layer2[0].conv2.in_channels, thin.layer2[0].bn1.num_features
+    assert inner == (32, 64, 64) and net.layer1[0].conv1.out_channels == 64
+    with torch.no_grad():
+        torch.testing.assert_close(thin(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+def test_the_smallest_scales_go_and_a_few_channels_always_stay():
+    net = network(resnet.Bottleneck)
+    scale = net.layer1[0].bn1.weight.data
+    scale.copy_(torch.arange(64.0).flip(0) * torch.tensor([1.0, -1.0]).repeat(32))
+    assert torch.equal(pruned(net, 0.25).layer1[0].bn1.weight.data, scale[:48])
+    assert torch.equal(pruned(net, 0.99).layer1[0].bn1.weight.data, scale[:8])
+    assert torch.equal(pruned(net, 0).fc.weight, net.fc.weight)
+
+
+def test_a_pruned_network_is_costed_and_sampled_like_any_other():
+    net = network(resnet.Bottleneck)
+    thin = pruned(net, 0.5)
+    whole, half = (sampling.cost(sampling.convert(one, sampling.Config(density=1.0)), 64) for one in (net, thin))
+    assert half.by_layer["layer2.0.conv2"] * 4 == whole.by_layer["layer2.0.conv2"]
+    assert half.by_layer["layer2.0.conv3"] * 2 == whole.by_layer["layer2.0.conv3"]
+    masked = sampling.convert(thin, sampling.Config(density=0.5, sigma=1.0))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(sampling.deploy(masked, x, 1.0)(x), masked(x), rtol=1e-3, atol=1e-4)
+
+
+def test_every_share_is_trained_on_with_and_without_sampling():
+    batches, valid = runs.data("scenes", 8, 16, 32, None)
+    valid = replace(valid, samples=valid.samples.subset(range(8)))
+    net = ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
+    how = {"seed": 0, "hardware": train.Hardware("cpu")}
+    found = compare(net, batches, valid, (0.0, 0.5), sampling.Config(gamma=1.0), train.Schedule(1, lr=0.01), **how)
+    plain, sampled, thin, both = found.values()
+    assert [name.rpartition(", ")[2] for name in found] == ["pruning only", "with sampling"] * 2
+    assert thin[1] < plain[1] and both[1] < sampled[1] and all(0 <= score <= 1 for score, _ in found.values())
+
+
+@pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
+def test_a_share_outside_of_its_range_is_refused(share):
+    with pytest.raises(InputError, match=f"share is {share}"):
+        pruned(network(resnet.BasicBlock), share)
+
+
+def test_grouped_convolutions_are_refused():
+    with torch.device("meta"):
+        grouped = resnet.resnext50_32x4d()
+    with pytest.raises(InputError, match=r"layer1\.0 has grouped convolutions"):
+        pruned(grouped, 0.5)
