@@ -26,6 +26,7 @@ Departures from the paper, each with its reason:
   channels, applied without normalisation; the mean of the samples in the window; the whole branch 0 (the shortcut
   passes) where its last mask is 0; and for `reuse`, behind the first convolution, the features that it read.
 - The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
+- Our networks start from random weights, with batch norms that learn; the authors' from ImageNet's, with frozen ones.
 - Our real-data schedules have hundreds of steps, not 175,900; gamma is higher, 0.1 to 1, to lower the density in time.
 - Pruning (Table 6) is not described in what could be read. Ours goes by batch-norm scale, within blocks.
 - No deformable convolutions: the authors' detectors have them in baseline and sampled network alike.
@@ -265,7 +266,7 @@ def objective(config: Config) -> Objective:
 
 
 def phases(config: Config) -> tuple[Phase, ...]:
-    """One: sampled from the first step on, as the authors train."""
+    """One: sampled from the first step on."""
     return (Phase("sampled", objective=objective(config), watch=watch),)
 
 

@@ -1,6 +1,6 @@
 """The authors' own formula for the MACs of a sampled backbone, with the deformable convolutions that they used.
 
-Every figure in the table of their released models is one of this function's.
+The four dense figures in the table of their released models are this function's.
 """
 
 from collections.abc import Mapping
