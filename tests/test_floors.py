@@ -11,7 +11,7 @@ PACKAGE = ROOT / "dynlib"
 FLOORS = (
     ("errors", "paths", "catalogue"),
     ("records", "settings"),
-    ("ops", "cost", "latency", "data"),
+    ("ops", "cost", "latency", "data", "student"),
     ("graphs", "kernels"),
     ("backbones",),
     ("fusion", "train"),

@@ -12,6 +12,7 @@ from statistics import mean, stdev
 from dynlib.papers.s2dnas import NESTED, Config
 from dynlib.papers.s2dnas_owners import edges, is_read
 from dynlib.records import Record
+from dynlib.student import beyond_chance
 
 BACKBONES = {  # what differs from the chapter's recipe
     "ResNet-20": {},
@@ -108,15 +109,15 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
     if not gains and not dear:
         return f"**{name}** against uniform thinning: no record yet."
     above = [other for other, values in gains.items() if mean(values) > 0]
-    clear = [other for other in above if len(gains[other]) > 1 and mean(gains[other]) > stdev(gains[other])]
+    clear = [other for other in above if beyond_chance(gains[other])]
     text = f"**{name}** is above uniform thinning at {len(above)} of {len(gains)} budgets, at {len(clear)} of them "
-    text += "by more than the deviation over its seeds. "
+    text += "beyond the 95 % bound of Student's t over its seeds. "
     if gains:
-        each = "; ".join(f"{other} {in_points(values)}" for other, values in gains.items())
+        each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
         text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
     if dear:
         text += f"Even its first exit costs more than these: {', '.join(dear)}. "
-    wanted = "That is what was to be shown." if len(above) >= 3 else "**Three budgets were to be shown: they are not.**"
+    wanted = "That is what was to be shown." if len(clear) >= 3 else "**Three budgets were to be shown: they are not.**"
     return text + (wanted if len(table) >= 3 else "")
 
 
@@ -199,21 +200,26 @@ def search_words(search: Record | None) -> str:
     text += f"{m['candidates_s']:.0f} s for {m['measured']} candidates ({m['seconds_a_candidate']:.2f} s each), "
     text += f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone. "
     text += f"The best reward of the controller is {best['policy']:.4f}, of as many random draws {best['random']:.4f}: "
-    text += "the controller is ahead. " if ahead > 0 else "**the controller is not ahead.** "
     error = sqrt(m["found"]["top1"] * (1 - m["found"]["top1"]) / search.config["proxy_held_out_images"])
+    if ahead <= 0:
+        text += "**the controller is not ahead.** "
+    else:
+        text += "the controller is ahead. " if ahead > 2 * error else "**the two cannot be told apart.** "
     text += f"(The accuracy in a reward has a standard error of {100 * error:.1f} points.) "
     quarter = -(-len(drawn) // 4)
     text += f"Mean reward of the first quarter of its draws: {mean(drawn[:quarter]):.4f}, of the last: "
     text += f"{mean(drawn[-quarter:]):.4f}. "
-    leads = [max(of["rewards"]["policy"]) > max(of["rewards"]["random"]) for of in m["searches"]]
-    text += f"It is ahead at {sum(leads)} of {len(leads)} values of omega. Of the network found, trained alone, "
-    text += f"{100 * m['found']['shares'][-1]:.0f} % of the held-out images take the last exit. "
-    tau = m["kendall_tau"]
-    return text + (
-        "Short and longer training cannot be ranked against each other. "
-        if tau is None
-        else f"Kendall's tau between the reward under shared weights and that after training alone is {tau:+.2f}. "
+    text += (
+        f"Of the network found, trained alone, {100 * m['found']['shares'][-1]:.0f} % of the held-out images take the "
     )
+    text += "last exit. "
+    tau = m["kendall_tau"]
+    if tau is None:
+        return text + "Short and longer training cannot be ranked against each other. "
+    text += (
+        f"Kendall's tau between the reward under shared weights and that after training alone is {tau:+.2f}, of only "
+    )
+    return text + f"{len(m['retrained'])} candidates, half of which were picked as the best. "
 
 
 def in_points(values: Sequence[float]) -> str:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
 from dynlib.papers.sampling import Config
 from dynlib.records import Record
+from dynlib.student import beyond_chance
 from dynlib.tasks import TASKS
 
 GAMMA = 0.3  # of the profile, and of every run that does not name another
@@ -120,7 +121,6 @@ def command(task: str, run: str, seed: int = 0) -> str:
 # ------------------------------------------------------------------------------------------------- what the records say
 
 METRICS = {task: TASKS[task].metric for task in RECIPES}
-SURE = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # Student's t, two-sided 95 %, by the number of seeds; of more, the last
 Found = Mapping[str, Sequence[Record]]  # records of a task by the name of the run, one a seed
 
 
@@ -190,15 +190,14 @@ def _gaps(found: Found, better: str, worse: str, metric: str) -> list[float]:
 
 
 def verdict(gaps: Sequence[float]) -> str:
-    """What gaps decide, one a seed: a mean beyond `SURE` standard errors for so many, which take two at least."""
+    """What gaps decide, one a seed: a mean beyond chance, which takes two at least."""
     if not gaps:
         return "no runs to compare"
     if len(gaps) == 1:
         return "one seed, undecided"
-    mean, error = fmean(gaps), stdev(gaps) / len(gaps) ** 0.5
-    if abs(mean) <= SURE[min(len(gaps), max(SURE))] * error:
+    if not beyond_chance(gaps):
         return "undecided"
-    return "confirmed" if mean > 0 else "not confirmed: the reverse"
+    return "confirmed" if fmean(gaps) > 0 else "not confirmed: the reverse"
 
 
 def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:

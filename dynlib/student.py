@@ -1,0 +1,13 @@
+"""Whether a mean over few seeds says anything: Student's t."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+
+BOUND = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78}  # two-sided 95 %, in standard errors, by the number of values
+
+
+def beyond_chance(values: Sequence[float]) -> bool:
+    """Whether the mean is farther from 0 than the 95 % bound; of more than five values that of five; never of one."""
+    if len(values) < 2:
+        return False
+    return abs(fmean(values)) > BOUND[min(len(values), max(BOUND))] * stdev(values) / len(values) ** 0.5

@@ -1,0 +1,22 @@
+"""What few seeds can say."""
+
+import pytest
+
+from dynlib.student import beyond_chance
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        ([], False),
+        ([5.0], False),
+        ([0.10, 0.13], False),  # 7.7 standard errors, of which two values need 12.7
+        ([0.10, 0.11], True),  # 21
+        ([0.1, 0.12, 0.11], True),
+        ([-0.1, -0.12, -0.11], True),
+        ([0.1, -0.05, 0.1], False),
+        ([1.0, 1.1, 0.9, 1.0, 1.1, 0.9], True),
+    ],
+)
+def test_a_mean_counts_where_it_lies_beyond_the_bound_for_so_few_values(values, found):
+    assert beyond_chance(values) is found
