@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 from dynlib import train
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.papers.wae_network import Even, Wae
+from dynlib.papers.wae_network import EPSILON, Even, Wae
 from dynlib.papers.wae_split import Decoder, Encoder, psnr, transform_loss
 from dynlib.papers.wae_training import split_loss, watch_split
 from dynlib.paths import WEIGHTS
@@ -170,6 +170,6 @@ def hiding(model: Wae, images: Tensor, factor: float) -> dict[str, float]:
     return {
         "psnr": psnr(error.item()),
         "energy_high": output.image_high.square().mean().item(),
-        "behind_norm": least / (least + nn.BatchNorm2d(3).eps),
+        "behind_norm": least / (least + EPSILON),
         "slope": network.split.high.weight.grad.norm().item(),
     }
