@@ -140,10 +140,14 @@ def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 def spectrum(ax: Axes, maps: Mapping[str, ArrayLike]) -> None:
     """Radially averaged power spectra of images or feature maps (..., H, W), one line a name."""
-    colours = _colours(maps)
+    spectra(ax, {name: radial_power(values) for name, values in maps.items()})
+
+
+def spectra(ax: Axes, lines: Mapping[str, tuple[ArrayLike, ArrayLike]]) -> None:
+    """Spectra that `radial_power` made, (frequencies, power), one line a name."""
+    colours = _colours(lines)
     ends = {}
-    for name, values in maps.items():
-        frequency, power = radial_power(values)
+    for name, (frequency, power) in lines.items():
         ax.plot(frequency, power, color=colours[name], linewidth=1.6)
         ends[name] = (frequency[-1], power[-1])
     ax.set_yscale("log")

@@ -9,39 +9,61 @@ from dynlib import records, tables
 from dynlib.data import load
 from dynlib.errors import InputError
 from dynlib.papers.wae import VARIANTS
-from dynlib.papers.wae_evidence import agreement, claimed_errors, pairs, ranked, reference, reference_config, verdict
+from dynlib.papers.wae_evidence import (
+    agreement,
+    claimed_errors,
+    pairs,
+    ranked,
+    reference,
+    reference_config,
+    scores,
+    split,
+    split_config,
+    told,
+    verdict,
+)
 from dynlib.papers.wae_split import pca_reference
 
 CLAIMED = {"c": 15.0, "a": 11.0, "b": 12.5}
 
 
 def test_pairs_follow_the_claimed_order_and_need_both_sides():
-    found = pairs(CLAIMED, {"a": [0.9], "c": [0.5], "unclaimed": [0.3], "b": []}, 1000)
+    found = pairs(CLAIMED, {"a": {0: 0.9}, "c": {0: 0.5}, "unclaimed": {0: 0.3}, "b": {}}, 1000)
     assert [(pair.better, pair.worse, pair.claimed) for pair in found] == [("a", "c", 4.0)]
     assert found[0].gap == pytest.approx(0.4)
     assert found[0].error == pytest.approx((0.9 * 0.1 / 1000 + 0.5 * 0.5 / 1000) ** 0.5)
+    assert pairs(CLAIMED, {"a": {0: 0.9}, "c": {1: 0.5}}, 1000) == []
 
 
-def test_a_gap_within_two_standard_errors_decides_nothing():
-    found = pairs(CLAIMED, {"a": [0.70], "b": [0.69], "c": [0.80]}, 1000)
+def test_of_one_seed_a_gap_within_two_standard_errors_of_the_images_decides_nothing():
+    found = pairs(CLAIMED, {"a": {0: 0.70}, "b": {0: 0.69}, "c": {0: 0.80}}, 1000)
     assert [pair.verdict for pair in found] == ["undecided", "opposes", "opposes"]
-    assert [pair.verdict for pair in pairs(CLAIMED, {"a": [0.70], "b": [0.60]}, 1000)] == ["agrees"]
+    assert [pair.verdict for pair in pairs(CLAIMED, {"a": {0: 0.70}, "b": {0: 0.60}}, 1000)] == ["agrees"]
+    assert told(found[0]) == "+1.00 ± 2.06, one seed"
 
 
-def test_seeds_that_disagree_widen_the_error():
-    near, far = (pairs(CLAIMED, {"a": seeds, "b": [0.6, 0.6]}, 1500)[0] for seeds in ([0.7, 0.7], [0.6, 0.8]))
-    assert near.gap == pytest.approx(far.gap)
-    assert far.error**2 - near.error**2 == pytest.approx(0.02 / 2)
-    assert (near.verdict, far.verdict) == ("agrees", "undecided")
+def test_several_seeds_are_paired_and_judged_by_students_t():
+    moved = pairs(CLAIMED, {"a": {0: 0.70, 1: 0.60}, "b": {0: 0.60, 1: 0.51}}, 1500)[0]  # 10 and 9 points: 19 errors
+    assert (moved.seeds, moved.verdict, told(moved)) == (2, "agrees", "+9.50 ± 0.50, n = 2")
+    apart = pairs(CLAIMED, {"a": {0: 0.70, 1: 0.70}, "b": {0: 0.60, 1: 0.66}}, 1500)[0]  # 10 and 4: 2.3 errors of 12.7
+    assert apart.verdict == "undecided" and apart.error == pytest.approx(0.03)
+    third = pairs(CLAIMED, {"a": {0: 0.70, 1: 0.60, 2: 0.1}, "b": {0: 0.60, 1: 0.51}}, 1500)
+    assert third == [moved]
+
+
+def test_seeds_that_agree_decide_nothing_that_the_test_images_cannot():
+    found = pairs(CLAIMED, {"a": {0: 0.700, 1: 0.701}, "b": {0: 0.690, 1: 0.691}}, 1500)[0]
+    assert found.verdict == "undecided"
 
 
 def test_the_best_comes_first_and_who_has_no_record_not_at_all():
-    assert ranked(CLAIMED, {"a": [0.5, 0.7], "b": [], "c": [0.65]}) == ["c", "a"]
+    assert ranked(CLAIMED, {"a": {0: 0.5, 1: 0.7}, "b": {}, "c": {0: 0.65}}) == ["c", "a"]
 
 
-def test_the_agreement_in_words_counts_every_pair():
-    found = pairs(CLAIMED, {"a": [0.70], "b": [0.69], "c": [0.80]}, 1000)
-    assert "of 3 pairs 0 lie as in the paper and 2 the other way round; 1 are" in agreement(found)
+def test_the_agreement_in_words_counts_every_pair_and_what_rests_on_one_seed():
+    found = pairs(CLAIMED, {"a": {0: 0.70}, "b": {0: 0.69}, "c": {0: 0.80}}, 1000)
+    words = "of 3 pairs 0 are decided as in the paper, 2 the other way round, 1 not decided"
+    assert agreement(found) == f"{words}; 2 of those decided rest on one seed"
     assert agreement([]) == "no pair of variants has records yet"
 
 
@@ -54,6 +76,17 @@ def test_the_record_of_a_level_is_found_again(tmp_path):
     level = pca_reference(test.images.double() / 255, [6])[6]
     assert found.metrics["psnr_6_of_12"] == pytest.approx(level, abs=1e-3)
     assert found.metrics["psnr_6_of_12"] > found.metrics["psnr_3_of_12"]
+
+
+def test_the_record_of_an_auto_encoder_alone_is_found_by_lambda_and_seed(tmp_path):
+    train, test = (load("scenes", split, n=8, size_px=32) for split in ("train", "val"))
+    config = split_config("scenes", 32, 10, 512)
+    figures = {"psnr": 30.0, "spectra": {"I_L": [1.0, 0.5]}}
+    made = split(train, test, config, figures, [{"psnr": 30.0}], profile="public", seed=2, threads=1, wall_s=1.23)
+    records.save(made, tmp_path)
+    assert records.lookup("wae", "split", "public", split_config("scenes", 32, 10.0, 512), 2, tmp_path) == made
+    assert records.lookup("wae", "split", "public", split_config("scenes", 32, 1, 512), 2, tmp_path) is None
+    assert (made.dataset["train_images"], made.environment["threads"], made.wall_s) == (8, 1, 1.2)
 
 
 def test_images_of_several_sizes_have_no_level():
@@ -78,10 +111,12 @@ def test_every_variant_has_a_claimed_error_in_the_paper_s_order():
 
 def test_the_verdict_sets_wae_beside_each_of_the_others_with_its_cost():
     def runs(macs, *top1):
-        return [SimpleNamespace(metrics={"top1": value, "macs": macs}) for value in top1]
+        return [SimpleNamespace(seed=seed, metrics={"top1": of, "macs": macs}) for seed, of in enumerate(top1)]
 
-    found = {"wae": runs(32_000_000, 0.60), "full": runs(39_000_000, 0.70, 0.72), "low": runs(31_000_000, 0.64)}
-    text = verdict(found | {"wavelet": []}, 1500)
-    assert text.startswith("WAE, at 32.0 M multiply-accumulates, stands −4.00 ± ")
-    assert "points from *low* (31.0 M), −11.00 ± " in text and "wavelet" not in text
+    found = {"wae": runs(32_000_000, 0.60), "full": runs(39_000_000, 0.70, 0.72), "low": runs(31_000_000, 0.61)}
+    text = verdict(found | {"wavelet": [], "downscaled": runs(30_000_000, 0.5)}, 1500)
+    assert text.startswith("WAE, at 32.0 M multiply-accumulates, is more accurate than *downscaled* (30.0 M: +10.00 ± ")
+    assert "; less accurate than *full* (39.0 M: −10.00 ± 1.73, one seed)" in text
+    assert text.endswith("; not told apart from *low* (31.0 M: −1.00 ± 1.78, one seed)") and "wavelet" not in text
     assert verdict({"wae": []}, 1500) == "no record of WAE yet"
+    assert scores(found | {"low": []}) == {"wae": {0: 0.60}, "full": {0: 0.70, 1: 0.72}}

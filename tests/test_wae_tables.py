@@ -96,9 +96,9 @@ def test_figures_are_written_in_their_form_and_missing_ones_are_dashes():
 
 def test_the_order_has_every_pair_whether_measured_or_not():
     claimed = {"wae": 11.87, "low": 14.2, "full": 11.65}
-    found = {"net": pairs(claimed, {"wae": [0.8], "full": [0.9]}, 1500), "other": []}
+    found = {"net": pairs(claimed, {"wae": {0: 0.8}, "full": {0: 0.9}}, 1500), "other": []}
     frame = wae_tables.order(found, claimed)
     assert list(frame["the paper's order"]) == ["full before wae", "full before low", "wae before low"]
     assert list(frame["claimed gap, points"]) == ["0.22", "2.55", "2.33"]
-    assert frame["net"][0] == "+10.00 ± 1.29, agrees" and list(frame["net"][1:]) == ["–", "–"]
+    assert frame["net"][0] == "+10.00 ± 1.29, one seed: agrees" and list(frame["net"][1:]) == ["–", "–"]
     assert isinstance(frame, pd.DataFrame) and set(frame["other"]) == {"–"}

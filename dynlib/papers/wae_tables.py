@@ -8,7 +8,7 @@ from torch import nn
 
 from dynlib.cost import closed_form, count, example
 from dynlib.papers import wae
-from dynlib.papers.wae_evidence import Pair
+from dynlib.papers.wae_evidence import Pair, told
 from dynlib.records import Record
 
 Evidence = Mapping[str, Mapping[str, Sequence[Record]]]  # network: variant: a record a seed
@@ -152,9 +152,7 @@ def order(found: Mapping[str, Sequence[Pair]], claimed: Mapping[str, float]) -> 
             lines.append([f"{better} before {worse}", f"{claimed[worse] - claimed[better]:.2f}"])
             for pairs in found.values():
                 ours = [p for p in pairs if (p.better, p.worse) == (better, worse)]
-                lines[-1].append(
-                    f"{100 * ours[0].gap:+.2f} ± {100 * ours[0].error:.2f}, {ours[0].verdict}" if ours else DASH
-                )
+                lines[-1].append(f"{told(ours[0])}: {ours[0].verdict}" if ours else DASH)
     return pd.DataFrame(lines, columns=["the paper's order", "claimed gap, points", *found])
 
 
