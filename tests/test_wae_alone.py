@@ -92,6 +92,7 @@ def test_hiding_the_energy_makes_the_error_as_much_steeper(learned):
     assert hidden["energy_high"] == pytest.approx(open_["energy_high"] / 1e4, rel=1e-3)
     assert hidden["slope"] == pytest.approx(open_["slope"] * 100, rel=1e-2)
     assert hidden["behind_norm"] < open_["behind_norm"] < 1
+    assert hidden["behind_unscaled"] < hidden["behind_norm"]  # what torch's own epsilon would leave
 
 
 def test_an_auto_encoder_is_kept_with_what_made_it(learned, tmp_path):

@@ -11,6 +11,7 @@ from dynlib.errors import InputError
 from dynlib.papers.wae import VARIANTS
 from dynlib.papers.wae_evidence import (
     agreement,
+    answer,
     claimed_errors,
     pairs,
     ranked,
@@ -19,6 +20,7 @@ from dynlib.papers.wae_evidence import (
     scores,
     split,
     split_config,
+    splits,
     told,
     verdict,
 )
@@ -37,23 +39,23 @@ def test_pairs_follow_the_claimed_order_and_need_both_sides():
 
 def test_of_one_seed_a_gap_within_two_standard_errors_of_the_images_decides_nothing():
     found = pairs(CLAIMED, {"a": {0: 0.70}, "b": {0: 0.69}, "c": {0: 0.80}}, 1000)
-    assert [pair.verdict for pair in found] == ["undecided", "opposes", "opposes"]
+    assert [pair.verdict for pair in found] == ["open", "opposes", "opposes"]
     assert [pair.verdict for pair in pairs(CLAIMED, {"a": {0: 0.70}, "b": {0: 0.60}}, 1000)] == ["agrees"]
-    assert told(found[0]) == "+1.00 ± 2.06, one seed"
+    assert told(found[0]) == "+1.00 ± 2.06, n = 1"
 
 
 def test_several_seeds_are_paired_and_judged_by_students_t():
     moved = pairs(CLAIMED, {"a": {0: 0.70, 1: 0.60}, "b": {0: 0.60, 1: 0.51}}, 1500)[0]  # 10 and 9 points: 19 errors
     assert (moved.seeds, moved.verdict, told(moved)) == (2, "agrees", "+9.50 ± 0.50, n = 2")
     apart = pairs(CLAIMED, {"a": {0: 0.70, 1: 0.70}, "b": {0: 0.60, 1: 0.66}}, 1500)[0]  # 10 and 4: 2.3 errors of 12.7
-    assert apart.verdict == "undecided" and apart.error == pytest.approx(0.03)
+    assert apart.verdict == "open" and apart.error == pytest.approx(0.03)
     third = pairs(CLAIMED, {"a": {0: 0.70, 1: 0.60, 2: 0.1}, "b": {0: 0.60, 1: 0.51}}, 1500)
     assert third == [moved]
 
 
 def test_seeds_that_agree_decide_nothing_that_the_test_images_cannot():
     found = pairs(CLAIMED, {"a": {0: 0.700, 1: 0.701}, "b": {0: 0.690, 1: 0.691}}, 1500)[0]
-    assert found.verdict == "undecided"
+    assert found.verdict == "open"
 
 
 def test_the_best_comes_first_and_who_has_no_record_not_at_all():
@@ -62,7 +64,7 @@ def test_the_best_comes_first_and_who_has_no_record_not_at_all():
 
 def test_the_agreement_in_words_counts_every_pair_and_what_rests_on_one_seed():
     found = pairs(CLAIMED, {"a": {0: 0.70}, "b": {0: 0.69}, "c": {0: 0.80}}, 1000)
-    words = "of 3 pairs 0 are decided as in the paper, 2 the other way round, 1 not decided"
+    words = "of 3 pairs 0 decided as in the paper, 2 the other way round, 1 open"
     assert agreement(found) == f"{words}; 2 of those decided rest on one seed"
     assert agreement([]) == "no pair of variants has records yet"
 
@@ -86,6 +88,8 @@ def test_the_record_of_an_auto_encoder_alone_is_found_by_lambda_and_seed(tmp_pat
     records.save(made, tmp_path)
     assert records.lookup("wae", "split", "public", split_config("scenes", 32, 10.0, 512), 2, tmp_path) == made
     assert records.lookup("wae", "split", "public", split_config("scenes", 32, 1, 512), 2, tmp_path) is None
+    assert splits(split_config("scenes", 32, 10, 512), tmp_path) == [made]
+    assert splits(split_config("scenes", 32, 1, 512), tmp_path) == []
     assert (made.dataset["train_images"], made.environment["threads"], made.wall_s) == (8, 1, 1.2)
 
 
@@ -115,8 +119,22 @@ def test_the_verdict_sets_wae_beside_each_of_the_others_with_its_cost():
 
     found = {"wae": runs(32_000_000, 0.60), "full": runs(39_000_000, 0.70, 0.72), "low": runs(31_000_000, 0.61)}
     text = verdict(found | {"wavelet": [], "downscaled": runs(30_000_000, 0.5)}, 1500)
-    assert text.startswith("WAE, at 32.0 M multiply-accumulates, is more accurate than *downscaled* (30.0 M: +10.00 ± ")
-    assert "; less accurate than *full* (39.0 M: −10.00 ± 1.73, one seed)" in text
-    assert text.endswith("; not told apart from *low* (31.0 M: −1.00 ± 1.78, one seed)") and "wavelet" not in text
-    assert verdict({"wae": []}, 1500) == "no record of WAE yet"
+    assert text.startswith(
+        "WAE, at 32.0 M multiply-accumulates, is\n\n- more accurate than *downscaled* (30.0 M: +10.00 ± "
+    )
+    assert "\n- less accurate than *full* (39.0 M: −10.00 ± 1.73, n = 1)" in text
+    assert text.endswith("\n- not told apart from *low* (31.0 M: −1.00 ± 1.78, n = 1)") and "wavelet" not in text
     assert scores(found | {"low": []}) == {"wae": {0: 0.60}, "full": {0: 0.70, 1: 0.72}}
+
+
+def test_the_answer_has_order_agreement_and_verdict_or_says_that_there_is_no_record():
+    def runs(*top1):
+        metrics = [{"top1": value, "macs": 30_000_000} for value in top1]
+        return [SimpleNamespace(seed=s, metrics=m, dataset={"test_images": 1500}) for s, m in enumerate(metrics)]
+
+    found = {"a": runs(0.5), "wae": runs(0.7), "full": runs(0.9)}
+    text = answer("net", {"wae": 11.0, "a": 12.0}, found)
+    assert text.startswith("**net**, best first: wae, a; of 1 pairs 1 decided as in the paper")
+    assert text.endswith(f" {verdict(found, 1500)}") and "*full*" in text
+    empty = answer("net", {"wae": 11.0}, {"wae": [], "a": []})
+    assert empty == "**net**, best first: –; no pair of variants has records yet. No record of WAE yet."

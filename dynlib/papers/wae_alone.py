@@ -163,8 +163,9 @@ def quieter(model: Wae, factor: float) -> Wae:
 def hiding(model: Wae, images: Tensor, factor: float) -> dict[str, float]:
     """What `quieter` changes on images (N, 3, H, W): `psnr` of I', `energy_high`, and the price.
 
-    `behind_norm`: the least variance of a channel of I_H behind the twin's batch norm, 1 but for its epsilon. `slope`:
-    the norm of the gradient of the reconstruction error at the weights of the convolution that makes I_H.
+    `behind_norm`: the least variance of a channel of I_H behind the twin's batch norm, 1 but for its epsilon;
+    `behind_unscaled`: the same with the epsilon of pixels from 0 to 255. `slope`: the norm of the gradient of the
+    reconstruction error at the weights of the convolution that makes I_H.
     """
     network = quieter(model, factor)
     output = network(images, restore=True, classify=False)
@@ -175,5 +176,6 @@ def hiding(model: Wae, images: Tensor, factor: float) -> dict[str, float]:
         "psnr": psnr(error.item()),
         "energy_high": output.image_high.square().mean().item(),
         "behind_norm": least / (least + EPSILON),
+        "behind_unscaled": least / (least + 255**2 * EPSILON),
         "slope": network.split.high.weight.grad.norm().item(),
     }

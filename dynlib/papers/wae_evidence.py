@@ -3,7 +3,9 @@
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
@@ -11,7 +13,8 @@ import pandas as pd
 from dynlib.data import Samples
 from dynlib.errors import InputError
 from dynlib.papers.wae_split import pca_reference
-from dynlib.records import Record, config_hash, environment
+from dynlib.paths import RESULTS
+from dynlib.records import Record, config_hash, environment, find
 from dynlib.student import beyond_chance
 
 CLAIMED = {  # variant: table and row of its claimed top-5 error
@@ -23,9 +26,19 @@ CLAIMED = {  # variant: table and row of its claimed top-5 error
     "downscaled": ("table3", "I_R"),
     "approximation": ("table3", "cA"),
 }
+TINY = {"dataset": "tiny_imagenet100", "train_images": 10000, "epochs": 5}  # what else than the public recipe
 SURE = 2  # standard errors of the test images within which a gap decides nothing
 
 Scores = Mapping[str, Mapping[int, float]]  # variant: an accuracy a seed
+
+
+def recipes(public: object) -> dict[str, object]:
+    """The recipes whose records stand beside the paper, by network on its data, by data set a ResNet-18."""
+    return {
+        "ResNet-18": public,
+        "VGG-16-BN": replace(public, arch="cifar_vgg16_bn", width=16),
+        "Tiny ImageNet-100": replace(public, **TINY),
+    }
 
 
 def claimed_errors(claims: pd.DataFrame) -> dict[str, float]:
@@ -43,7 +56,7 @@ class Pair(NamedTuple):
     gap: float  # mean gap of our accuracies over the seeds that both have, as a fraction; positive in the paper's order
     error: float  # its standard error: over the seeds, or of one seed that of the test images
     seeds: int
-    verdict: str  # agrees, opposes, undecided
+    verdict: str  # agrees, opposes, open
 
 
 def pairs(claimed: Mapping[str, float], ours: Scores, images: int) -> list[Pair]:
@@ -63,7 +76,7 @@ def pairs(claimed: Mapping[str, float], ours: Scores, images: int) -> list[Pair]
         several = len(seeds) > 1
         decided = abs(gap) > SURE * of_images and (beyond_chance(gaps) or not several)
         error = statistics.stdev(gaps) / len(seeds) ** 0.5 if several else of_images
-        word = "undecided" if not decided else "agrees" if gap > 0 else "opposes"
+        word = "open" if not decided else "agrees" if gap > 0 else "opposes"
         found.append(Pair(better, worse, claimed[worse] - claimed[better], gap, error, len(seeds), word))
     return found
 
@@ -71,7 +84,7 @@ def pairs(claimed: Mapping[str, float], ours: Scores, images: int) -> list[Pair]
 def told(pair: Pair) -> str:
     """The gap in points with its standard error, and of how many seeds."""
     text = f"{100 * pair.gap:+.2f} ± {100 * pair.error:.2f}".replace("-", "−")
-    return f"{text}, {'one seed' if pair.seeds == 1 else f'n = {pair.seeds}'}"
+    return f"{text}, n = {pair.seeds}"
 
 
 def ranked(names: Iterable[str], ours: Scores) -> list[str]:
@@ -83,10 +96,10 @@ def agreement(found: Sequence[Pair]) -> str:
     """How many of the pairs agree, in words."""
     if not found:
         return "no pair of variants has records yet"
-    counts = {verdict: sum(pair.verdict == verdict for pair in found) for verdict in ("agrees", "opposes", "undecided")}
-    single = sum(pair.seeds == 1 and pair.verdict != "undecided" for pair in found)
-    text = f"of {len(found)} pairs {counts['agrees']} are decided as in the paper, {counts['opposes']} the other way "
-    text += f"round, {counts['undecided']} not decided"
+    counts = {verdict: sum(pair.verdict == verdict for pair in found) for verdict in ("agrees", "opposes", "open")}
+    single = sum(pair.seeds == 1 and pair.verdict != "open" for pair in found)
+    text = f"of {len(found)} pairs {counts['agrees']} decided as in the paper, "
+    text += f"{counts['opposes']} the other way round, {counts['open']} open"
     return text + (f"; {single} of those decided rest on one seed" if single else "")
 
 
@@ -111,6 +124,12 @@ def reference(train: Samples, test: Samples, size_px: int | None, profile: str) 
 def split_config(dataset: str, size_px: int | None, lam: float, steps: int) -> dict:
     """What the record of an auto-encoder that learned alone is found by."""
     return {"dataset": dataset, "size_px": size_px, "lam": float(lam), "steps": steps}
+
+
+def splits(config: dict, folder: Path = RESULTS) -> list[Record]:
+    """The records of a `split_config`, in the order of their seeds."""
+    found = find("wae", "split", "public", folder)
+    return sorted((run for run in found if run.config == config), key=lambda run: run.seed)
 
 
 def split(train: Samples, test: Samples, config: dict, figures: Mapping[str, object], curve: list, **run) -> Record:
@@ -161,19 +180,33 @@ def scores(found: Mapping[str, Sequence[Record]]) -> dict[str, dict[int, float]]
     return {name: {run.seed: run.metrics["top1"] for run in runs} for name, runs in found.items() if runs}
 
 
-def verdict(found: Mapping[str, Sequence[Record]], images: int) -> str:
-    """One sentence from the records of each variant: which others WAE is above, below, and not told apart from.
+def test_images(found: Mapping[str, Sequence[Record]]) -> int:
+    """Images that the records were tested on, the same for all of them; 1 where there is none."""
+    return max((run.dataset["test_images"] for runs in found.values() for run in runs), default=1)
 
-    By the rule of `pairs`, with gaps in points and the cost of each.
+
+def answer(name: str, claimed: Mapping[str, float], found: Mapping[str, Sequence[Record]]) -> str:
+    """One paragraph on a network: the order of its variants, its agreement with the claimed errors, WAE's place."""
+    top1, images = scores(found), test_images(found)
+    order = ", ".join(ranked(claimed, top1)) or "–"
+    text = f"**{name}**, best first: {order}; {agreement(pairs(claimed, top1, images))}."
+    return f"{text} {verdict(found, images)}" if found.get("wae") else f"{text} No record of WAE yet."
+
+
+def verdict(found: Mapping[str, Sequence[Record]], images: int) -> str:
+    """A list in Markdown from the records of each variant: which others WAE is above, below, and not told apart from.
+
+    By the rule of `pairs`, with gaps in points and the cost of each; WAE itself has records.
     """
-    if not found.get("wae"):
-        return "no record of WAE yet"
     top1 = scores(found)
     macs = {name: f"{found[name][0].metrics['macs'] / 1e6:.1f} M" for name in top1}
-    groups: dict[str, list[str]] = {"agrees": [], "opposes": [], "undecided": []}
+    groups: dict[str, list[str]] = {"agrees": [], "opposes": [], "open": []}
     for other in sorted(top1.keys() - {"wae"}, key=lambda name: found[name][0].metrics["macs"]):
         for pair in pairs({"wae": 0.0, other: 1.0}, top1, images):
             groups[pair.verdict].append(f"*{other}* ({macs[other]}: {told(pair)})")
-    words = {"agrees": "more accurate than", "opposes": "less accurate than", "undecided": "not told apart from"}
+    words = {"agrees": "more accurate than", "opposes": "less accurate than", "open": "not told apart from"}
     parts = [f"{words[group]} {', '.join(others)}" for group, others in groups.items() if others]
-    return f"WAE, at {macs['wae']} multiply-accumulates, is {'; '.join(parts) or 'alone with its seeds so far'}"
+    start = f"WAE, at {macs['wae']} multiply-accumulates, is"
+    return (
+        "\n".join([f"{start}\n", *(f"- {part}" for part in parts)]) if parts else f"{start} alone with its seeds so far"
+    )
