@@ -136,5 +136,6 @@ def test_the_answer_has_order_agreement_and_verdict_or_says_that_there_is_no_rec
     text = answer("net", {"wae": 11.0, "a": 12.0}, found)
     assert text.startswith("**net**, best first: wae, a; of 1 pairs 1 decided as in the paper")
     assert text.endswith(f" {verdict(found, 1500)}") and "*full*" in text
-    empty = answer("net", {"wae": 11.0}, {"wae": [], "a": []})
-    assert empty == "**net**, best first: –; no pair of variants has records yet. No record of WAE yet."
+    part = answer("net", {"wae": 11.0, "a": 12.0}, found | {"wae": []})
+    assert part == "**net**, best first: a; no pair of variants has records yet. No record of WAE yet."
+    assert answer("net", {"wae": 11.0}, {"wae": [], "a": []}) == "**net**: no record yet."

@@ -188,6 +188,8 @@ def test_images(found: Mapping[str, Sequence[Record]]) -> int:
 def answer(name: str, claimed: Mapping[str, float], found: Mapping[str, Sequence[Record]]) -> str:
     """One paragraph on a network: the order of its variants, its agreement with the claimed errors, WAE's place."""
     top1, images = scores(found), test_images(found)
+    if not top1:
+        return f"**{name}**: no record yet."
     order = ", ".join(ranked(claimed, top1)) or "–"
     text = f"**{name}**, best first: {order}; {agreement(pairs(claimed, top1, images))}."
     return f"{text} {verdict(found, images)}" if found.get("wae") else f"{text} No record of WAE yet."
