@@ -11,7 +11,7 @@ lists run from the largest resolution to the smallest.
 Departures from the paper, each with its reason:
 
 - Costs and `alpha` are shares of the classifier's cost at full resolution, not giga-operations: one setting means the
-  same at 64 px and at 224. `alpha_of` converts. As in the paper's tables, `alpha` bounds the classifier alone.
+  same at 64 px and at 224. As in the paper's tables, `alpha` bounds the classifier alone.
 - The candidates are shares of the side (1, 3/4, 1/2 are the paper's 224, 168, 112 px), for the same reason.
 - The published text combines the predictions of all candidates, the submission ran only the chosen one, in
   sub-batches: the first is the default, the second is `routed`.
@@ -26,7 +26,7 @@ Departures from the paper, each with its reason:
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -52,7 +52,8 @@ from dynlib.papers.drnet_layers import (
     thumbnail_size,
     with_resolutions,
 )
-from dynlib.train import Phase
+from dynlib.train import Phase, predict
+from dynlib.train import evaluate as task_scores
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class Config:
     )  # resnet10, inverted, or auto: inverted for networks of depthwise convolutions
     predictor_side: float | None = None  # side of its input, share of the image's; None: 128/224 or 64/224 (inverted)
     predictor_width: float = 1.0  # factor on its channels; keep its cost at or below 7 % of the classifier's
+    predictor_lr: float = 0.1  # factor on the learning rate for it, above 0; 0.01 beside 0.1 in Sec. 4.1
+    joint: bool = True  # false, a control: the first phase for as long as both; the predictor stays untrained
 
     def __post_init__(self):
         """Refuse what makes no sense."""
@@ -84,7 +87,7 @@ class Config:
             )
         object.__setattr__(self, "candidates", tuple(shares))
         bounds = {"alpha": (0, 1, False), "eta": (0, math.inf, True), "tau": (0, math.inf, False)}
-        bounds |= {"predictor_width": (0, 16, False)}
+        bounds |= {"predictor_width": (0, 16, False), "predictor_lr": (0, 100, False)}
         bounds |= {"tau_start": (0, math.inf, False)} if self.tau_start is not None else {}
         bounds |= {"predictor_side": (0, 1, False)} if self.predictor_side is not None else {}
         for name, (low, high, closed) in bounds.items():
@@ -93,7 +96,7 @@ class Config:
                 above = f"from {low}" if closed else f"above {low}"
                 raise InputError(f"{name} is {value!r}; it is a number {above}{f' up to {high}' * (high < math.inf)}")
             object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
-        for name in ("resolution_aware_bn", "routed", "antialias"):
+        for name in ("resolution_aware_bn", "routed", "antialias", "joint"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
         if self.predictor not in (kinds := (drnet_predictor.AUTO, *drnet_predictor.SIDES)):
@@ -187,35 +190,48 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
 def phases(config: Config) -> tuple[Phase, ...]:
     """The paper's schedule: 70 epochs at all resolutions without predictor, then 100 together with it.
 
-    With a single candidate, the same 170 epochs of ordinary training.
+    With a single candidate, the same 170 epochs of ordinary training; without `joint`, all 170 at all resolutions.
     """
     if len(config.candidates) == 1:
-        return (Phase("full resolution", epochs=1.7),)
+        return (Phase("full resolution", epochs=1.7, watch=drnet_training.watch_plain),)
     shape = ("candidates", "resolution_aware_bn", "antialias", "predictor", "predictor_width")  # these two: its weights
+    first = Phase(
+        "multi-resolution",
+        drnet_training.multi_resolution(len(config.candidates)),
+        epochs=0.7,
+        groups=drnet_training.classifier_alone,
+        watch=drnet_training.watch_candidates,
+        depends_on=shape,
+    )
+    if not config.joint:
+        return (replace(first, epochs=1.7, depends_on=None),)
     return (
-        Phase(
-            "multi-resolution",
-            drnet_training.multi_resolution(len(config.candidates)),
-            epochs=0.7,
-            groups=drnet_training.classifier_alone,
-            watch=drnet_training.watch_candidates,
-            depends_on=shape,
-        ),
+        first,
         Phase(
             "joint",
             drnet_training.joint(config.alpha, config.eta, config.tau, config.tau_start),
-            groups=drnet_training.classifier_and_predictor,
+            groups=drnet_training.classifier_and_predictor(config.predictor_lr),
             watch=drnet_training.watch_choices,
         ),
     )
 
 
 def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]:
-    """All controls on held-out images, see `drnet_controls.report`; nothing for a network with a single candidate."""
+    """All controls on images that were not trained on, see `drnet_controls.report`; `top5` where nothing is chosen.
+
+    Without `joint`, the predictor has learnt nothing: `fixed_report`, and `top1` is that at full resolution.
+    """
     if not isinstance(model, DynamicResolution):
-        return {}
+        return {"top5": drnet_controls.label_among(*predict(model, valid))}
     evidence = drnet_controls.collect(model, valid)
+    if not model.config.joint:
+        return drnet_controls.fixed_report(evidence)
     return drnet_controls.report(evidence, model.config.alpha)
+
+
+def choose(model: nn.Module, held_out: Batches, valid: Batches) -> dict[str, float | list[float]]:
+    """Where training images are held out, all figures are of these: settings are chosen without the test images."""
+    return task_scores(model, held_out) | evaluate(model, held_out)
 
 
 def cost(module: nn.Module, input_size: int | Size) -> Cost:
@@ -246,10 +262,3 @@ def deploy(module: nn.Module, example: Tensor, folded: bool = True) -> Deployed 
     and the result is the frozen network. Raises InputError for a size whose candidates are no whole pixels.
     """
     return Deployed(module, example, folded) if isinstance(module, DynamicResolution) else freeze(module, example)
-
-
-def alpha_of(gmac: float, full_macs: int) -> float:
-    """The paper's alpha in GMAC (2.0, 2.5, 3.0, 3.5) as the share of the classifier's MACs at full resolution."""
-    if not _is_number(gmac) or not 0 < gmac * 1e9 <= full_macs:
-        raise InputError(f"alpha is {gmac!r} GMAC; it is above 0 up to the {full_macs / 1e9:.3f} of full resolution")
-    return gmac * 1e9 / full_macs

@@ -73,9 +73,13 @@ def score(evidence: Evidence, choice: Tensor) -> Score:
 
 def top5(evidence: Evidence, choice: Tensor) -> float:
     """Share of the images with their label among the five largest logits, for choices (N,)."""
-    logits = evidence.logits[choice, torch.arange(len(choice))]
-    largest = logits.topk(min(5, logits.shape[1]), 1).indices
-    return (largest == evidence.labels[:, None]).any(1).double().mean().item()
+    return label_among(evidence.logits[choice, torch.arange(len(choice))], evidence.labels)
+
+
+def label_among(logits: Tensor, labels: Tensor, count: int = 5) -> float:
+    """Share of the images with their label (N,) among the `count` largest logits (N, C)."""
+    largest = logits.topk(min(count, logits.shape[1]), 1).indices
+    return (largest == labels[:, None]).any(1).double().mean().item()
 
 
 def chosen(evidence: Evidence) -> Tensor:
@@ -144,6 +148,22 @@ def mixtures(average: float, costs: Sequence[float]) -> list[tuple[float, float]
 def gate_macs(evidence: Evidence) -> float:
     """Mean classifier MACs that the gate expects with its noise on, sum_j p_j C_j: what the training holds to alpha."""
     return (evidence.z.double().softmax(1) @ torch.tensor(evidence.macs, dtype=torch.float64)).mean().item()
+
+
+def fixed_report(evidence: Evidence) -> dict[str, float | list[float]]:
+    """What needs no predictor, as plain values: every fixed size, the cascade; `top1` and `top5` at full resolution."""
+    outcomes = fixed(evidence)
+    full, steps = torch.zeros_like(evidence.labels), [cascade(evidence, threshold) for threshold in THRESHOLDS]
+    return {
+        "sides_px": [height for height, _ in evidence.sizes],
+        "macs_by_side": list(evidence.macs),
+        "top1": outcomes[0].top1,
+        "top5": top5(evidence, full),
+        "fixed_top1": [outcome.top1 for outcome in outcomes],
+        "cascade_thresholds": list(THRESHOLDS),
+        "cascade_top1": [outcome.top1 for outcome in steps],
+        "cascade_macs": [outcome.macs for outcome in steps],
+    }
 
 
 def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
