@@ -181,7 +181,8 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     Each set of batch norms starts as a copy of the one it came from, so a trained network classifies at full resolution
     as before. The predictor's weights are drawn from torch's global generator. With a single candidate there is nothing
     to choose, and the result is the network itself. Layers keep their modes.
-    Raises InputError for a network without batch norm, of clips, or that torch.fx cannot trace.
+    Raises InputError for a network without batch norm, of clips, with auxiliary classifiers in training mode, or that
+    torch.fx cannot trace.
     """
     model = copy.deepcopy(model)
     return model if len(config.candidates) == 1 else DynamicResolution(model, config)

@@ -39,7 +39,7 @@ def outcomes(run: Record, plain: Record | None) -> dict[str, Point]:
     """
     m = run.metrics
     spent = m["macs_expected"]
-    found = {DYNAMIC: (spent, m["top1"]), PERMUTED: (spent, mean(m["permuted_top1"]))}
+    found = {DYNAMIC: (spent, m["top1"]), PERMUTED: (spent, m["permuted_top1"])}
     fixed = list(zip(m["macs_by_side"], m["fixed_top1"], strict=True))
     for name, points in {MIXTURE: fixed, CASCADE: cascade(run)}.items():
         if (top1 := at_cost(points, spent)) is not None:
@@ -77,7 +77,7 @@ def parts(runs: Sequence[Record], plain: Mapping[int, Record]) -> dict[str, list
     """
     found: dict[str, list[float]] = {TRAINING: [], ECONOMY: [], CHOICE: [], TOGETHER: []}
     for run in runs:
-        blind, full = mean(run.metrics["permuted_top1"]), run.metrics["fixed_top1"][0]
+        blind, full = run.metrics["permuted_top1"], run.metrics["fixed_top1"][0]
         found[ECONOMY].append(blind - full)
         found[CHOICE].append(run.metrics["top1"] - blind)
         if run.seed in plain:
@@ -91,11 +91,9 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record]) -> st
     if not runs:
         return f"**{name}**: no record yet."
     found, m = parts(runs, plain), [run.metrics for run in runs]
-    draws = [value for metrics in m for value in metrics["permuted_top1"]]
-    beaten = sum(metrics["top1"] > value for metrics in m for value in metrics["permuted_top1"])
     text = f"**{name}** (n = {len(runs)}). {_collapse(m)}"
     text += f"The choice is worth **{in_points(found[CHOICE])}** over its own permuted choices"
-    text += "" if _single(m) else f", and beats {beaten} of {len(draws)} permutations"
+    text += "" if _single(m) else f", {_deals(m)}"
     text += f". Fewer pixels, dealt out blindly: {in_points(found[ECONOMY])}. "
     if found[TRAINING]:
         text += f"With all images at full resolution it stands **{in_points(found[TRAINING])}** from the plain network "
@@ -119,6 +117,12 @@ def _collapse(metrics: Sequence[Mapping]) -> str:
     text = f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}: no "
     text += "choice is made, and always that size would do the same without the predictor's cost. "
     return text + f"In {best} of these that is the best single size. "
+
+
+def _deals(metrics: Sequence[Mapping]) -> str:
+    """How far the choice stands from random deals of itself, in their standard deviations, run by run."""
+    far = [(m["top1"] - m["permuted_top1"]) / m["permuted_std"] for m in metrics]
+    return f"{', '.join(f'{value:+.1f}' for value in far)} standard deviations of a random deal".replace("-", "−")
 
 
 def _single(metrics: Sequence[Mapping]) -> list[tuple[Mapping, int]]:
@@ -171,7 +175,7 @@ def time_plane(
     for runs in filter(None, evidence.values()):
         spent = mean(choosing + _mixed(run.metrics["shares"], alone) for run in runs)
         found[DYNAMIC].append((spent, mean(run.metrics["top1"] for run in runs)))
-        found[PERMUTED].append((spent, mean(mean(run.metrics["permuted_top1"]) for run in runs)))
+        found[PERMUTED].append((spent, mean(run.metrics["permuted_top1"] for run in runs)))
     first = next(iter(evidence.values()))
     fixed = map(mean, zip(*(run.metrics["fixed_top1"] for run in first), strict=True))
     return found | {

@@ -4,12 +4,15 @@ Values are kept ones (fractions, MACs, parameters), `{row: {metric: value or one
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from statistics import stdev
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from dynlib import settings
 from dynlib.backbones import build
 from dynlib.cost import closed_form
 from dynlib.papers.drnet import Config, convert, macs_by_choice
@@ -17,28 +20,51 @@ from dynlib.papers.drnet_answer import macs_at
 from dynlib.papers.drnet_controls import mixtures
 from dynlib.records import Record
 
+Recipe = TypeVar("Recipe")
+
 NETWORKS = {"ResNet-50": "resnet50", "ResNet-101": "resnet101", "MobileNetV2": "mobilenet_v2"}
 FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)  # 224, 192, 168, 112 and 96 px
 
-PLAIN = "plain network"
+PREDICTOR = {"predictor_width": 0.125, "predictor_side": 0.5, "predictor_lr": 1.0}  # as the public profile has it
+DATA = {  # what we train on at public scale, and what differs there from the profile's recipe
+    "Imagenette": {},
+    "Tiny ImageNet-100": {"dataset": "tiny_imagenet100", "size_px": None, "train_images": 10000},
+}
+PLAIN, FIRST = "plain network", "first phase alone"
 ALPHAS = {"2.0": 0.489, "2.5": 0.611, "3.0": 0.734, "3.5": 0.856}  # GMAC, as printed: share of ResNet-50's 4.089
-SETTINGS = {  # what we train at public scale: fields of Config
+ETAS = (0.1, 0.5, 1.0)  # of Table 2, at alpha 3.0, beside 0.2
+SETTINGS = {  # what we train at public scale: fields of Config, and the learning rate where it is not the profile's
     **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
     "alpha 0.35": {"alpha": 0.35},  # below the paper's: between its two smaller sizes
     "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
     "eta 0": {"alpha": 0.611, "eta": 0.0},
-    "eta 1": {"alpha": 0.611, "eta": 1.0},
-    PLAIN: {"candidates": (1.0,), "alpha": 0.611},
+    **{f"alpha 0.734, eta {eta:g}": {"alpha": 0.734, "eta": eta} for eta in ETAS},
+    FIRST: {"alpha": 0.611, "joint": False},
+    PLAIN: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05},
 }
 ROWS = {  # row of the paper, or a row between its own: our setting
     "ResNet-50": PLAIN,
     **{f"DR-ResNet-50, alpha {g}": f"alpha {share:g}" for g, share in ALPHAS.items()},
     **{f"DR-ResNet-50, alpha {g}, eta 0.2": f"alpha {share:g}" for g, share in ALPHAS.items()},
-    "DR-ResNet-50, alpha 2.5, eta 1.0": "eta 1",
+    **{f"DR-ResNet-50, alpha 3.0, eta {eta:.1f}": f"alpha 0.734, eta {eta:g}" for eta in ETAS},
     "DR-ResNet-50, eta 0": "eta 0",
     "DR-ResNet-50": "eta 0",
     "DR-ResNet-50, shared batch norm": "shared batch norm",
 }
+
+
+def setting(name: str, recipe: Recipe) -> tuple[Config, Recipe]:
+    """One of SETTINGS: the method's, and the recipe for it, from a `runs.Recipe` for the others."""
+    values = PREDICTOR | SETTINGS[name]
+    method = settings.part_of(Config, values)
+    return Config(**method), replace(recipe, **{field: values[field] for field in values.keys() - method.keys()})
+
+
+def command(name: str, dataset: str = "Imagenette", seed: int = 0) -> str:
+    """The line that makes the record of one of SETTINGS on one of DATA."""
+    given = settings.plain(SETTINGS[name] | DATA[dataset])
+    fields = " ".join(f"-p {field}={settings.written(value)}" for field, value in given.items())
+    return f"python -m dynlib train drnet --profile public --data-root DIR {fields} --seed {seed}"
 
 
 @cache

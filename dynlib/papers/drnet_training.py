@@ -12,7 +12,7 @@ from dynlib.ops import evaluating
 from dynlib.papers.drnet_layers import px
 from dynlib.train import Objective, evaluate
 
-WATCHED = 1000  # images that a point of the curve is taken on
+WATCHED = 500  # images that a point of the curve is taken on
 Groups = list[tuple[list[nn.Parameter], float]]
 
 
