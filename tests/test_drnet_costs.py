@@ -173,7 +173,7 @@ def test_printed_reductions_follow_from_the_printed_costs(table, unit):
     assert len(rows) >= 3
 
 
-def test_where_the_price_was_active_the_printed_mean_is_alpha_and_the_predictor():
+def test_where_the_penalty_was_active_the_printed_mean_is_alpha_and_the_predictor():
     for alpha in ("2.0", "2.5", "3.0"):
         printed = float(claimed()["table2", f"DR-ResNet-50, alpha {alpha}, eta 0.2", "macs"])
         assert printed == pytest.approx(float(alpha) + 0.290, abs=0.05)

@@ -78,7 +78,7 @@ def test_the_gradient_of_the_loss_reaches_the_predictor_and_the_classifier(route
 # ------------------------------------------------------------------------------------------------------------ losses
 
 
-def test_combined_logits_and_the_price_equal_a_slow_loop():
+def test_combined_logits_and_the_penalty_equal_a_slow_loop():
     generator = torch.Generator().manual_seed(0)
     each = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
     gate = F.one_hot(torch.tensor([0, 2, 1, 0, 0]), 3).double()
@@ -94,7 +94,7 @@ def test_combined_logits_and_the_price_equal_a_slow_loop():
     assert expected > 0 and drnet_training.excess(gate, costs, 0.9).item() == 0
 
 
-def test_the_price_of_one_more_image_at_full_resolution_is_eta_over_the_batch():
+def test_the_penalty_of_one_more_image_at_full_resolution_is_eta_over_the_batch():
     costs = (1.0, 0.6, 0.25)
     some, more = (F.one_hot(torch.tensor(choice), 3).double() for choice in ([0, 0, 2, 2], [0, 0, 0, 2]))
     difference = drnet_training.excess(more, costs, 0.3) - drnet_training.excess(some, costs, 0.3)
@@ -151,7 +151,7 @@ class Graded(nn.Module):
 
 
 @pytest.mark.parametrize(("eta", "reached"), [(0.5, 0.5), (0.0, 1.0)])
-def test_the_price_brings_the_mean_expected_cost_to_alpha_and_without_it_all_go_to_full_resolution(eta, reached):
+def test_the_penalty_brings_the_mean_expected_cost_to_alpha_and_without_it_all_go_to_full_resolution(eta, reached):
     torch.manual_seed(0)
     net = Graded(gain=0.2)
     optimizer = torch.optim.SGD(net.parameters(), lr=150.0)

@@ -1,8 +1,8 @@
 """Dynamic resolution: Zhu et al., "Dynamic Resolution Network", NeurIPS 2021 (arXiv 2106.02898).
 
 Not every image needs all its pixels: a small predictor looks at a thumbnail and picks the resolution at which one
-shared classifier sees the image. Both learn together, through a straight-through Gumbel gate and a price on the mean
-cost; only the batch norms have one set for each resolution.
+shared classifier sees the image. Both learn together, through a straight-through Gumbel gate and a penalty on the
+mean cost; only the batch norms have one set for each resolution.
 
 Symbols -> names: X `images`; r_j `candidates[j]`, shares of the image's side from 1 down; R(X) = z `z` (N, m); h `gate`
 (N, m); y_j logits at candidate j; C_j `costs[j]`; alpha `alpha`; eta `eta`; tau `tau`. All `candidates`, `choice`s and
@@ -18,10 +18,10 @@ Departures from the paper, each with its reason:
 - Every batch norm has its sets, as the text says; the released code forgets those of the shortcuts.
 - At inference the argmax is taken, as the text says; the released evaluation keeps the noise. tau is not stated: 1.
 - The learning rate follows this book's cosine, not steps, and the momentum is Nesterov's; phases keep the paper's
-  70 : 100 epochs. Its 0.1 is for batches of 256, and follows the batch in our recipes: the loss of the first phase is
-  a sum, so that it suffers first from too high a rate.
+  70 : 100 epochs. The paper's rates, 0.1 and 0.01 for the predictor, are for batches of 256 and schedules of many days;
+  those of our recipe were chosen on held-out training images, the predictor's being `predictor_lr` times the other.
 - The predictor's MobileNetV2 form has our channels, see `drnet_predictor.py`.
-- With several devices the price is on the mean of each device's own batch; the paper does not say.
+- With several devices the penalty is on the mean of each device's own batch; the paper does not say.
 """
 
 import copy
@@ -62,7 +62,7 @@ class Config:
 
     candidates: tuple[float, ...] = (1.0, 0.75, 0.5)  # shares of the side, from 1 down; 224, 168, 112 px in the paper
     alpha: float = 0.611  # target mean cost, share of that at full resolution, (0, 1]; 2.5 of ResNet-50's 4.089 GMAC
-    eta: float = 0.2  # price of cost above alpha, 0 up; 0.1 to 1 in Table 2
+    eta: float = 0.2  # weight of the penalty on cost above alpha, 0 up; 0.1 to 1 in Table 2
     tau: float = 1.0  # temperature of the gate's gradient, above 0; not stated, 1 in the released module
     tau_start: float | None = None  # fall to tau from here, by one factor a step; None: tau throughout
     resolution_aware_bn: bool = True  # a set of batch norms for each candidate (Table 1)
@@ -259,7 +259,7 @@ def deploy(module: nn.Module, example: Tensor, folded: bool = True) -> Deployed 
 
     `example` (N, 3, H, W) has the size for which the kernels are packed; others and any N run too. Outputs equal the
     module's in evaluation mode within float32 rounding. `folded` has one network for each candidate, with its batch
-    norms folded in; without, all share one: `memory_bytes` tells the price. With a single candidate nothing is chosen
+    norms folded in; without, all share one: `memory_bytes` tells the memory. With a single candidate nothing is chosen
     and the result is the frozen network. Raises InputError for a size whose candidates are no whole pixels.
     """
     return Deployed(module, example, folded) if isinstance(module, DynamicResolution) else freeze(module, example)

@@ -3,7 +3,7 @@
 Values are kept ones (fractions, MACs, parameters), `{row: {metric: value or one a seed}}`, as tables take them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from statistics import stdev
@@ -42,6 +42,25 @@ SETTINGS = {  # what we train at public scale: fields of Config, and the learnin
     FIRST: {"alpha": 0.611, "joint": False},
     PLAIN: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05},
 }
+UNTRAINED = {  # rows of the tables that ask for another network or other candidates
+    "five candidates": "python -m dynlib train drnet --profile public --data-root DIR -p size_px=112 "
+    "-p candidates=[1.0,0.857142857,0.75,0.5,0.428571429]",
+    "MobileNetV2": "python -m dynlib train drnet --profile public --data-root DIR -p arch=mobilenet_v2 -p width=null "
+    "-p predictor_width=0.5 -p predictor_side=null",
+}
+NO_PHOTOGRAPHS = (
+    "The photographs of Figures 1 and 4, sorted by what is enough and by what was chosen, are drawn where the data set "
+    "is: `python -m dynlib run 05_drnet --profile public --data-root DIR`. They belong to their owners and are not in "
+    "this repository; how each was sorted stands in the records. The stripes above stand for them here."
+)
+TITLES = {  # of the paper's tables on our page, with what must be said of our side
+    "table1": ["Table 1: batch norms for each resolution, and five candidates (as cost, see above)."],
+    "table2": ["Table 2: alpha, the target of the mean cost, and eta, the weight of the penalty."],
+    "table3": ["Table 3: ResNets.", "Print leaves out the further sets of batch norms, ours counts them."],
+    "table4": ["Table 4: beside pruned networks and RANet, which the paper quotes and we did not run."],
+    "table5": ["Table 5: random against dynamic.", "Ours, random: equal shares, without predictor."],
+    "table6": ["Table 6: MobileNetV2, as cost."],
+}
 ROWS = {  # row of the paper, or a row between its own: our setting
     "ResNet-50": PLAIN,
     **{f"DR-ResNet-50, alpha {g}": f"alpha {share:g}" for g, share in ALPHAS.items()},
@@ -58,6 +77,24 @@ def setting(name: str, recipe: Recipe) -> tuple[Config, Recipe]:
     values = PREDICTOR | SETTINGS[name]
     method = settings.part_of(Config, values)
     return Config(**method), replace(recipe, **{field: values[field] for field in values.keys() - method.keys()})
+
+
+def gather(lookup: Callable[[Config, Recipe], list[Record]], recipe: Recipe) -> dict[str, dict[str, list[Record]]]:
+    """Records by DATA and SETTINGS, empty where there are none; `lookup` has those of a run, one a seed."""
+    recipes = {name: replace(recipe, **changed) for name, changed in DATA.items()}
+    return {data: {name: lookup(*setting(name, of)) for name in SETTINGS} for data, of in recipes.items()}
+
+
+def choosing(evidence: Mapping[str, Mapping[str, list[Record]]]) -> dict[str, dict[str, list[Record]]]:
+    """Of `gather`'s records those of networks whose predictor has learnt, by data and setting; no empty ones."""
+    silent = (PLAIN, FIRST)
+    return {data: {name: of for name, of in e.items() if of and name not in silent} for data, e in evidence.items()}
+
+
+def unmade(evidence: Mapping[str, Mapping[str, list[Record]]]) -> str:
+    """The lines that make what has no record, as a Markdown list."""
+    lines = [f"- {data}, {name}: `{command(name, data)}`" for data, e in evidence.items() for name in e if not e[name]]
+    return "\n".join([*lines, f"- {', '.join(UNTRAINED)}: `{'`, `'.join(UNTRAINED.values())}`"])
 
 
 def command(name: str, dataset: str = "Imagenette", seed: int = 0) -> str:
