@@ -65,7 +65,7 @@ def parts_table(settings: Mapping[str, Values]) -> pd.DataFrame:
     for name, parts in settings.items():
         cells = {part: spread(values, "points", signed=True) for part, values in parts.items()}
         lines.append({"setting": name} | cells | {"seeds": f"n = {max(map(len, parts.values()))}"})
-    return _frame(lines, ["± is the sample standard deviation over seeds."])
+    return _frame(lines or [{"setting": DASH}], ["± is the sample standard deviation over seeds."])
 
 
 def penalty_table(penalties: Mapping[str, Mapping]) -> pd.DataFrame:

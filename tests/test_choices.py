@@ -41,6 +41,7 @@ def test_parts_show_a_dash_where_there_is_nothing():
     )
     assert table.iloc[0].tolist() == ["alpha 0.5", "–", "−0.50 ± 2.12", "n = 2"]
     assert table.iloc[1].tolist() == ["x", "–", "–", "n = 0"]
+    assert tables_choices.parts_table({}).iloc[0].tolist() == ["–"]
 
 
 def test_networks_are_compared_size_by_size_from_the_largest():

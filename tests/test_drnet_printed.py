@@ -8,6 +8,7 @@ import pytest
 from dynlib import chapters, records, runs, settings, tables
 from dynlib.papers import drnet_printed as printed
 from dynlib.papers.drnet import Config
+from dynlib.papers.drnet_layers import candidate_sizes
 from dynlib.records import Record
 
 
@@ -67,8 +68,29 @@ def test_the_settings_are_those_that_the_command_line_trains():
             config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, runs.Recipe))
             assert (config, recipe) == printed.setting(name, replace(public, **changed))
             seen.add(records.config_hash(settings.plain(runs.describe(config, recipe))))
+    for line in printed.UNTRAINED.values():
+        given = settings.parse([word for before, word in pairwise(line.split()) if before == "-p"])
+        config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, runs.Recipe))
+        assert set(given) <= {*settings.names(Config), *settings.names(runs.Recipe)}
+        assert len(candidate_sizes((recipe.size_px,) * 2, config.candidates)) in (3, 5)
     assert len(seen) == len(printed.DATA) * len(printed.SETTINGS)
     assert printed.setting(printed.PLAIN, public)[1].lr > public.lr == printed.setting("eta 0", public)[1].lr
+
+
+def test_records_are_gathered_by_data_and_setting_and_what_is_missing_is_told():
+    recipe = runs.profile_recipe("05_drnet", "public")
+    evidence = printed.gather(lambda config, of: [run("a")] if (config.alpha, of) == (0.489, recipe) else [], recipe)
+    assert list(evidence) == list(printed.DATA) and list(evidence["Imagenette"]) == list(printed.SETTINGS)
+    assert {name for of in evidence.values() for name in of if of[name]} == {"alpha 0.489"}
+    evidence["Imagenette"][printed.PLAIN] = [run("p")]
+    assert {data: list(of) for data, of in printed.choosing(evidence).items()} == {
+        "Imagenette": ["alpha 0.489"],
+        "Tiny ImageNet-100": [],
+    }
+    told = printed.unmade(evidence).splitlines()
+    lacking = len(printed.SETTINGS) - 2 + len(printed.COMPARED)
+    assert len(told) == lacking + 1 and not any("Imagenette, alpha 0.489" in line for line in told)
+    assert f"- Tiny ImageNet-100, alpha 0.489: `{printed.command('alpha 0.489', 'Tiny ImageNet-100')}`" in told
 
 
 def test_our_histograms_are_priced_at_the_papers_networks():
