@@ -46,17 +46,18 @@ def held_out_table(runs: Sequence[Record]) -> pd.DataFrame:
         m, method, recipe = run.metrics, run.config["method"], run.config["recipe"]
         several, shares = len(method["candidates"]) > 1, m.get("shares", [])
         error = 100 * (m["top1"] * (1 - m["top1"]) / recipe["held_out_images"]) ** 0.5
-        used = [f"{100 * share:.0f} % at {side} px" for share, side in zip(shares, m.get("sides_px", []), strict=False)]
+        sides = zip(m.get("sides_px", []), shares, strict=True)
+        sent = {f"sent to {side} px, %": f"{100 * share:.0f}" for side, share in sides}
         lines.append(
             {
                 "network": "dynamic" if several else "plain",
                 "learning rate": f"{recipe['lr']:g}",
                 "predictor's": f"{recipe['lr'] * method['predictor_lr']:g}" if several else DASH,
-                "top-1, % (± binomial error)": f"{100 * m['top1']:.1f} ± {error:.1f}",
-                "sent": ", ".join(used) or DASH,
+                "top-1, %": f"{100 * m['top1']:.1f} ± {error:.1f}",
             }
+            | sent
         )
-    return _frame(lines, [])
+    return _frame(pd.DataFrame(lines).fillna(DASH), ["± is the binomial standard error."])
 
 
 def parts_table(settings: Mapping[str, Values]) -> pd.DataFrame:
