@@ -74,12 +74,12 @@ def test_the_answer_says_what_the_numbers_are():
     runs = [dynamic(0), dynamic(1, top1=0.81, blind=0.81)]
     text = answer.answer("alpha 0.5", runs, answer.by_seed([plain(0), plain(1)]))
     assert (
-        "worth **+1.00 ± 1.41 points** over its own permuted choices, +2.0, +0.0 standard deviations of a random deal"
+        "itself: **+1.00 ± 1.41 points** against the same choices dealt out at random, +2.0, +0.0 standard deviations of a random deal"
         in text
     )
     assert "over seeds that is not beyond chance" in text
     assert "one seed tells no spread" in answer.answer("alpha 0.5", runs[:1], {})
-    assert "blindly: −3.00 ± 0.00 points" in text and "stands **+3.00 ± 0.00 points** from the plain" in text
+    assert "blindly: −3.00 ± 0.00 points" in text and "several sizes: **+3.00 ± 0.00 points** with every" in text
     assert "against a confidence cascade: " in text and "sent to one size" not in text
     assert answer.answer("alpha 0.5", [], {}) == "**alpha 0.5**: no record yet."
 

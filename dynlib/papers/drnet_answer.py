@@ -93,20 +93,21 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record]) -> st
         return f"**{name}**: no record yet."
     found, m = parts(runs, plain), [run.metrics for run in runs]
     text = f"**{name}** (n = {len(runs)}). {_collapse(m)}"
-    text += f"The choice is worth **{in_points(found[CHOICE])}** over its own permuted choices"
+    text += f"The choice itself: **{in_points(found[CHOICE])}** against the same choices dealt out at random"
     text += "" if _single(m) else f", {_deals(m)}"
-    text += f"; {_established(found[CHOICE])}"
-    text += f". Fewer pixels, dealt out blindly: {in_points(found[ECONOMY])}. "
+    text += f"; {_established(found[CHOICE])}. Fewer pixels, blindly: {in_points(found[ECONOMY])}. "
     if found[TRAINING]:
-        text += f"With all images at full resolution it stands **{in_points(found[TRAINING])}** from the plain network "
-        text += f"of as many epochs (n = {len(found[TRAINING])}), which saw no other size, and all images at that one. "
-        text += f"Together: {in_points(found[TOGETHER])}. "
+        text += (
+            f"Training at several sizes: **{in_points(found[TRAINING])}** with every image at full size, against the "
+        )
+        text += f"plain network of as many epochs (n = {len(found[TRAINING])}). "
+        text += f"Together, dynamic resolution against the plain network: {in_points(found[TOGETHER])}. "
     else:
         text += "What training at several sizes is worth cannot be told: no plain network of the same seed. "
     table = policies(runs, plain)
     rivals = {name: table[f"{name}{AT_ONE}"]["behind"] for name in (MIXTURE, CASCADE) if f"{name}{AT_ONE}" in table}
     against = [f"a {name}: {in_points(behind)}" for name, behind in rivals.items()]
-    return text + (f"At the same cost, against {', against '.join(against)}." if against else "")
+    return text + (f"At the cost of the dynamic choice, against {', against '.join(against)}." if against else "")
 
 
 def _collapse(metrics: Sequence[Mapping]) -> str:
@@ -117,7 +118,10 @@ def _collapse(metrics: Sequence[Mapping]) -> str:
     where = " or ".join(f"{side} px" for side in sorted({m["sides_px"][j] for m, j in single}))
     best = sum(m["fixed_top1"][j] == max(m["fixed_top1"]) for m, j in single)
     text = f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}: no "
-    text += "choice is made, and always that size would do the same without the predictor's cost. "
+    text += (
+        "choice is made, and always that size would do the same without the predictor's cost. The noise of training "
+    )
+    text += "mixes sizes, so that the penalty is met, but in nearly the same way for every image. "
     return text + f"In {best} of these that is the best single size. "
 
 

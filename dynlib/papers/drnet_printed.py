@@ -48,6 +48,10 @@ UNTRAINED = {  # rows of the tables that ask for another network or other candid
     "MobileNetV2": "python -m dynlib train drnet --profile public --data-root DIR -p arch=mobilenet_v2 -p width=null "
     "-p predictor_width=1.0 -p predictor_side=null",
 }
+PHOTOGRAPHS = (
+    "Figures 1 and 4 with test photographs of Imagenette, a few of each kind: those for which a size is the smallest "
+    "that is enough, and those that the predictor sends to a size; the first seed."
+)
 NO_PHOTOGRAPHS = (
     "The photographs of Figures 1 and 4, sorted by what is enough and by what was chosen, are drawn where the data set "
     "is: `python -m dynlib run 05_drnet --profile public --data-root DIR`. They belong to their owners and are not in "
