@@ -23,6 +23,7 @@ def dynamic(seed=0, top1=0.83, shares=(0.25, 0.25, 0.5), full=0.84, blind=0.81, 
         "uniform_macs": 60.0,
         "entropy": 0.5,
     }
+    metrics |= {"sampled_top1": [0.78, 0.80], "sampled_macs": 40.0}
     metrics |= {"sufficient_top1": 0.9, "sufficient_macs": 30.0, "sufficient_shares": [0.05, 0.1, 0.85]}
     metrics |= {"right_nowhere": 0.1, "cascade_macs": [30.0, 70.0], "cascade_top1": [0.75, 0.83], "gate_macs": 50.0}
     return record(seed, config={"method": {"alpha": 0.5, "eta": 0.2}}, **metrics | more)
@@ -45,6 +46,7 @@ def test_every_policy_has_its_own_cost_and_the_dynamic_choice_pays_for_the_predi
     found = answer.outcomes(dynamic(), plain())
     assert found["dynamic choice"] == (54, 0.83) == (found["its choices permuted"][0], 0.83)
     assert found["its choices permuted"][1] == pytest.approx(0.81)
+    assert found["drawn with noise, as in training"] == (44, pytest.approx(0.79))
     assert found["mixture of fixed sizes, same cost"] == (54, pytest.approx(0.70 + 0.12 * 34 / 40))
     assert found["confidence cascade, same cost"] == (54, pytest.approx(0.75 + 0.08 * 24 / 40))
     assert [found[f"always {side} px"] for side in (128, 96, 64)] == [(100, 0.84), (60, 0.82), (20, 0.70)]

@@ -11,7 +11,7 @@ from dynlib.student import beyond_chance
 
 TRAINING, ECONOMY = "training at several sizes", "fewer pixels, blindly"
 CHOICE, TOGETHER = "the choice", "together"
-DYNAMIC, PERMUTED = "dynamic choice", "its choices permuted"
+DYNAMIC, PERMUTED, NOISY = "dynamic choice", "its choices permuted", "drawn with noise, as in training"
 MIXTURE, CASCADE, AT_ONE = "mixture of fixed sizes", "confidence cascade", ", same cost"
 Point = tuple[float, float]  # mean MACs or ms an image, top-1
 
@@ -35,12 +35,13 @@ def at_cost(points: Iterable[Point], cost: float) -> float | None:
 def outcomes(run: Record, plain: Record | None) -> dict[str, Point]:
     """(MACs, top-1) of every policy for one trained network; `plain` is the network without choices, of the same seed.
 
-    The dynamic choice and its permutation pay for the predictor, the others do not ask it. The mixture and the cascade
-    are given at the cost of the dynamic choice, and left out where they cannot be had for that.
+    The first three, of the predictor, pay for it; the others do not ask it. The mixture and the cascade are given at
+    the cost of the dynamic choice, and left out where they cannot be had for that.
     """
     m = run.metrics
     spent = m["macs_expected"]
     found = {DYNAMIC: (spent, m["top1"]), PERMUTED: (spent, m["permuted_top1"])}
+    found[NOISY] = (m["sampled_macs"] + m["macs_predictor"], mean(m["sampled_top1"]))
     fixed = list(zip(m["macs_by_side"], m["fixed_top1"], strict=True))
     for name, points in {MIXTURE: fixed, CASCADE: cascade(run)}.items():
         if (top1 := at_cost(points, spent)) is not None:
