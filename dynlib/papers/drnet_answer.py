@@ -119,9 +119,9 @@ def _collapse(metrics: Sequence[Mapping]) -> str:
     where = " or ".join(f"{side} px" for side in sorted({m["sides_px"][j] for m, j in single}))
     best = sum(m["fixed_top1"][j] == max(m["fixed_top1"]) for m, j in single)
     text = f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}: no "
-    text += "choice is made, and always that size would do the same without the predictor's cost. With the noise of "
-    text += f"training other sizes are drawn too (mean entropy {mean(m['entropy'] for m, _ in single):.2f} nats). "
-    return text + f"In {best} of these that is the best single size. "
+    text += "choice is made, and always that size would do the same without the predictor's cost. "
+    text += f"In {best} of these that is the best single size. With the noise of training other sizes are drawn too "
+    return text + f"(mean entropy {mean(m['entropy'] for m, _ in single):.2f} nats). "
 
 
 def _established(values: Sequence[float]) -> str:
