@@ -73,7 +73,7 @@ class Config:
     )  # resnet10, inverted, or auto: inverted for networks of depthwise convolutions
     predictor_side: float | None = None  # side of its input, share of the image's; None: 128/224 or 64/224 (inverted)
     predictor_width: float = 1.0  # factor on its channels; keep its cost at or below 7 % of the classifier's
-    predictor_lr: float = 0.1  # factor on the learning rate for it, above 0; 0.01 beside 0.1 in Sec. 4.1
+    predictor_lr: float = 0.1  # factor on the learning rate for it, above 0; 0.01 beside 0.1 in the paper
     joint: bool = True  # false, a control: the first phase for as long as both; the predictor stays untrained
 
     def __post_init__(self):
