@@ -27,31 +27,82 @@ def policy_table(policies: Mapping[str, Values]) -> pd.DataFrame:
     return _frame(lines or [dict.fromkeys(("policy", "top-1, %", "mean MACs, M", "seeds"), DASH)], notes)
 
 
+def sizes_table(networks: Mapping[str, Values]) -> pd.DataFrame:
+    """One line a network, its top-1 with every image at one size, from the largest; each one value a seed."""
+    sides = sorted({side for of in networks.values() for side in of}, key=lambda side: -int(side.split()[0]))
+    lines = [
+        {"network": name}
+        | {f"{side}, %": spread(of.get(side, []), "%") for side in sides}
+        | {"seeds": f"n = {max(map(len, of.values()), default=0)}"}
+        for name, of in networks.items()
+    ]
+    return _frame(lines, ["± is the sample standard deviation over seeds."])
+
+
+def held_out_table(runs: Sequence[Record]) -> pd.DataFrame:
+    """Short runs judged on held-out training images, a line each, by network, learning rates and score."""
+    lines = []
+    for run in sorted(runs, key=lambda run: (len(run.config["method"]["candidates"]), run.config["recipe"]["lr"])):
+        m, method, recipe = run.metrics, run.config["method"], run.config["recipe"]
+        several, shares = len(method["candidates"]) > 1, m.get("shares", [])
+        error = 100 * (m["top1"] * (1 - m["top1"]) / recipe["held_out_images"]) ** 0.5
+        sides = zip(m.get("sides_px", []), shares, strict=True)
+        sent = {f"sent to {side} px, %": f"{100 * share:.0f}" for side, share in sides}
+        lines.append(
+            {
+                "network": "dynamic" if several else "plain",
+                "learning rate": f"{recipe['lr']:g}",
+                "predictor's": f"{recipe['lr'] * method['predictor_lr']:g}" if several else DASH,
+                "top-1, %": f"{100 * m['top1']:.1f} ± {error:.1f}",
+            }
+            | sent
+        )
+    return _frame(pd.DataFrame(lines).fillna(DASH), ["± is the binomial standard error."])
+
+
 def parts_table(settings: Mapping[str, Values]) -> pd.DataFrame:
     """One line a setting, its gain in points of top-1 and the parts that it is the sum of; each one value a seed."""
     lines = []
     for name, parts in settings.items():
         cells = {part: spread(values, "points", signed=True) for part, values in parts.items()}
         lines.append({"setting": name} | cells | {"seeds": f"n = {max(map(len, parts.values()))}"})
-    return _frame(lines, ["± is the sample standard deviation over seeds."])
+    return _frame(lines or [{"setting": DASH}], ["± is the sample standard deviation over seeds."])
 
 
-def price_table(prices: Mapping[str, Mapping]) -> pd.DataFrame:
+def penalty_table(penalties: Mapping[str, Mapping]) -> pd.DataFrame:
     """One line a run: MACs aimed at (`target`), `reached`, their ratio, those `spent` in the end, and the `state`."""
     lines = [
         {
             "run": name,
-            "target, M": spread([price["target"]], "MMAC", 1),
-            "expected, M": spread([price["reached"]], "MMAC", 1),
-            "ratio": f"{price['reached'] / price['target']:.3f}",
-            "the price": price["state"],
-            "at inference, M": spread([price["spent"]], "MMAC", 1),
+            "target, M": spread([one["target"]], "MMAC", 1),
+            "expected, M": spread([one["reached"]], "MMAC", 1),
+            "ratio": f"{one['reached'] / one['target']:.3f}",
+            "the penalty is": one["state"],
+            "at inference, M": spread([one["spent"]], "MMAC", 1),
         }
-        for name, price in prices.items()
+        for name, one in penalties.items()
     ]
     return _frame(
-        lines or [dict.fromkeys(("run", "target, M", "expected, M", "ratio", "the price", "at inference, M"), DASH)], []
+        lines
+        or [dict.fromkeys(("run", "target, M", "expected, M", "ratio", "the penalty is", "at inference, M"), DASH)],
+        [],
     )
+
+
+def resolution_table(costs: Mapping[str, Mapping[str, int]], counted: Sequence[int]) -> pd.DataFrame:
+    """MACs of networks at each side, by px, and of their predictors (`predictor`, last); one line a side.
+
+    `counted` are those of the first network as the counter finds them, in the same order; of the others in M.
+    """
+    first, three = next(iter(costs)), ("224", "168", "112")
+    frame = pd.DataFrame(costs).map(lambda macs: f"{macs / 1e6:,.1f}").rename_axis("side, px").reset_index()
+    frame[first] = [f"{macs:,}" for macs in costs[first].values()]
+    frame.insert(1, f"{first}, counted", [f"{macs:,}" for macs in counted])
+    frame.insert(3, "share, %", [f"{100 * macs / counted[0]:.1f}" for macs in counted])
+    random = [f"{name} {sum(of[px] for px in three) / 3e9:.3f} G" for name, of in costs.items()]
+    pays = [f"{name} {100 * of['predictor'] / (of['224'] - of['112']):.1f} %" for name, of in costs.items()]
+    notes = [f"Random choice of 224, 168 or 112 px: {', '.join(random)}."]
+    return _frame(frame, [*notes, f"Break-even, share at 112 px: {', '.join(pays)}."])
 
 
 def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:

@@ -41,14 +41,47 @@ def test_parts_show_a_dash_where_there_is_nothing():
     )
     assert table.iloc[0].tolist() == ["alpha 0.5", "–", "−0.50 ± 2.12", "n = 2"]
     assert table.iloc[1].tolist() == ["x", "–", "–", "n = 0"]
+    assert tables_choices.parts_table({}).iloc[0].tolist() == ["–"]
 
 
-def test_prices_show_both_sides_and_their_ratio():
-    table = tables_choices.price_table(
+def test_networks_are_compared_size_by_size_from_the_largest():
+    table = tables_choices.sizes_table(
+        {"a": {"64 px": [0.5, 0.6], "128 px": [0.7, 0.7]}, "b": {"128 px": [0.8]}, "c": {}}
+    )
+    assert list(table) == ["network", "128 px, %", "64 px, %", "seeds"]
+    assert table.iloc[0].tolist() == ["a", "70.00 ± 0.00", "55.00 ± 7.07", "n = 2"]
+    assert table.iloc[1].tolist() == ["b", "80.00", "–", "n = 1"] and table.iloc[2].tolist() == ["c", "–", "–", "n = 0"]
+
+
+def test_costs_stand_beside_what_is_counted_with_random_choice_and_break_even():
+    costs = {"A": {"224": 4_000_000, "168": 2_000_000, "112": 1_000_000, "predictor": 300_000}}
+    costs["B"] = {px: 2 * macs for px, macs in costs["A"].items()}
+    table = tables_choices.resolution_table(costs, [*costs["A"].values()])
+    assert table.iloc[0].tolist() == ["224", "4,000,000", "4,000,000", "100.0", "8.0"]
+    assert table.iloc[-1].tolist() == ["predictor", "300,000", "300,000", "7.5", "0.6"]
+    random, pays = table.attrs["notes"]
+    assert "A 0.002 G, B 0.005 G" in random and "A 10.0 %, B 10.0 %" in pays
+
+
+def test_held_out_scores_stand_with_their_rates_and_binomial_errors():
+    def run(lr, candidates, factor, **metrics):
+        config = {"method": {"candidates": candidates, "predictor_lr": factor}}
+        config |= {"recipe": {"lr": lr, "held_out_images": 100}}
+        return Record("drnet", "training", "public", config, "", {}, 0, metrics, [], {}, 1.0)
+
+    two = run(0.05, [1.0, 0.5], 0.1, top1=0.5, shares=[0.2, 0.8], sides_px=[64, 32])
+    table = tables_choices.held_out_table([two, run(0.1, [1.0], 1.0, top1=0.5)])
+    assert table.iloc[0].tolist() == ["plain", "0.1", "–", "50.0 ± 5.0", "–", "–"]
+    assert table.iloc[1].tolist() == ["dynamic", "0.05", "0.005", "50.0 ± 5.0", "20", "80"]
+    assert list(table)[-2:] == ["sent to 64 px, %", "sent to 32 px, %"]
+
+
+def test_penalties_show_both_sides_and_their_ratio():
+    table = tables_choices.penalty_table(
         {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "held"}}
     )
     assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "held", "9.0"]
-    assert set(tables_choices.price_table({}).iloc[0]) == {"–"}
+    assert set(tables_choices.penalty_table({}).iloc[0]) == {"–"}
 
 
 def test_networks_are_compared_with_the_static_one_of_their_seed():

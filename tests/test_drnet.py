@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet, efficientnet_b0
+from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet, efficientnet_b0, googlenet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 from torchvision.models.video import r3d_18
@@ -247,6 +247,7 @@ def test_one_setting_has_one_value_however_it_is_written():
     ("build", "words"),
     [
         (lambda: VGG(make_layers([8, "M"], False), 10, init_weights=False), "VGG has no batch norm"),
+        (lambda: googlenet(num_classes=10, init_weights=False), "GoogLeNet in training mode yields more than logits"),
         (lambda: r3d_18(num_classes=2), "takes clips"),
     ],
 )

@@ -12,11 +12,18 @@ def record(seed=0, kind="training", config=None, **metrics):
     return Record("drnet", kind, "public", config or {}, "", {}, seed, metrics, [], {}, 1.0)
 
 
-def dynamic(seed=0, top1=0.83, shares=(0.25, 0.25, 0.5), full=0.84, blind=(0.80, 0.82), **more):
+def dynamic(seed=0, top1=0.83, shares=(0.25, 0.25, 0.5), full=0.84, blind=0.81, **more):
     macs = sum(s * c for s, c in zip(shares, MACS, strict=True))
     metrics = {"top1": top1, "shares": list(shares), "sides_px": [128, 96, 64], "macs_by_side": MACS}
     metrics |= {"macs_predictor": PREDICTOR, "macs_expected": macs + PREDICTOR, "fixed_top1": [full, 0.82, 0.70]}
-    metrics |= {"permuted_top1": list(blind), "uniform_top1": [0.7, 0.8], "uniform_macs": 60.0, "entropy": 0.5}
+    metrics |= {
+        "permuted_top1": blind,
+        "permuted_std": 0.01,
+        "uniform_top1": [0.7, 0.8],
+        "uniform_macs": 60.0,
+        "entropy": 0.5,
+    }
+    metrics |= {"sampled_top1": [0.78, 0.80], "sampled_macs": 40.0}
     metrics |= {"sufficient_top1": 0.9, "sufficient_macs": 30.0, "sufficient_shares": [0.05, 0.1, 0.85]}
     metrics |= {"right_nowhere": 0.1, "cascade_macs": [30.0, 70.0], "cascade_top1": [0.75, 0.83], "gate_macs": 50.0}
     return record(seed, config={"method": {"alpha": 0.5, "eta": 0.2}}, **metrics | more)
@@ -39,6 +46,7 @@ def test_every_policy_has_its_own_cost_and_the_dynamic_choice_pays_for_the_predi
     found = answer.outcomes(dynamic(), plain())
     assert found["dynamic choice"] == (54, 0.83) == (found["its choices permuted"][0], 0.83)
     assert found["its choices permuted"][1] == pytest.approx(0.81)
+    assert found["drawn with noise, as in training"] == (44, pytest.approx(0.79))
     assert found["mixture of fixed sizes, same cost"] == (54, pytest.approx(0.70 + 0.12 * 34 / 40))
     assert found["confidence cascade, same cost"] == (54, pytest.approx(0.75 + 0.08 * 24 / 40))
     assert [found[f"always {side} px"] for side in (128, 96, 64)] == [(100, 0.84), (60, 0.82), (20, 0.70)]
@@ -65,10 +73,13 @@ def test_the_parts_of_the_gain_add_up_to_it():
 
 
 def test_the_answer_says_what_the_numbers_are():
-    runs = [dynamic(0), dynamic(1, top1=0.81, blind=(0.80, 0.82))]
+    runs = [dynamic(0), dynamic(1, top1=0.81, blind=0.81)]
     text = answer.answer("alpha 0.5", runs, answer.by_seed([plain(0), plain(1)]))
-    assert "worth **+1.00 ± 1.41 points** over its own permuted choices, and beats 3 of 4 permutations" in text
-    assert "blindly: −3.00 ± 0.00 points" in text and "stands **+3.00 ± 0.00 points** from the plain" in text
+    assert "itself: **+1.00 ± 1.41 points** against the same choices dealt out at random" in text
+    assert "random, +2.0, +0.0 standard deviations of a random deal" in text
+    assert "over seeds that is not beyond chance" in text
+    assert "one seed tells no spread" in answer.answer("alpha 0.5", runs[:1], {})
+    assert "blindly: −3.00 ± 0.00 points" in text and "several sizes: **+3.00 ± 0.00 points** with every" in text
     assert "against a confidence cascade: " in text and "sent to one size" not in text
     assert answer.answer("alpha 0.5", [], {}) == "**alpha 0.5**: no record yet."
 
@@ -77,6 +88,7 @@ def test_the_answer_tells_of_a_predictor_that_does_not_choose_and_of_a_missing_b
     runs = [dynamic(0, shares=(0, 1, 0)), dynamic(1)]
     text = answer.answer("alpha 0.5", runs, {})
     assert "In 1 of 2 runs more than 99 % of the images are sent to one size, 96 px: no choice is made" in text
+    assert "other sizes are drawn too (mean entropy 0.50 nats)" in text
     assert "In 0 of these that is the best single size." in text  # 128 px are better by 2 points
     assert "In 1 of these" in answer.answer("alpha 0.5", [dynamic(0, shares=(1, 0, 0))], {})
     assert "cannot be told: no plain network of the same seed" in text
@@ -102,6 +114,7 @@ def test_time_at_other_shares_is_the_sum_of_single_sizes_and_of_choosing():
     assert found["dynamic choice"] == [(pytest.approx(17 + 20 + 10 + 10), 0.83)]
     assert found["always one size"] == [(80, 0.84), (40, 0.82), (20, 0.70)]
     assert answer.time_plane({"alpha 0.5": []}, mixed, alone)["always one size"] == []
+    assert answer.time_plane({}, mixed, alone) == {} == answer.time_plane({"alpha 0.5": [dynamic()]}, None, alone)
     text = answer.timing_words(mixed, alone)
     assert "take 43.0 ms; the mixture took 60.0 ms" in text and "97.0 ms, against 80.0 ms" in text
     assert "choosing costs time" in text
@@ -111,13 +124,14 @@ def test_time_at_other_shares_is_the_sum_of_single_sizes_and_of_choosing():
 
 @pytest.mark.parametrize(
     ("reached", "eta", "state"),
-    [(50, 0.2, "held within 5 %"), (40, 0.2, "idle"), (60, 0.2, "too weak"), (90, 0.0, "no price")],
+    [(50, 0.2, "active, within"), (40, 0.2, "idle"), (60, 0.2, "too weak"), (90, 0.0, "none")],
 )
-def test_the_price_is_judged_with_the_predictor_on_both_sides(reached, eta, state):
+def test_the_penalty_is_judged_with_the_predictor_on_both_sides(reached, eta, state):
     run = dynamic(gate_macs=float(reached))
     run.config["method"]["eta"] = eta
-    assert answer.price(run) == {"target": 54, "reached": reached + 4, "spent": 54, "state": state}
-    assert list(answer.prices({"alpha 0.5": [run, dynamic(3)]})) == ["alpha 0.5, seed 0", "alpha 0.5, seed 3"]
+    found = answer.penalty(run)
+    assert found.pop("state").startswith(state) and found == {"target": 54, "reached": reached + 4, "spent": 54}
+    assert list(answer.penalties({"alpha 0.5": [run, dynamic(3)]})) == ["alpha 0.5, seed 0", "alpha 0.5, seed 3"]
 
 
 def test_a_histogram_at_other_costs_is_the_mean_there():
@@ -128,7 +142,28 @@ def test_shares_of_what_is_enough_leave_out_what_is_right_nowhere():
     rows = answer.sufficient_rows({"alpha 0.5": [dynamic()], "x": []})
     assert rows["enough, alpha 0.5"] == pytest.approx([0.05, 0.1, 0.75, 0.1])
     assert rows["chosen, alpha 0.5"] == [0.25, 0.25, 0.5, 0.0] and len(rows) == 2
+    assert answer.segments({"x": [], "alpha 0.5": [dynamic()]}) == ["128 px", "96 px", "64 px", "right at none"]
 
 
 def test_words_about_a_run_hold_its_numbers():
     assert "25 % at 128 px, 25 % at 96 px, 50 % at 64 px" in answer.usage_words("alpha 0.5", dynamic())
+
+
+def test_every_network_stands_at_the_sizes_it_was_tested_at():
+    found = answer.at_fixed_sizes(
+        {"joint": [dynamic(0), dynamic(1, full=0.80)], "plain": [record(top1=0.8, size_px=128)]}
+    )
+    assert found == {
+        "joint": {"128 px": [0.84, 0.80], "96 px": [0.82] * 2, "64 px": [0.70] * 2},
+        "plain": {"128 px": [0.8]},
+    }
+
+
+def test_images_are_grouped_by_what_is_enough_and_by_what_was_chosen():
+    found = answer.groups(dynamic(sufficient="2013", choices="0222"), count=8)
+    assert found == {"enough: 64 px": [0], "enough: 96 px": [2], "enough: 128 px": [1]} | {
+        "sent to 64 px": [1, 2, 3],
+        "sent to 128 px": [0],
+    }
+    many = answer.groups(dynamic(sufficient="2" * 90 + "0" * 10, choices="2" * 100), count=3)
+    assert many == {"enough: 64 px": [0, 30, 60], "enough: 128 px": [90, 93, 96], "sent to 64 px": [0, 33, 66]}

@@ -1,7 +1,9 @@
 """Controls of the choice: each policy against a slow loop on made-up evidence, and the report as plain values."""
 
+import itertools
 import json
-import math
+import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -51,13 +53,22 @@ def test_one_candidate_for_all_has_its_own_accuracy_and_cost(evidence):
         assert found.macs == COSTS[j]
 
 
-def test_a_permutation_keeps_histogram_and_cost_and_has_the_mean_accuracy_of_its_mixture(evidence):
-    dynamic, draws = controls.score(evidence, controls.chosen(evidence)), controls.permuted(evidence, draws=300)
-    assert all((draw.shares, draw.macs) == (dynamic.shares, dynamic.macs) for draw in draws)
-    expected = sum(s * f.top1 for s, f in zip(dynamic.shares, controls.fixed(evidence), strict=True))
-    top1 = torch.tensor([draw.top1 for draw in draws])
-    assert top1.mean().item() == pytest.approx(expected, abs=4 * top1.std().item() / math.sqrt(300))
-    assert controls.permuted(evidence) == controls.permuted(evidence) != controls.permuted(evidence, seed=1)
+def test_dealt_out_choices_have_mean_and_deviation_of_all_permutations():
+    generator = torch.Generator().manual_seed(3)
+    labels, logits = torch.tensor([0, 1, 1, 0, 2, 1]), torch.randn(3, 6, 3, generator=generator)
+    few = Evidence(logits, torch.randn(6, 3, generator=generator), labels, ((32, 32), (24, 24), (16, 16)), COSTS, 7)
+    choice = controls.chosen(few).tolist()
+    every = [
+        sum(right(few, j, n) for n, j in enumerate(deal)) / 6 for deal in itertools.permutations(choice)
+    ]  # all 720, equal ones too
+    assert len(set(choice)) > 1 and len(set(every)) > 1
+    assert controls.permuted(few) == (pytest.approx(statistics.fmean(every)), pytest.approx(statistics.pstdev(every)))
+
+
+def test_choices_of_one_size_cannot_be_dealt_out_otherwise(evidence):
+    same = replace(evidence, z=torch.tensor([0.0, 1.0, 0.0]).expand(200, 3))
+    mean, deviation = controls.permuted(same)
+    assert mean == pytest.approx(controls.fixed(same)[1].top1) and deviation == pytest.approx(0, abs=1e-9)
 
 
 def test_a_uniform_draw_costs_the_plain_mean_and_a_noisy_one_what_the_gate_expects(evidence):
@@ -100,6 +111,11 @@ def test_the_report_is_plain_values_that_fit_together(evidence):
     assert report["sides_px"] == [32, 24, 16] and report["macs_by_side"] == list(COSTS)
     assert sum(report["shares"]) == pytest.approx(1) == pytest.approx(sum(report["sufficient_shares"]))
     assert report["sufficient_top1"] + report["right_nowhere"] == pytest.approx(1)
-    assert len(report["permuted_top1"]) == len(report["uniform_top1"]) == len(report["sampled_top1"]) == controls.DRAWS
+    expected = sum(s * top1 for s, top1 in zip(report["shares"], report["fixed_top1"], strict=True))
+    assert report["permuted_top1"] == pytest.approx(expected)
+    for n, (j, least) in enumerate(zip(map(int, report["choices"]), map(int, report["sufficient"]), strict=True)):
+        assert j == int(evidence.z[n].argmax())
+        assert least == next((i for i in (2, 1, 0) if right(evidence, i, n)), 3)
+    assert len(report["uniform_top1"]) == len(report["sampled_top1"]) == controls.DRAWS
     slow = -(evidence.z.softmax(1) * evidence.z.log_softmax(1)).sum(1).mean().item()
     assert report["entropy"] == pytest.approx(slow)

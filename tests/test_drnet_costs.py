@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib import backbones, cost, paperscale, tables
+from dynlib import backbones, chapters, cost, paperscale, settings, tables
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.cli import main
 from dynlib.errors import InputError
 from dynlib.latency import Latency
-from dynlib.papers import drnet, drnet_predictor
+from dynlib.papers import drnet, drnet_predictor, drnet_printed
 from dynlib.papers.drnet import Config, convert
 from dynlib.papers.drnet_controls import mixtures
 from dynlib.papers.drnet_layers import at_resolution
@@ -83,13 +83,22 @@ def test_a_uniform_draw_costs_the_random_row_of_table_5():
     assert sum(RESNET50) / 3 == pytest.approx(2.557, abs=5e-4)
 
 
-def test_the_papers_alpha_becomes_a_share_of_full_resolution():
+@pytest.mark.parametrize(("classes", "side"), [(10, 128), (100, 64)])
+def test_our_small_predictor_costs_at_most_7_percent_of_the_classifier(classes, side):
+    values = {name: p.default for name, p in chapters.parameters("05_drnet").items()}
+    values |= chapters.profile_values("05_drnet", "public")
+    config = settings.build(Config, settings.part_of(Config, values))
+    with torch.device("meta"):
+        net = convert(backbones.build(values["arch"], classes, width=values["width"]), config)
+    (full, *_), predictor = net.macs((side, side))
+    assert predictor <= 0.07 * full
+
+
+def test_alphas_are_the_papers_as_shares_of_full_resolution():
     full = drnet.macs_by_choice(on_meta("resnet50"), (224, 224))["224"]
-    assert drnet.alpha_of(2.5, full) == pytest.approx(Config().alpha, abs=5e-4)
-    assert [round(drnet.alpha_of(g, full), 3) for g in (2.0, 3.0, 3.5)] == [0.489, 0.734, 0.856]
-    for wrong in (5, 0, float("nan"), True):
-        with pytest.raises(InputError, match=r"alpha is .* GMAC; it is above 0 up to the 4\.089"):
-            drnet.alpha_of(wrong, full)
+    for printed, share in drnet_printed.ALPHAS.items():
+        assert float(printed) * 1e9 / full == pytest.approx(share, abs=5e-4)
+    assert Config().alpha == drnet_printed.ALPHAS["2.5"]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +173,7 @@ def test_printed_reductions_follow_from_the_printed_costs(table, unit):
     assert len(rows) >= 3
 
 
-def test_where_the_price_was_active_the_printed_mean_is_alpha_and_the_predictor():
+def test_where_the_penalty_was_active_the_printed_mean_is_alpha_and_the_predictor():
     for alpha in ("2.0", "2.5", "3.0"):
         printed = float(claimed()["table2", f"DR-ResNet-50, alpha {alpha}, eta 0.2", "macs"])
         assert printed == pytest.approx(float(alpha) + 0.290, abs=0.05)

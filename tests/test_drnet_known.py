@@ -39,7 +39,8 @@ def test_the_choice_is_as_right_as_full_size_and_far_better_than_its_permutation
     dynamic, (at_full, at_half) = controls.score(seen, controls.chosen(seen)), controls.fixed(seen)
     assert dynamic.top1 > 0.97 and at_full.top1 - dynamic.top1 < 0.02 and at_half.top1 < 0.85
     assert dynamic.macs < 0.7 * at_full.macs
-    assert dynamic.top1 - max(draw.top1 for draw in controls.permuted(seen)) > 0.03
+    blind, deviation = controls.permuted(seen)
+    assert dynamic.top1 - blind > max(0.03, 3 * deviation)
 
 
 def test_the_words_hold_what_was_found(learned):

@@ -1,10 +1,14 @@
 """The paper's rows: counts beside the claims, our settings behind them, and the mixtures that an average allows."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 
-from dynlib import runs, tables
+from dynlib import chapters, records, runs, settings, tables
 from dynlib.papers import drnet_printed as printed
 from dynlib.papers.drnet import Config
+from dynlib.papers.drnet_layers import candidate_sizes
 from dynlib.records import Record
 
 
@@ -45,20 +49,48 @@ def test_the_random_row_costs_the_mean_of_three_sizes(counted):
     assert counted["ResNet-50, 192 px"]["macs_reduction"] == pytest.approx(0.265, abs=1e-3)
 
 
-def test_every_row_that_we_answer_is_a_claim_or_stands_between_claims():
+def test_every_row_that_we_answer_is_a_claim_and_every_setting_a_row_or_ours_alone():
     claimed = set(tables.claims("drnet").row)
-    assert [row for row in printed.ROWS if row not in claimed] == ["DR-ResNet-50, alpha 2.5, eta 1.0"]
-    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {"alpha 0.35"}  # ours alone
+    assert set(printed.ROWS) <= claimed
+    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {"alpha 0.35", printed.FIRST}
 
 
-def test_the_settings_are_those_of_the_public_profile():
+def test_the_settings_are_those_that_the_command_line_trains():
+    values = {name: parameter.default for name, parameter in chapters.parameters("05_drnet").items()}
+    values |= chapters.profile_values("05_drnet", "public")
     public = runs.profile_recipe("05_drnet", "public")
-    assert public == runs.Recipe(
-        "resnet18", "imagenette224", epochs=10, batch_size=64, lr=0.025, width=16, size_px=128, warmup_epochs=1.0
-    )
-    settings = {name: Config(**fields) for name, fields in printed.SETTINGS.items()}
-    assert len({str(setting) for setting in settings.values()}) == len(settings)
-    assert settings[printed.PLAIN] == Config(candidates=(1.0,)) and settings["eta 1"] == Config(eta=1.0)
+    seen = set()
+    for dataset, changed in printed.DATA.items():
+        for name in printed.SETTINGS:
+            words = printed.command(name, dataset, seed=2).split()
+            assert words[-2:] == ["--seed", "2"] and words[:5] == ["python", "-m", "dynlib", "train", "drnet"]
+            given = settings.parse([word for before, word in pairwise(words) if before == "-p"])
+            config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, runs.Recipe))
+            assert (config, recipe) == printed.setting(name, replace(public, **changed))
+            seen.add(records.config_hash(settings.plain(runs.describe(config, recipe))))
+    for line in printed.UNTRAINED.values():
+        given = settings.parse([word for before, word in pairwise(line.split()) if before == "-p"])
+        config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, runs.Recipe))
+        assert set(given) <= {*settings.names(Config), *settings.names(runs.Recipe)}
+        assert len(candidate_sizes((recipe.size_px,) * 2, config.candidates)) in (3, 5)
+    assert len(seen) == len(printed.DATA) * len(printed.SETTINGS)
+    assert printed.setting(printed.PLAIN, public)[1].lr > public.lr == printed.setting("eta 0", public)[1].lr
+
+
+def test_records_are_gathered_by_data_and_setting_and_what_is_missing_is_told():
+    recipe = runs.profile_recipe("05_drnet", "public")
+    evidence = printed.gather(lambda config, of: [run("a")] if (config.alpha, of) == (0.489, recipe) else [], recipe)
+    assert list(evidence) == list(printed.DATA) and list(evidence["Imagenette"]) == list(printed.SETTINGS)
+    assert {name for of in evidence.values() for name in of if of[name]} == {"alpha 0.489"}
+    evidence["Imagenette"][printed.PLAIN] = [run("p")]
+    assert {data: list(of) for data, of in printed.choosing(evidence).items()} == {
+        "Imagenette": ["alpha 0.489"],
+        "Tiny ImageNet-100": [],
+    }
+    told = printed.unmade(evidence).splitlines()
+    lacking = len(printed.SETTINGS) - 2 + len(printed.COMPARED)
+    assert len(told) == lacking + 1 and not any("Imagenette, alpha 0.489" in line for line in told)
+    assert f"- Tiny ImageNet-100, alpha 0.489: `{printed.command('alpha 0.489', 'Tiny ImageNet-100')}`" in told
 
 
 def test_our_histograms_are_priced_at_the_papers_networks():

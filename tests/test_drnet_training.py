@@ -12,7 +12,7 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, load
 from dynlib.papers import drnet, drnet_training
 from dynlib.papers.drnet import Config, Output, convert
-from dynlib.papers.drnet_layers import ResolutionNorm, combine, straight_through
+from dynlib.papers.drnet_layers import combine, straight_through
 from dynlib.train import Hardware, Schedule
 
 THIN = {"predictor_width": 1 / 8, "predictor_side": 0.5}
@@ -78,7 +78,7 @@ def test_the_gradient_of_the_loss_reaches_the_predictor_and_the_classifier(route
 # ------------------------------------------------------------------------------------------------------------ losses
 
 
-def test_combined_logits_and_the_price_equal_a_slow_loop():
+def test_combined_logits_and_the_penalty_equal_a_slow_loop():
     generator = torch.Generator().manual_seed(0)
     each = torch.randn(3, 5, 4, generator=generator, dtype=torch.float64)
     gate = F.one_hot(torch.tensor([0, 2, 1, 0, 0]), 3).double()
@@ -94,7 +94,7 @@ def test_combined_logits_and_the_price_equal_a_slow_loop():
     assert expected > 0 and drnet_training.excess(gate, costs, 0.9).item() == 0
 
 
-def test_the_price_of_one_more_image_at_full_resolution_is_eta_over_the_batch():
+def test_the_penalty_of_one_more_image_at_full_resolution_is_eta_over_the_batch():
     costs = (1.0, 0.6, 0.25)
     some, more = (F.one_hot(torch.tensor(choice), 3).double() for choice in ([0, 0, 2, 2], [0, 0, 0, 2]))
     difference = drnet_training.excess(more, costs, 0.3) - drnet_training.excess(some, costs, 0.3)
@@ -151,7 +151,7 @@ class Graded(nn.Module):
 
 
 @pytest.mark.parametrize(("eta", "reached"), [(0.5, 0.5), (0.0, 1.0)])
-def test_the_price_brings_the_mean_expected_cost_to_alpha_and_without_it_all_go_to_full_resolution(eta, reached):
+def test_the_penalty_brings_the_mean_expected_cost_to_alpha_and_without_it_all_go_to_full_resolution(eta, reached):
     torch.manual_seed(0)
     net = Graded(gain=0.2)
     optimizer = torch.optim.SGD(net.parameters(), lr=150.0)
@@ -177,6 +177,8 @@ def test_runs_over_alphas_share_their_first_phase():
     assert factor == 1 and {*alone} == {*net.classifier.parameters()}
     (classifier, one), (predictor, tenth) = second.groups(net)
     assert (one, tenth) == (1, 0.1) and {*classifier, *predictor} == {*net.parameters()}
+    ((_, _), (_, other)) = drnet.phases(Config(predictor_lr=2))[1].groups(net)
+    assert other == 2
 
 
 def test_a_single_candidate_trains_as_long_as_both_phases_together():
@@ -222,31 +224,39 @@ def test_both_phases_learn_and_several_resolutions_are_used_on_held_out_images(s
     assert report["shares"] == pytest.approx(shares) and report["macs_expected"] == pytest.approx(
         watched["macs_expected"]
     )
-    assert drnet.evaluate(convert(CifarResNet(8, width=4), Config(candidates=(1,))), held_out) == {}
 
 
-# -------------------------------------------------------------------------------------------- statistics, once more
+def test_a_network_without_choices_has_its_top5_and_one_of_the_first_phase_its_fixed_sizes(scenes):
+    _, held_out = scenes
+    plain = convert(CifarResNet(8, width=4), Config(candidates=(1,)))
+    logits, labels = train.predict(plain, held_out)
+    among = [label in row.topk(5).indices for row, label in zip(logits, labels, strict=True)]
+    assert drnet.evaluate(plain, held_out) == {"top5": pytest.approx(sum(among) / len(among))}
+
+    (only,) = drnet.phases(Config(joint=False, **THIN))
+    assert only.epochs == 1.7 and only.depends_on is None
+    net = small(Config(joint=False, **THIN))
+    found, watched = drnet.evaluate(net.eval(), held_out), only.watch(net, held_out)
+    assert found["fixed_top1"] == pytest.approx([watched[f"top1_at_{side}_px"] for side in found["sides_px"]])
+    assert found["top1"] == found["fixed_top1"][0] and "shares" not in found
+    assert found["top1"] == pytest.approx(train.top1(net.classify(everything(held_out), 0), held_out.samples.labels))
 
 
-def test_reestimated_statistics_are_those_of_the_images_sent_there():
-    net = small().eval()
-    nn.init.normal_(net.predictor[-1].weight, std=20, generator=torch.Generator().manual_seed(3))
-    nn.init.zeros_(net.predictor[-1].bias)
-    samples = load("scenes", "val", n=24, size_px=16)
-    batches = Batches(samples, 24)
-    ((shown, _),) = batches.epoch(None)
-    choice = net(shown).choice
-    norm = net.classifier.bn1
-    assert isinstance(norm, ResolutionNorm) and choice.bincount(minlength=3).max() > 1
-    before = [s.running_mean.clone() for s in norm.sets]
-    drnet_training.reestimate(net, batches)
-    for j in range(3):
-        sent = shown[choice == j]
-        if len(sent) < 2:
-            expected = before[j]
-        else:
-            side = net.sizes((16, 16))[0][j]
-            smaller = F.interpolate(sent, side, mode="bilinear", align_corners=False)
-            expected = net.classifier.conv1(smaller).mean((0, 2, 3))
-        torch.testing.assert_close(norm.sets[j].running_mean, expected, rtol=1e-4, atol=1e-5)
-        assert norm.sets[j].momentum == 0.1 and not norm.sets[j].training
+def everything(batches):
+    """All images as one batch."""
+    return torch.cat([images for images, _ in batches.epoch(None)])
+
+
+def test_a_point_of_the_curve_is_taken_on_images_spread_over_all(monkeypatch, scenes):
+    _, held_out = scenes
+    monkeypatch.setattr(drnet_training, "WATCHED", 24)
+    fewer = drnet_training.some(held_out).samples
+    assert torch.equal(fewer.images, held_out.samples.images[::4])
+    monkeypatch.setattr(drnet_training, "WATCHED", 96)
+    assert drnet_training.some(held_out) is held_out
+
+
+def test_with_held_out_training_images_no_test_image_is_scored(scenes):
+    _, held_out = scenes
+    net = small()
+    assert drnet.choose(net, held_out, None) == train.evaluate(net, held_out) | drnet.evaluate(net, held_out)

@@ -97,6 +97,15 @@ def test_a_shared_phase_gives_the_numbers_of_one_that_was_trained(paper, tmp_pat
     assert shared.metrics == alone.metrics
 
 
+def test_the_time_of_a_run_has_the_epochs_that_a_checkpoint_had(paper, tmp_path, monkeypatch):
+    once = fit(Config(), tmp_path)
+    learn = train.fit
+    slow = lambda *args, **kwargs: [point | {"seconds": 1000.0} for point in learn(*args, **kwargs)]  # noqa: E731
+    monkeypatch.setattr(train, "fit", slow)
+    again = fit(Config(), tmp_path)
+    assert once.wall_s < 1000 and 3000 <= again.wall_s < 3100  # three epochs, none of which ran now
+
+
 def test_a_method_may_ask_for_pixels_from_0_to_1(paper, monkeypatch):
     seen = []
     monkeypatch.setattr(paper, "evaluate", lambda model, valid: seen.append((valid.mean, valid.std)) or {})

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 
 from dynlib.records import Record
+from dynlib.student import beyond_chance
 
 TRAINING, ECONOMY = "training at several sizes", "fewer pixels, blindly"
 CHOICE, TOGETHER = "the choice", "together"
-DYNAMIC, PERMUTED = "dynamic choice", "its choices permuted"
+DYNAMIC, PERMUTED, NOISY = "dynamic choice", "its choices permuted", "drawn with noise, as in training"
 MIXTURE, CASCADE, AT_ONE = "mixture of fixed sizes", "confidence cascade", ", same cost"
 Point = tuple[float, float]  # mean MACs or ms an image, top-1
 
@@ -34,12 +35,13 @@ def at_cost(points: Iterable[Point], cost: float) -> float | None:
 def outcomes(run: Record, plain: Record | None) -> dict[str, Point]:
     """(MACs, top-1) of every policy for one trained network; `plain` is the network without choices, of the same seed.
 
-    The dynamic choice and its permutation pay for the predictor, the others do not ask it. The mixture and the cascade
-    are given at the cost of the dynamic choice, and left out where they cannot be had for that.
+    The first three, of the predictor, pay for it; the others do not ask it. The mixture and the cascade are given at
+    the cost of the dynamic choice, and left out where they cannot be had for that.
     """
     m = run.metrics
     spent = m["macs_expected"]
-    found = {DYNAMIC: (spent, m["top1"]), PERMUTED: (spent, mean(m["permuted_top1"]))}
+    found = {DYNAMIC: (spent, m["top1"]), PERMUTED: (spent, m["permuted_top1"])}
+    found[NOISY] = (m["sampled_macs"] + m["macs_predictor"], mean(m["sampled_top1"]))
     fixed = list(zip(m["macs_by_side"], m["fixed_top1"], strict=True))
     for name, points in {MIXTURE: fixed, CASCADE: cascade(run)}.items():
         if (top1 := at_cost(points, spent)) is not None:
@@ -77,7 +79,7 @@ def parts(runs: Sequence[Record], plain: Mapping[int, Record]) -> dict[str, list
     """
     found: dict[str, list[float]] = {TRAINING: [], ECONOMY: [], CHOICE: [], TOGETHER: []}
     for run in runs:
-        blind, full = mean(run.metrics["permuted_top1"]), run.metrics["fixed_top1"][0]
+        blind, full = run.metrics["permuted_top1"], run.metrics["fixed_top1"][0]
         found[ECONOMY].append(blind - full)
         found[CHOICE].append(run.metrics["top1"] - blind)
         if run.seed in plain:
@@ -91,22 +93,22 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record]) -> st
     if not runs:
         return f"**{name}**: no record yet."
     found, m = parts(runs, plain), [run.metrics for run in runs]
-    draws = [value for metrics in m for value in metrics["permuted_top1"]]
-    beaten = sum(metrics["top1"] > value for metrics in m for value in metrics["permuted_top1"])
     text = f"**{name}** (n = {len(runs)}). {_collapse(m)}"
-    text += f"The choice is worth **{in_points(found[CHOICE])}** over its own permuted choices"
-    text += "" if _single(m) else f", and beats {beaten} of {len(draws)} permutations"
-    text += f". Fewer pixels, dealt out blindly: {in_points(found[ECONOMY])}. "
+    text += f"The choice itself: **{in_points(found[CHOICE])}** against the same choices dealt out at random"
+    text += "" if _single(m) else f", {_deals(m)}"
+    text += f"; {_established(found[CHOICE])}. Fewer pixels, blindly: {in_points(found[ECONOMY])}. "
     if found[TRAINING]:
-        text += f"With all images at full resolution it stands **{in_points(found[TRAINING])}** from the plain network "
-        text += f"of as many epochs (n = {len(found[TRAINING])}), which saw no other size, and all images at that one. "
-        text += f"Together: {in_points(found[TOGETHER])}. "
+        text += (
+            f"Training at several sizes: **{in_points(found[TRAINING])}** with every image at full size, against the "
+        )
+        text += f"plain network of as many epochs (n = {len(found[TRAINING])}). "
+        text += f"Together, dynamic resolution against the plain network: {in_points(found[TOGETHER])}. "
     else:
         text += "What training at several sizes is worth cannot be told: no plain network of the same seed. "
     table = policies(runs, plain)
     rivals = {name: table[f"{name}{AT_ONE}"]["behind"] for name in (MIXTURE, CASCADE) if f"{name}{AT_ONE}" in table}
     against = [f"a {name}: {in_points(behind)}" for name, behind in rivals.items()]
-    return text + (f"At the same cost, against {', against '.join(against)}." if against else "")
+    return text + (f"At the cost of the dynamic choice, against {', against '.join(against)}." if against else "")
 
 
 def _collapse(metrics: Sequence[Mapping]) -> str:
@@ -118,7 +120,20 @@ def _collapse(metrics: Sequence[Mapping]) -> str:
     best = sum(m["fixed_top1"][j] == max(m["fixed_top1"]) for m, j in single)
     text = f"In {len(single)} of {len(metrics)} runs more than 99 % of the images are sent to one size, {where}: no "
     text += "choice is made, and always that size would do the same without the predictor's cost. "
-    return text + f"In {best} of these that is the best single size. "
+    text += f"In {best} of these that is the best single size. With the noise of training other sizes are drawn too "
+    return text + f"(mean entropy {mean(m['entropy'] for m, _ in single):.2f} nats). "
+
+
+def _established(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "one seed tells no spread"
+    return f"over seeds that is {'' if beyond_chance(values) else 'not '}beyond chance (Student's t, 95 %)"
+
+
+def _deals(metrics: Sequence[Mapping]) -> str:
+    """How far the choice stands from random deals of itself, in their standard deviations, run by run."""
+    far = [(m["top1"] - m["permuted_top1"]) / m["permuted_std"] for m in metrics]
+    return f"{', '.join(f'{value:+.1f}' for value in far)} standard deviations of a random deal".replace("-", "−")
 
 
 def _single(metrics: Sequence[Mapping]) -> list[tuple[Mapping, int]]:
@@ -161,17 +176,19 @@ def choosing_ms(mixture: Record, alone: Sequence[Record]) -> float:
 
 
 def time_plane(
-    evidence: Mapping[str, Sequence[Record]], mixture: Record, alone: Sequence[Record]
+    evidence: Mapping[str, Sequence[Record]], mixture: Record | None, alone: Sequence[Record | None]
 ) -> dict[str, list[Point]]:
     """As `plane`, over the time that the timed network would take at the shares of each setting's runs.
 
-    The sum of single sizes and `choosing_ms`; sizes alone ask no predictor.
+    The sum of single sizes and `choosing_ms`; sizes alone ask no predictor. Empty where records are missing.
     """
+    if mixture is None or not all(alone) or not evidence:
+        return {}
     choosing, found = choosing_ms(mixture, alone), {DYNAMIC: [], PERMUTED: []}
     for runs in filter(None, evidence.values()):
         spent = mean(choosing + _mixed(run.metrics["shares"], alone) for run in runs)
         found[DYNAMIC].append((spent, mean(run.metrics["top1"] for run in runs)))
-        found[PERMUTED].append((spent, mean(mean(run.metrics["permuted_top1"]) for run in runs)))
+        found[PERMUTED].append((spent, mean(run.metrics["permuted_top1"] for run in runs)))
     first = next(iter(evidence.values()))
     fixed = map(mean, zip(*(run.metrics["fixed_top1"] for run in first), strict=True))
     return found | {
@@ -197,12 +214,39 @@ def timing_words(mixture: Record | None, alone: Sequence[Record | None]) -> str:
     )
 
 
+def at_fixed_sizes(networks: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, list[float]]]:
+    """Top-1 with every image at one size, by network and size; a network without choices was tested at its own."""
+    found = {}
+    for name, runs in networks.items():
+        found[name] = sizes = {}
+        for m in (run.metrics for run in runs):
+            sides = m.get("sides_px") or [m["size_px"]]
+            for side, top1 in zip(sides, m.get("fixed_top1", [m["top1"]]), strict=True):
+                sizes.setdefault(f"{side} px", []).append(top1)
+    return found
+
+
+def groups(run: Record, count: int) -> dict[str, list[int]]:
+    """Test images by the smallest size that is enough, and by the one they are sent to: indices in stored order.
+
+    At most `count` of each group, spread over all of it.
+    """
+    m = run.metrics
+    sides, found = [f"{side} px" for side in reversed(m["sides_px"])], {}
+    for start, digits in (("enough:", m["sufficient"]), ("sent to", m["choices"])):
+        for j, side in enumerate(sides):
+            digit = str(len(sides) - 1 - j)
+            found[f"{start} {side}"] = [n for n, other in enumerate(digits) if other == digit]
+    spread = {name: [of[i * len(of) // count] for i in range(count)] for name, of in found.items() if of}
+    return {name: sorted(set(members)) for name, members in spread.items()}
+
+
 def usage_words(name: str, run: Record) -> str:
-    """One line on one run: shares of the held-out images at each size, the predictor's doubt, the price."""
+    """One line on one run: shares of the held-out images at each size, the predictor's doubt, the penalty."""
     m = run.metrics
     used = [f"{100 * share:.0f} % at {side} px" for share, side in zip(m["shares"], m["sides_px"], strict=True)]
     doubt = f"mean entropy of its probabilities {m['entropy']:.2f} nats"
-    return f"- {name}: {', '.join(used)}; {doubt}; the price: {price(run)['state']}"
+    return f"- {name}: {', '.join(used)}; {doubt}; the penalty on the cost: {penalty(run)['state']}"
 
 
 def sufficient_rows(evidence: Mapping[str, Sequence[Record]]) -> dict[str, list[float]]:
@@ -214,6 +258,12 @@ def sufficient_rows(evidence: Mapping[str, Sequence[Record]]) -> dict[str, list[
             rows[f"enough, {name}"] = [*large, least - m["right_nowhere"], m["right_nowhere"]]
             rows[f"chosen, {name}"] = [*m["shares"], 0.0]
     return rows
+
+
+def segments(evidence: Mapping[str, Sequence[Record]]) -> list[str]:
+    """What the shares of `sufficient_rows` are of: the sizes from the largest, and none."""
+    sides = next((run.metrics["sides_px"] for runs in evidence.values() for run in runs), [])
+    return [*(f"{side} px" for side in sides), "right at none"]
 
 
 def in_points(values: Sequence[float]) -> str:
@@ -231,19 +281,20 @@ def macs_at(run: Record, by_choice: Mapping[str, int]) -> float:
     return predictor + sum(share * cost for share, cost in zip(run.metrics["shares"], macs, strict=True))
 
 
-def prices(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, float | str]]:
-    """`price` of every run, by its setting and seed."""
-    return {f"{name}, seed {run.seed}": price(run) for name, runs in evidence.items() for run in runs}
+def penalties(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, float | str]]:
+    """`penalty` of every run, by its setting and seed."""
+    return {f"{name}, seed {run.seed}": penalty(run) for name, runs in evidence.items() for run in runs}
 
 
-def price(run: Record) -> dict[str, float | str]:
-    """What the FLOPs loss aimed at, what the gate expects and what the argmax spends, MACs with predictor; its state.
+def penalty(run: Record) -> dict[str, float | str]:
+    """What the penalty aimed at, what the gate expects and what the argmax spends, MACs with predictor; its state.
 
-    The loss sees the gate with its noise, so that is what the price is judged by; inference takes the argmax.
+    The penalty sees the gate with its noise, so that is what it is judged by; inference takes the argmax.
     """
     m, config = run.metrics, run.config["method"]
     target = config["alpha"] * m["macs_by_side"][0] + m["macs_predictor"]
     reached = m["gate_macs"] + m["macs_predictor"]
-    state = "held within 5 %" if abs(reached / target - 1) <= 0.05 else "idle" if reached < target else "too weak"
+    state = "active, within 5 % of alpha" if abs(reached / target - 1) <= 0.05 else "idle, the cost is lower"
+    state = "too weak, the cost is higher" if reached / target > 1.05 else state
     spent = m["macs_expected"]
-    return {"target": target, "reached": reached, "spent": spent, "state": state if config["eta"] else "no price"}
+    return {"target": target, "reached": reached, "spent": spent, "state": state if config["eta"] else "none, eta is 0"}

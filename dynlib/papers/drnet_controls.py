@@ -5,6 +5,7 @@ accuracy and cost follow from a table of what is right where. The paper has two 
 uniform draw; the latter costs more than the former. Candidates run from the largest to the smallest.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,9 +74,13 @@ def score(evidence: Evidence, choice: Tensor) -> Score:
 
 def top5(evidence: Evidence, choice: Tensor) -> float:
     """Share of the images with their label among the five largest logits, for choices (N,)."""
-    logits = evidence.logits[choice, torch.arange(len(choice))]
-    largest = logits.topk(min(5, logits.shape[1]), 1).indices
-    return (largest == evidence.labels[:, None]).any(1).double().mean().item()
+    return label_among(evidence.logits[choice, torch.arange(len(choice))], evidence.labels)
+
+
+def label_among(logits: Tensor, labels: Tensor, count: int = 5) -> float:
+    """Share of the images with their label (N,) among the `count` largest logits (N, C)."""
+    largest = logits.topk(min(count, logits.shape[1]), 1).indices
+    return (largest == labels[:, None]).any(1).double().mean().item()
 
 
 def chosen(evidence: Evidence) -> Tensor:
@@ -88,10 +93,19 @@ def fixed(evidence: Evidence) -> list[Score]:
     return [score(evidence, torch.full_like(evidence.labels, j)) for j in range(len(evidence.macs))]
 
 
-def permuted(evidence: Evidence, seed: int = 0, draws: int = DRAWS) -> list[Score]:
-    """The predictor's choices dealt out to the images at random: same histogram, same cost, no knowledge."""
-    generator, choice = torch.Generator().manual_seed(seed), chosen(evidence)
-    return [score(evidence, choice[torch.randperm(len(choice), generator=generator)]) for _ in range(draws)]
+def permuted(evidence: Evidence) -> tuple[float, float]:
+    """The predictor's choices dealt out to the images at random: same histogram, same cost, no knowledge.
+
+    Mean and standard deviation of top-1 over all N! deals, in closed form: the mean is that of the fixed sizes,
+    weighted by their shares; the variance is Hoeffding's for sums over a random permutation (1951).
+    """
+    right, count = evidence.right.double(), len(evidence.labels)  # (m, N)
+    shares = chosen(evidence).bincount(minlength=len(right)).double() / count
+    at_size, of_image = right.mean(1, keepdim=True), shares @ right  # (m, 1), (N,)
+    mean = (shares @ at_size).item()
+    rest = right - at_size - of_image + mean  # what neither the size nor the image explains
+    variance = (shares @ rest.square().sum(1)).item() / (count * max(1, count - 1))
+    return mean, math.sqrt(variance)
 
 
 def uniform(evidence: Evidence, seed: int = 0, draws: int = DRAWS) -> list[Score]:
@@ -146,15 +160,32 @@ def gate_macs(evidence: Evidence) -> float:
     return (evidence.z.double().softmax(1) @ torch.tensor(evidence.macs, dtype=torch.float64)).mean().item()
 
 
+def fixed_report(evidence: Evidence) -> dict[str, float | list[float]]:
+    """What needs no predictor, as plain values: every fixed size, the cascade; `top1` and `top5` at full resolution."""
+    outcomes = fixed(evidence)
+    full, steps = torch.zeros_like(evidence.labels), [cascade(evidence, threshold) for threshold in THRESHOLDS]
+    return {
+        "sides_px": [height for height, _ in evidence.sizes],
+        "macs_by_side": list(evidence.macs),
+        "top1": outcomes[0].top1,
+        "top5": top5(evidence, full),
+        "fixed_top1": [outcome.top1 for outcome in outcomes],
+        "cascade_thresholds": list(THRESHOLDS),
+        "cascade_top1": [outcome.top1 for outcome in steps],
+        "cascade_macs": [outcome.macs for outcome in steps],
+    }
+
+
 def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
     """All policies as plain values: accuracies as fractions, costs as mean MACs an image, lists by candidate or draw.
 
     `macs_expected` includes the predictor; all other costs are the classifier's, as `alpha` is (a share of its cost at
-    full resolution). `gate_over_alpha` near 1: the price held the cost to `alpha`; well below: it was idle.
+    full resolution). `gate_over_alpha` near 1: the penalty held the cost to `alpha`; well below: it was idle. `choices`
+    and `sufficient` have one digit an image, in stored order: the candidate's index, m where none is right.
     """
     dynamic, sufficient = score(evidence, chosen(evidence)), score(evidence, smallest_sufficient(evidence))
     chance, steps = uniform(evidence), [cascade(evidence, threshold) for threshold in THRESHOLDS]
-    noisy = sampled(evidence)
+    noisy, (blind, blind_std) = sampled(evidence), permuted(evidence)
     p = torch.distributions.Categorical(logits=evidence.z)
     return {
         "sides_px": [height for height, _ in evidence.sizes],
@@ -167,7 +198,8 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
         "macs_expected": dynamic.macs + evidence.predictor_macs,
         "entropy": p.entropy().mean().item(),
         "fixed_top1": [outcome.top1 for outcome in fixed(evidence)],
-        "permuted_top1": [outcome.top1 for outcome in permuted(evidence)],
+        "permuted_top1": blind,
+        "permuted_std": blind_std,
         "uniform_top1": [outcome.top1 for outcome in chance],
         "uniform_macs": _mean([outcome.macs for outcome in chance]),
         "sufficient_top1": sufficient.top1,
@@ -180,8 +212,14 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
         "sampled_top1": [outcome.top1 for outcome in noisy],
         "sampled_macs": _mean([outcome.macs for outcome in noisy]),
         "gate_macs": gate_macs(evidence),
+        "choices": _digits(chosen(evidence)),
+        "sufficient": _digits(torch.where(evidence.right.any(0), smallest_sufficient(evidence), len(evidence.macs))),
         "gate_over_alpha": gate_macs(evidence) / (alpha * evidence.macs[0]),
     }
+
+
+def _digits(indices: Tensor) -> str:
+    return "".join(map(str, indices.tolist()))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -51,13 +51,12 @@ def learn(batches: Batches, seed: int) -> nn.Module:
 def words(seen: Evidence, fine: Tensor) -> str:
     """One paragraph on whether the predictor found what each kind of stripes needs, and whether it pays."""
     full, (large, small) = chosen(seen) == 0, (height for height, _ in seen.sizes)
-    dynamic, blind = score(seen, chosen(seen)).top1, permuted(seen)
+    dynamic, blind = score(seen, chosen(seen)).top1, permuted(seen)[0]
     lucky = (smallest_sufficient(seen)[fine] == 1).double().mean().item()
-    dealt = sum(outcome.top1 for outcome in blind) / len(blind)
     return (
         f"Of the coarse images {_percent(~full[~fine])} are sent to {small} px, of the fine ones "
         f"{_percent(full[fine])} to {large} px. The choice names {100 * dynamic:.1f} % rightly, the same choices "
-        f"dealt out at random {100 * dealt:.1f} %. The oracle, which has seen the label, would send "
+        f"dealt out at random {100 * blind:.1f} %. The oracle, which has seen the label, would send "
         f"{100 * lucky:.0f} % of the *fine* images to {small} px, where a guess happens to be right: it counts luck "
         "as knowledge, and no predictor can follow it there."
     )

@@ -120,7 +120,7 @@ class ResolutionNorm(nn.Module):
 def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
     """The network as (images, resolution) -> what it returned, with `count` sets of every batch norm; shares weights.
 
-    Raises InputError for a network of clips, and for one without batch norm.
+    Raises InputError for a network of clips, for one without batch norm, and for one with auxiliary classifiers.
     """
     name = type(model).__name__
     if any(isinstance(m, nn.Conv3d) for m in model.modules()):
@@ -128,6 +128,9 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
     modes = {path: part.training for path, part in model.named_modules()}
     traced = trace(model, size=None)
     images = next(node for node in traced.graph.nodes if node.op == "placeholder")
+    *_, answer = traced.graph.nodes
+    if not isinstance(logits := answer.args[0], fx.Node) or isinstance(logits.target, type):  # a tuple, named or not
+        raise InputError(f"{name} in training mode yields more than logits; build it with aux_logits=False")
     with traced.graph.inserting_after(images):
         resolution = traced.graph.placeholder("resolution")
     places = _calls(traced, _BatchNorm)

@@ -3,13 +3,16 @@
 Values are kept ones (fractions, MACs, parameters), `{row: {metric: value or one a seed}}`, as tables take them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from statistics import stdev
+from typing import TypeVar
 
 import torch
 from torch import nn
 
+from dynlib import settings
 from dynlib.backbones import build
 from dynlib.cost import closed_form
 from dynlib.papers.drnet import Config, convert, macs_by_choice
@@ -17,28 +20,98 @@ from dynlib.papers.drnet_answer import macs_at
 from dynlib.papers.drnet_controls import mixtures
 from dynlib.records import Record
 
+Recipe = TypeVar("Recipe")
+
 NETWORKS = {"ResNet-50": "resnet50", "ResNet-101": "resnet101", "MobileNetV2": "mobilenet_v2"}
 FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)  # 224, 192, 168, 112 and 96 px
 
-PLAIN = "plain network"
+PREDICTOR = {"predictor_width": 0.125, "predictor_side": 0.5, "predictor_lr": 1.0}  # as the public profile has it
+DATA = {  # what we train on at public scale, and what differs there from the profile's recipe
+    "Imagenette": {},
+    "Tiny ImageNet-100": {"dataset": "tiny_imagenet100", "size_px": None, "train_images": 10000},
+}
+PLAIN, FIRST = "plain network", "first phase alone"
 ALPHAS = {"2.0": 0.489, "2.5": 0.611, "3.0": 0.734, "3.5": 0.856}  # GMAC, as printed: share of ResNet-50's 4.089
-SETTINGS = {  # what we train at public scale: fields of Config
+ETAS = (0.1, 0.5, 1.0)  # of Table 2, at alpha 3.0, beside 0.2
+SETTINGS = {  # what we train at public scale: fields of Config, and the learning rate where it is not the profile's
     **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
     "alpha 0.35": {"alpha": 0.35},  # below the paper's: between its two smaller sizes
     "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
     "eta 0": {"alpha": 0.611, "eta": 0.0},
-    "eta 1": {"alpha": 0.611, "eta": 1.0},
-    PLAIN: {"candidates": (1.0,), "alpha": 0.611},
+    **{f"alpha 0.734, eta {eta:g}": {"alpha": 0.734, "eta": eta} for eta in ETAS},
+    FIRST: {"alpha": 0.611, "joint": False},
+    PLAIN: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05},
 }
+UNTRAINED = {  # rows of the tables that ask for another network or other candidates
+    "five candidates": "python -m dynlib train drnet --profile public --data-root DIR -p size_px=112 "
+    "-p candidates=[1.0,0.857142857,0.75,0.5,0.428571429]",
+    "MobileNetV2": "python -m dynlib train drnet --profile public --data-root DIR -p arch=mobilenet_v2 -p width=null "
+    "-p predictor_width=1.0 -p predictor_side=null",
+}
+PHOTOGRAPHS = (
+    "Figures 1 and 4 with test photographs of Imagenette, a few of each kind: those for which a size is the smallest "
+    "that is enough, and those that the predictor sends to a size; the first seed."
+)
+NO_PHOTOGRAPHS = (
+    "The photographs of Figures 1 and 4, sorted by what is enough and by what was chosen, are drawn where the data set "
+    "is: `python -m dynlib run 05_drnet --profile public --data-root DIR`. They belong to their owners and are not in "
+    "this repository; how each was sorted stands in the records. The stripes above stand for them here."
+)
+TITLES = {  # of the paper's tables on our page, with what must be said of our side
+    "table1": ["Table 1: batch norms for each resolution, and five candidates (as cost, see above)."],
+    "table2": ["Table 2: alpha, the target of the mean cost, and eta, the weight of the penalty."],
+    "table3": ["Table 3: ResNets.", "Print leaves out the further sets of batch norms, ours counts them."],
+    "table4": ["Table 4: beside pruned networks and RANet, which the paper quotes and we did not run."],
+    "table5": [
+        "Table 5: random against dynamic.",
+        "Ours, random: equal shares, without predictor; ± over all draws of all seeds.",
+    ],
+    "table6": ["Table 6: MobileNetV2, as cost."],
+}
+COMPARED = ("alpha 0.35", "alpha 0.489", "alpha 0.611", FIRST, PLAIN)  # of SETTINGS, on both data sets
 ROWS = {  # row of the paper, or a row between its own: our setting
     "ResNet-50": PLAIN,
     **{f"DR-ResNet-50, alpha {g}": f"alpha {share:g}" for g, share in ALPHAS.items()},
     **{f"DR-ResNet-50, alpha {g}, eta 0.2": f"alpha {share:g}" for g, share in ALPHAS.items()},
-    "DR-ResNet-50, alpha 2.5, eta 1.0": "eta 1",
+    **{f"DR-ResNet-50, alpha 3.0, eta {eta:.1f}": f"alpha 0.734, eta {eta:g}" for eta in ETAS},
     "DR-ResNet-50, eta 0": "eta 0",
     "DR-ResNet-50": "eta 0",
     "DR-ResNet-50, shared batch norm": "shared batch norm",
 }
+
+
+def setting(name: str, recipe: Recipe) -> tuple[Config, Recipe]:
+    """One of SETTINGS: the method's, and the recipe for it, from a `runs.Recipe` for the others."""
+    values = PREDICTOR | SETTINGS[name]
+    method = settings.part_of(Config, values)
+    return Config(**method), replace(recipe, **{field: values[field] for field in values.keys() - method.keys()})
+
+
+def gather(lookup: Callable[[Config, Recipe], list[Record]], recipe: Recipe) -> dict[str, dict[str, list[Record]]]:
+    """Records by DATA and SETTINGS, empty where there are none; `lookup` has those of a run, one a seed."""
+    recipes = {name: replace(recipe, **changed) for name, changed in DATA.items()}
+    return {data: {name: lookup(*setting(name, of)) for name in SETTINGS} for data, of in recipes.items()}
+
+
+def choosing(evidence: Mapping[str, Mapping[str, list[Record]]]) -> dict[str, dict[str, list[Record]]]:
+    """Of `gather`'s records those of networks whose predictor has learnt, by data and setting; no empty ones."""
+    silent = (PLAIN, FIRST)
+    return {data: {name: of for name, of in e.items() if of and name not in silent} for data, e in evidence.items()}
+
+
+def unmade(evidence: Mapping[str, Mapping[str, list[Record]]]) -> str:
+    """The lines that make what has no record, as a Markdown list."""
+    missing = [(data, name) for data, of in evidence.items() for name in of if not of[name]]
+    asked = [one for one in missing if one[0] == "Imagenette" or one[1] in COMPARED]
+    lines = [f"- {data}, {name}: `{command(name, data)}`" for data, name in asked]
+    return "\n".join([*lines, f"- {', '.join(UNTRAINED)}: `{'`, `'.join(UNTRAINED.values())}`"])
+
+
+def command(name: str, dataset: str = "Imagenette", seed: int = 0) -> str:
+    """The line that makes the record of one of SETTINGS on one of DATA."""
+    given = settings.plain(SETTINGS[name] | DATA[dataset])
+    fields = " ".join(f"-p {field}={settings.written(value)}" for field, value in given.items())
+    return f"python -m dynlib train drnet --profile public --data-root DIR {fields} --seed {seed}"
 
 
 @cache

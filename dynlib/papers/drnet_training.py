@@ -1,6 +1,7 @@
 """How a dynamic resolution network learns: two objectives, their parameter groups, and what is watched meanwhile."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -8,9 +9,10 @@ from torch import Tensor, nn
 
 from dynlib.data import Batches
 from dynlib.ops import evaluating
-from dynlib.papers.drnet_layers import ResolutionNorm, px, route
-from dynlib.train import Objective
+from dynlib.papers.drnet_layers import px
+from dynlib.train import Objective, evaluate
 
+WATCHED = 500  # images that a point of the curve is taken on
 Groups = list[tuple[list[nn.Parameter], float]]
 
 
@@ -52,9 +54,25 @@ def classifier_alone(model: nn.Module) -> Groups:
     return [(list(model.classifier.parameters()), 1.0)]
 
 
-def classifier_and_predictor(model: nn.Module) -> Groups:
-    """The parameters of the second phase: learning rates 0.1 and 0.01 in the paper."""
-    return [(list(model.classifier.parameters()), 1.0), (list(model.predictor.parameters()), 0.1)]
+def classifier_and_predictor(predictor_lr: float) -> Callable[[nn.Module], Groups]:
+    """The parameters of the second phase, the predictor's with this factor on the learning rate."""
+
+    def groups(model: nn.Module) -> Groups:
+        return [(list(model.classifier.parameters()), 1.0), (list(model.predictor.parameters()), predictor_lr)]
+
+    return groups
+
+
+def some(valid: Batches) -> Batches:
+    """At most WATCHED of the images, evenly spaced in stored order: enough for a curve."""
+    count = len(valid.samples)
+    spread = torch.arange(WATCHED) * count // WATCHED
+    return valid if count <= WATCHED else replace(valid, samples=valid.samples.subset(spread))
+
+
+def watch_plain(model: nn.Module, valid: Batches) -> dict[str, float]:
+    """Held-out top-1 of a network without choices."""
+    return {"top1": evaluate(model, some(valid))["top1"]}
 
 
 @torch.no_grad()
@@ -62,7 +80,7 @@ def watch_candidates(model: nn.Module, valid: Batches) -> dict[str, float]:
     """Held-out top-1 at every candidate, by its px; `top1` is that at full resolution."""
     right, seen = torch.zeros(len(model.config.candidates), dtype=torch.int64), 0
     with evaluating(model):
-        for images, labels in valid.epoch(None, next(model.parameters()).device):
+        for images, labels in some(valid).epoch(None, next(model.parameters()).device):
             seen, sizes = seen + len(images), model.sizes(tuple(images.shape[-2:]))[0]
             right += torch.stack([_right(model.classify(images, j), labels) for j in range(len(sizes))]).cpu()
     top1 = (right / seen).tolist()
@@ -74,7 +92,7 @@ def watch_choices(model: nn.Module, valid: Batches) -> dict[str, float]:
     """Held-out top-1, share of the images at every candidate, mean entropy of p in nats, mean MACs with predictor."""
     used, right, entropy, seen = torch.zeros(len(model.config.candidates), dtype=torch.int64), 0, 0.0, 0
     with evaluating(model):
-        for images, labels in valid.epoch(None, next(model.parameters()).device):
+        for images, labels in some(valid).epoch(None, next(model.parameters()).device):
             output, size = model(images), tuple(images.shape[-2:])
             seen, right = seen + len(images), right + _right(output.logits, labels).item()
             used += output.choice.bincount(minlength=len(used)).cpu()
@@ -93,31 +111,3 @@ def watch_choices(model: nn.Module, valid: Batches) -> dict[str, float]:
 
 def _right(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(1) == labels).sum()
-
-
-@torch.no_grad()
-def reestimate(model: nn.Module, batches: Batches) -> None:
-    """Estimate every set's statistics anew, in place, on the images that the predictor sends to its resolution.
-
-    In joint training each set sees every image, at test only its own; this takes the difference away. The images come
-    in order and as they are; statistics are plain means over buckets of two images or more. A set that no image is sent
-    to keeps what it had.
-    """
-    norms = [m for m in model.classifier.modules() if isinstance(m, ResolutionNorm)]
-    momenta = {norm: norm.momentum for norms_of in norms for norm in norms_of.sets}
-    stale = set(momenta)
-
-    def measure(images: Tensor, resolution: int) -> Tensor:
-        for norm in (norms_of.at(resolution) for norms_of in norms):
-            if norm in stale and len(images) > 1:
-                norm.reset_running_stats()
-                stale.discard(norm)
-            norm.momentum = None  # the mean of all batches so far
-            norm.train()
-        return model.classify(images, resolution)
-
-    with evaluating(model):
-        for images, _ in batches.epoch(None, next(model.parameters()).device):
-            route(images, model.score(images).argmax(1), measure)
-    for norm, momentum in momenta.items():
-        norm.momentum = momentum
