@@ -16,10 +16,10 @@ from dynlib.student import beyond_chance
 
 BACKBONES = {  # what differs from the chapter's recipe
     "ResNet-20": {},
-    "ResNet-56": {"arch": "cifar_resnet56", "train_images": 6000},
-    "VGG16-BN": {"arch": "cifar_vgg16_bn", "train_images": 6000},
+    "ResNet-56": {"arch": "cifar_resnet56", "train_images": 8000},
+    "VGG16-BN": {"arch": "cifar_vgg16_bn", "train_images": 5000},
 }
-THINNED = {"ResNet-20": (6, 8, 11), "ResNet-56": (8,), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
+THINNED = {"ResNet-20": (6, 8, 10, 12), "ResNet-56": (8, 12), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
 
