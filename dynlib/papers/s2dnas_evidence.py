@@ -20,6 +20,13 @@ BACKBONES = {  # what differs from the chapter's recipe
     "VGG16-BN": {"arch": "cifar_vgg16_bn", "train_images": 5000},
 }
 THINNED = {"ResNet-20": (6, 8, 10, 12), "ResNet-56": (8, 12), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
+TWO_STAGES = {  # what differs from the chapter's search: a space small enough to be ranked to the end
+    "search_stages": 2,
+    "search_groups": 4,
+    "candidates": 40,
+    "omegas": (),
+    "ranked": 216,
+}
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
 

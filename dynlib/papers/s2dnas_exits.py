@@ -154,7 +154,8 @@ def choices(
     """What each rule finds on held-out logits and labels, and what that does on others, as plain values for a record.
 
     Rule -> outcomes: `shared` over SHARED, `quota` over every other one of QUOTIENTS, `budget` over TOLERANCES, and the
-    whole `front`. Each has its thresholds, what it promised (`held_out_top1`, `held_out_macs`), and `top1`, `macs`, `shares` on the others.
+    whole `front`. Each has its thresholds, what it promised (`held_out_top1`, `held_out_macs`), and `top1`, `macs`,
+    `shares` on the others.
     """
     exits, count = held_out[0].shape[:2]
     points = 50 if exits == 1 else min(50, int((MOST_CELLS / count) ** (1 / (exits - 1))) - 1)
