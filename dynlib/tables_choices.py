@@ -120,7 +120,7 @@ def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping
 
 
 def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
-    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, and the share of `static_macs` saved.
+    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, the share of `static_macs` saved, `seeds`.
 
     Values are lists, one a seed; where no static network of a seed is known (None), nothing is compared for it.
     """
@@ -138,7 +138,7 @@ def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
                 "over static, points": spread(gains, "points", signed=True),
                 "mean MACs, M": spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 1),
                 "MACs saved, %": spread(saved[: None if len({*saved}) > 1 else 1], "%", 1),
-                "seeds": f"n = {len(row['top1'])}",
+                "seeds": ", ".join(map(str, row["seeds"])) or DASH,
             }
         )
     return _frame(lines, ["± is the sample standard deviation over seeds; differences are taken seed by seed."])
