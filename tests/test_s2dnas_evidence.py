@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from dynlib import settings
-from dynlib.papers import s2dnas_counts, s2dnas_evidence, s2dnas_searched
+from dynlib.papers import s2dnas_counts, s2dnas_evidence, s2dnas_found
 from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas_evidence import FIXED, FOUND, STATIC
 
@@ -99,6 +99,16 @@ def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_cost
     assert "no seed has records" in s2dnas_evidence.found_against_fixed(runs | {FOUND: runs[FOUND][2:]})
 
 
+def test_every_backbone_with_stages_is_answered_and_what_is_missing_has_its_command():
+    runs = {FIXED: STAGED, FOUND: [], "thinned to width 8": [thinned(0, 0.55, 45)]}
+    tables, told = s2dnas_evidence.answers({"A": runs, "B": {FIXED: []}})
+    assert list(tables) == ["A: stages, found", "A: stages, 0 2 4 8", "B: stages, 0 2 4 8"]
+    assert "A. **Found against fixed cuts**" in told and "B. **Found" not in told and told.count("no record yet") == 2
+    every = {name: STAGED for name in s2dnas_evidence.networks("VGG16-BN", None)} | {STATIC: []}
+    (line,) = s2dnas_evidence.unmade("VGG16-BN", every, None, "{} s2dnas {}".format)
+    assert line.startswith("No record yet: static. `train s2dnas -p 'cuts=[[0, 8]]' -p 'arch=cifar_vgg16_bn'")
+
+
 def test_networks_are_compared_on_the_seeds_that_they_share():
     runs = {STATIC: [thinned(seed, 0.8, 100) for seed in (0, 1, 2)], FIXED: STAGED, FOUND: [], "MSDNet": STAGED[:1]}
     shared = s2dnas_evidence.common(runs)
@@ -165,31 +175,31 @@ def search_of(rewards, tau=-0.2):
 
 def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     drawn = {"policy": [0.5, 0.6], "untrained": [0.5, 0.5], "random": [0.6, 0.4]}
-    told = s2dnas_searched.words(search_of(drawn))
+    told = s2dnas_found.words(search_of(drawn))
     for part in ("2.0 minutes of processor time on 1 thread", "60 s for the shared weights", "error of 5.0 points"):
         assert part in told
     assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead.**" in told
     assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
     assert "sends 80 % of the held−out" not in told and "sends 80 % of the held-out" in told
     assert "tau is −0.20 over n = 4 candidates" in told and "75 % of all orders" in told and "says little" in told
-    near = s2dnas_searched.words(search_of(drawn | {"policy": [0.61]}, tau=None))
+    near = s2dnas_found.words(search_of(drawn | {"policy": [0.61]}, tau=None))
     assert "cannot be ranked" in near and "These cannot be told apart" in near
-    assert "The controller is ahead. " in s2dnas_searched.words(search_of(drawn | {"policy": [0.75]}))
-    assert s2dnas_searched.words(None) == "The search has no record yet."
+    assert "The controller is ahead. " in s2dnas_found.words(search_of(drawn | {"policy": [0.75]}))
+    assert s2dnas_found.words(None) == "The search has no record yet."
 
 
 def test_a_search_is_drawn_by_who_drew_and_a_ranked_space_has_a_level_and_places():
     drawn = {"policy": [0.5, 0.6], "untrained": [0.5, 0.5], "random": [0.6, 0.4]}
     names = {"controller": [0.5, 0.6], "untrained controller": [0.5, 0.5], "even draws": [0.6, 0.4]}
-    assert s2dnas_searched.rewards(search_of(drawn)) == (names, None)
-    assert s2dnas_searched.rewards(None) == ({}, None)
-    assert s2dnas_searched.omega_plane(search_of(drawn)) == {name: {"ω = −0.3": (5, 0.5)} for name in names}
+    assert s2dnas_found.rewards(search_of(drawn)) == (names, None)
+    assert s2dnas_found.rewards(None) == ({}, None)
+    assert s2dnas_found.omega_plane(search_of(drawn)) == {name: {"ω = −0.3": (5, 0.5)} for name in names}
     ranked = search_of(drawn | {"every": [0.7, 0.65, 0.6, 0.5, 0.4]})
-    assert s2dnas_searched.rewards(ranked)[1] == ("best of all", 0.7)
-    told = s2dnas_searched.small_words(ranked)
+    assert s2dnas_found.rewards(ranked)[1] == ("best of all", 0.7)
+    told = s2dnas_found.small_words(ranked, "make x")
     assert "all 5 networks of 2 stages in 4 groups" in told and "2 different even draws reach number 2.0" in told
     assert "controller number 3, untrained controller number 4, even draws number 3" in told
-    assert s2dnas_searched.small_words(None).endswith("no record yet.")
+    assert s2dnas_found.small_words(None, "make x").endswith("no record yet; `make x` makes it.")
 
 
 def test_every_backbone_has_a_static_and_a_thinned_network_and_stages_where_there_are_some():
@@ -201,10 +211,10 @@ def test_every_backbone_has_a_static_and_a_thinned_network_and_stages_where_ther
 
 
 def test_a_network_is_drawn_by_the_channels_and_readers_of_its_stages():
-    edge, arrows = s2dnas_searched.drawn(Config([[0, 2, 4, 8]], [[1, 0, 1]]), {"32": 16, "16": 12})
+    edge, arrows = s2dnas_found.drawn(Config([[0, 2, 4, 8]], [[1, 0, 1]]), {"32": 16, "16": 12})
     assert edge == {"32": (0, 4, 8, 16), "16": (0, 3, 6, 12)}
     assert arrows == [[(0, 1), (1, 2)]] * 2
-    assert s2dnas_searched.drawn(None, {"32": 16}) == ({}, [])
+    assert s2dnas_found.drawn(None, {"32": 16}) == ({}, [])
 
 
 # ------------------------------------------------------------------------------------------------------------- counts

@@ -5,7 +5,7 @@ lists have one value a run. What is picked, is picked by what held-out images of
 and costs are those of the test images.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import mean, stdev
 
@@ -21,6 +21,7 @@ BACKBONES = {  # what differs from the chapter's recipe
 }
 THINNED = {"ResNet-20": (6, 8, 10, 12), "ResNet-56": (8, 12), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
+STAGED = (FOUND, FIXED)
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
 
 
@@ -44,8 +45,18 @@ def networks(backbone: str, found: Config | None) -> dict[str, tuple[Config, dic
 def arguments(config: Config, changes: Mapping) -> str:
     """What `dynlib train` is given for a network, as one writes it in a shell."""
     plain, usual = settings.plain(asdict(config)), settings.plain(asdict(Config()))
-    given = {name: value for name, value in plain.items() if value != usual[name]} | dict(changes)
-    return " ".join(f"-p '{name}={settings.written(value)}'" for name, value in given.items())
+    return given({name: value for name, value in plain.items() if value != usual[name]} | dict(changes))
+
+
+def given(changes: Mapping) -> str:
+    """Settings that differ from a profile's, as one writes them in a shell."""
+    return " ".join(f"-p '{name}={settings.written(value)}'" for name, value in changes.items())
+
+
+def unmade(backbone: str, runs: Runs, found: Config | None, command: Callable[[str, str], str]) -> tuple[str, ...]:
+    """A sentence for each network that has no record, with the `command`, of what and with what, that makes it."""
+    lines = {name: arguments(*of) for name, of in networks(backbone, found).items() if not runs[name]}
+    return tuple(f"No record yet: {name}. `{command('train', given)}` makes it." for name, given in lines.items())
 
 
 def common(runs: Runs) -> dict[str, list[Record]]:
@@ -53,7 +64,7 @@ def common(runs: Runs) -> dict[str, list[Record]]:
 
     So that means stand beside means over the same seeds. A rival with fewer seeds keeps what it has of these.
     """
-    compared = [of for name, of in runs.items() if of and (_is_sized(name) or name in (FIXED, FOUND))]
+    compared = [of for name, of in runs.items() if of and (_is_sized(name) or name in STAGED)]
     seeds = set.intersection(*({run.seed for run in of} for of in compared)) if compared else set()
     return {name: [run for run in of if run.seed in seeds] for name, of in runs.items()}
 
@@ -141,6 +152,14 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
     if len(above) >= 3:
         return text + "**Three budgets were to be shown: so the means stand, but not beyond chance at three.**"
     return text + "**Three budgets were to be shown: they are not.**"
+
+
+def answers(evidence: Mapping[str, Runs]) -> tuple[dict[str, dict], str]:
+    """By backbone and network with stages what `against_thinned` finds; and all verdicts, a paragraph each."""
+    tables = {f"{b}: {n}": against_thinned(n, of) for b, of in evidence.items() for n in STAGED if n in of}
+    told = [verdict(name, table) for name, table in tables.items()]
+    both = {b: of for b, of in evidence.items() if FOUND in of and FIXED in of}
+    return tables, "\n\n".join([*told, *(f"{b}. {found_against_fixed(of)}" for b, of in both.items())])
 
 
 def found_against_fixed(runs: Runs) -> str:

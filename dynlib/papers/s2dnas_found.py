@@ -80,10 +80,10 @@ def words(search: Record | None) -> str:
     return text + f"to its last exit.\n- **Short against longer training**: {agreement(search)}"
 
 
-def small_words(search: Record | None) -> str:
+def small_words(search: Record | None, command: str) -> str:
     """One paragraph on a search whose whole space was ranked: at which place the best of each kind of draws stands."""
     if search is None:
-        return "The search of a small space has no record yet."
+        return f"**Ranked to the end**: a small space, no record yet; `{command}` makes it."
     of = search.metrics["searches"][0]["rewards"]
     count, draws = len(of["every"]), len(of["policy"])
     places = [f"{name} number {1 + sum(r > max(of[by]) for r in of['every'])}" for by, name in DRAWN_BY.items()]
