@@ -102,11 +102,13 @@ def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_cost
 def test_every_backbone_with_stages_is_answered_and_what_is_missing_has_its_command():
     runs = {FIXED: STAGED, FOUND: [], "thinned to width 8": [thinned(0, 0.55, 45)]}
     tables, told = s2dnas_evidence.answers({"A": runs, "B": {FIXED: []}})
-    assert list(tables) == ["A: stages, found", "A: stages, 0 2 4 8", "B: stages, 0 2 4 8"]
+    assert list(tables) == ["A: stages, 0 2 4 8"]
+    assert s2dnas_evidence.staged({"A": runs, "B": {FIXED: []}}) == {"A, stages, 0 2 4 8": STAGED}
+    assert list(s2dnas_evidence.staged({"A": runs | {FOUND: STAGED}})) == ["A, stages, found"]
     assert "A. **Found against fixed cuts**" in told and "B. **Found" not in told and told.count("no record yet") == 2
     every = {name: STAGED for name in s2dnas_evidence.networks("VGG16-BN", None)} | {STATIC: []}
     (line,) = s2dnas_evidence.unmade("VGG16-BN", every, None, "{} s2dnas {}".format)
-    assert line.startswith("No record yet: static. `train s2dnas -p 'cuts=[[0, 8]]' -p 'arch=cifar_vgg16_bn'")
+    assert line.startswith("No record yet: static. `train s2dnas -p 'cuts=[[0, 8]]' -p arch=cifar_vgg16_bn")
 
 
 def test_networks_are_compared_on_the_seeds_that_they_share():
@@ -165,7 +167,7 @@ def search_of(rewards, tau=-0.2):
     best = {name: {"macs": 5, "top1": 0.5} for name in rewards}
     metrics |= {
         "searches": [{"omega": -0.3, "rewards": rewards, "best": best}],
-        "retrained": [{}, {}, {}, {}],
+        "retrained": [{"by": "policy"}, {"by": "random"}] * 2,
         "kendall_tau": tau,
         "found": {"shares": [0.2, 0.8], "top1": 0.5},
     }
@@ -194,6 +196,8 @@ def test_a_search_is_drawn_by_who_drew_and_a_ranked_space_has_a_level_and_places
     assert s2dnas_found.rewards(search_of(drawn)) == (names, None)
     assert s2dnas_found.rewards(None) == ({}, None)
     assert s2dnas_found.omega_plane(search_of(drawn)) == {name: {"ω = −0.3": (5, 0.5)} for name in names}
+    assert [one["by"] for one in s2dnas_found.retrained(search_of(drawn))] == ["controller", "even draws"] * 2
+    assert s2dnas_found.retrained(None) == []
     ranked = search_of(drawn | {"every": [0.7, 0.65, 0.6, 0.5, 0.4]})
     assert s2dnas_found.rewards(ranked)[1] == ("best of all", 0.7)
     told = s2dnas_found.small_words(ranked, "make x")

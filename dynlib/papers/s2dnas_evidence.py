@@ -5,6 +5,7 @@ lists have one value a run. What is picked, is picked by what held-out images of
 and costs are those of the test images.
 """
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from statistics import mean, stdev
@@ -50,7 +51,7 @@ def arguments(config: Config, changes: Mapping) -> str:
 
 def given(changes: Mapping) -> str:
     """Settings that differ from a profile's, as one writes them in a shell."""
-    return " ".join(f"-p '{name}={settings.written(value)}'" for name, value in changes.items())
+    return " ".join(f"-p {shlex.quote(f'{name}={settings.written(value)}')}" for name, value in changes.items())
 
 
 def unmade(backbone: str, runs: Runs, found: Config | None, command: Callable[[str, str], str]) -> tuple[str, ...]:
@@ -155,11 +156,13 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
 
 
 def answers(evidence: Mapping[str, Runs]) -> tuple[dict[str, dict], str]:
-    """By backbone and network with stages what `against_thinned` finds; and all verdicts, a paragraph each."""
-    tables = {f"{b}: {n}": against_thinned(n, of) for b, of in evidence.items() for n in STAGED if n in of}
-    told = [verdict(name, table) for name, table in tables.items()]
-    both = {b: of for b, of in evidence.items() if FOUND in of and FIXED in of}
-    return tables, "\n\n".join([*told, *(f"{b}. {found_against_fixed(of)}" for b, of in both.items())])
+    """By backbone and network with stages what `against_thinned` finds, if anything; all verdicts, a paragraph each."""
+    found = {f"{b}: {n}": against_thinned(n, of) for b, of in evidence.items() for n in STAGED if n in of}
+    told = [verdict(name, table) for name, table in found.items()]
+    told += [f"{b}. {found_against_fixed(of)}" for b, of in evidence.items() if of.keys() >= {*STAGED}]
+    return {name: table for name, table in found.items() if any(row["gain"] for row in table.values())}, "\n\n".join(
+        told
+    )
 
 
 def found_against_fixed(runs: Runs) -> str:
@@ -194,6 +197,12 @@ def _bound(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "of which one seed tells nothing of chance"
     return f"{'beyond' if beyond_chance(values) else '**within**'} the 95 % bound of Student's t"
+
+
+def staged(evidence: Mapping[str, Runs]) -> dict[str, Sequence[Record]]:
+    """Records of the network with stages that has the most, of each backbone that has any; the found one of equals."""
+    most = {b: max((n for n in STAGED if n in of), key=lambda name: len(of[name])) for b, of in evidence.items()}
+    return {f"{b}, {name}": evidence[b][name] for b, name in most.items() if evidence[b][name]}
 
 
 def stage_rows(runs: Sequence[Record]) -> dict[str, dict[str, list[float]]]:

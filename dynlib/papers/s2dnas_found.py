@@ -32,6 +32,11 @@ def rewards(search: Record | None) -> tuple[dict[str, list[float]], tuple[str, f
     return {name: of[by] for by, name in DRAWN_BY.items()}, ("best of all", max(of["every"])) if "every" in of else None
 
 
+def retrained(search: Record | None) -> list[dict]:
+    """The candidates that were trained alone, for `tables_choices.retrained_table`; none without a record."""
+    return [] if search is None else [one | {"by": DRAWN_BY[one["by"]]} for one in search.metrics["retrained"]]
+
+
 def omega_plane(search: Record | None) -> dict[str, dict[str, tuple[float, float]]]:
     """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
     plane = {name: {} for name in DRAWN_BY.values()}
