@@ -96,7 +96,7 @@ def test_retrained_candidates_show_both_rewards():
     }
     table = tables_choices.retrained_table([one])
     assert table.iloc[0].tolist() == [
-        "policy", "1 / 2", "1 / 0", "0.5000", "0.6123", "40.00", "55.00", "3.21",
+        "policy", "1 / 2", "1 / 0", "0.5000", "0.6123", "55.00", "3.21",
     ]  # fmt: skip
     assert set(tables_choices.retrained_table([]).iloc[0]) == {"–"}
 
