@@ -176,7 +176,7 @@ def stage_table(rows: Mapping[str, Values]) -> pd.DataFrame:
 
 
 def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
-    """One line a candidate of a search: its reward under shared weights; reward, accuracy and cost once trained alone."""
+    """One line a candidate of a search: its reward under shared weights, and what it is worth once trained alone."""
     heads = ("drawn by", "cuts", "reused", "reward, shared", "reward, alone", "top-1, %, alone", "MACs, M, alone")
     lines = []
     for one in candidates:
