@@ -93,9 +93,7 @@ def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_cost
         FOUND: [run(seed, 0.7, 60, outcomes=better) for seed in (0, 1, 7)],
     }
     words = s2dnas_evidence.found_against_fixed(runs)
-    assert (
-        "width 8 +2.00 ± 0.00; thinned to width 12 +4.00 ± 0.00. On average +3.00 ± 0.00 (n = 2 seeds), beyond" in words
-    )
+    assert "width 8 +2.00 ± 0.00; thinned to width 12 +4.00 ± 0.00. On average +3.00 ± 0.00 (n = 2), beyond" in words
     assert "no seed has records" in s2dnas_evidence.found_against_fixed(runs | {FOUND: runs[FOUND][2:]})
 
 

@@ -56,8 +56,8 @@ def given(changes: Mapping) -> str:
 
 def unmade(backbone: str, runs: Runs, found: Config | None, command: Callable[[str, str], str]) -> tuple[str, ...]:
     """A sentence for each network that has no record, with the `command`, of what and with what, that makes it."""
-    lines = {name: arguments(*of) for name, of in networks(backbone, found).items() if not runs[name]}
-    return tuple(f"No record yet: {name}. `{command('train', given)}` makes it." for name, given in lines.items())
+    lines = {name: command("train", arguments(*of)) for name, of in networks(backbone, found).items() if not runs[name]}
+    return tuple(f"No record yet: {name}. `{line}` makes it." for name, line in lines.items())
 
 
 def common(runs: Runs) -> dict[str, list[Record]]:
@@ -160,9 +160,8 @@ def answers(evidence: Mapping[str, Runs]) -> tuple[dict[str, dict], str]:
     found = {f"{b}: {n}": against_thinned(n, of) for b, of in evidence.items() for n in STAGED if n in of}
     told = [verdict(name, table) for name, table in found.items()]
     told += [f"{b}. {found_against_fixed(of)}" for b, of in evidence.items() if of.keys() >= {*STAGED}]
-    return {name: table for name, table in found.items() if any(row["gain"] for row in table.values())}, "\n\n".join(
-        told
-    )
+    filled = {name: table for name, table in found.items() if any(row["gain"] for row in table.values())}
+    return filled, "\n\n".join(told)
 
 
 def found_against_fixed(runs: Runs) -> str:
@@ -181,7 +180,7 @@ def found_against_fixed(runs: Runs) -> str:
         return "**Found against fixed cuts**: no seed has records of both yet."
     each = "; ".join(f"{name} {in_points(row['gain'])}" for name, row in rows.items() if row["gain"])
     text = f"**Found against fixed cuts**, points of top-1 within the cost of each thinned network: {each}. On average "
-    return text + f"{in_points(means)} (n = {len(means)} seeds), {_bound(means)}."
+    return text + f"{in_points(means)} (n = {len(means)}), {_bound(means)}."
 
 
 def _by_seed(rows: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
@@ -195,7 +194,7 @@ def _by_seed(rows: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
 
 def _bound(values: Sequence[float]) -> str:
     if len(values) < 2:
-        return "of which one seed tells nothing of chance"
+        return "but one seed tells nothing of chance"
     return f"{'beyond' if beyond_chance(values) else '**within**'} the 95 % bound of Student's t"
 
 
