@@ -80,6 +80,8 @@ def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
     one = s2dnas_evidence.verdict("x", table_of((0.02,)))
     assert "at 1 of 1 budgets, at 0 of them" in one and "to be shown" not in one
     assert s2dnas_evidence.verdict("x", table_of((), ())).endswith("no record yet.")
+    dear["thinned to width 0"]["gain"] = []
+    assert s2dnas_evidence.verdict("x", dear).endswith("than these: thinned to width 1. No other budget has a record.")
 
 
 def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_costs_seed_by_seed():

@@ -134,13 +134,16 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
     dear = [other for other, row in table.items() if row["dear"]]
     if not gains and not dear:
         return f"**{name}** against uniform thinning: no record yet."
+    if not gains:
+        return (
+            f"**{name}**: even its first exit costs more than these: {', '.join(dear)}. No other budget has a record."
+        )
     above = [other for other, values in gains.items() if mean(values) > 0]
     clear = [other for other in above if beyond_chance(gains[other])]
     text = f"**{name}** is above uniform thinning at {len(above)} of {len(gains)} budgets, at {len(clear)} of them "
     text += "beyond the 95 % bound of Student's t over its seeds. "
-    if gains:
-        each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
-        text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
+    each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
+    text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
     if len(gains) > 1:
         means = _by_seed(table.values())
         text += f"On average over the budgets: {in_points(means)}, {_bound(means)}. "
