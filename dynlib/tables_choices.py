@@ -9,6 +9,7 @@ from dynlib.records import Record
 from dynlib.tables import DASH, NAMES, POWER, compare, measured, spread, wide
 
 Values = Mapping[str, Sequence[float]]
+NO_TABLE = "Claimed: the paper's table could not be obtained."
 
 
 def policy_table(policies: Mapping[str, Values]) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping
 
 
 def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
-    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, and the share of `static_macs` saved.
+    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, the share of `static_macs` saved, `seeds`.
 
     Values are lists, one a seed; where no static network of a seed is known (None), nothing is compared for it.
     """
@@ -189,10 +190,12 @@ def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
                 "over static, points": spread(gains, "points", signed=True),
                 "mean MACs, M": spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 1),
                 "MACs saved, %": spread(saved[: None if len({*saved}) > 1 else 1], "%", 1),
-                "seeds": f"n = {len(row['top1'])}",
+                "seeds": ", ".join(map(str, row["seeds"])) or DASH,
             }
         )
-    return _frame(lines, ["± is the sample standard deviation over seeds; differences are taken seed by seed."])
+    return _frame(
+        lines, ["± is the sample standard deviation over seeds; differences are taken seed by seed.", NO_TABLE]
+    )
 
 
 def budget_table(rows: Mapping[str, Values]) -> pd.DataFrame:
@@ -220,20 +223,21 @@ def stage_table(rows: Mapping[str, Values]) -> pd.DataFrame:
         cells = (spread(row[key], "%", digits) for key, digits in (("all", 2), ("leavers", 2), ("share", 1)))
         macs = spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 2)
         lines.append(dict(zip(heads, (name, DASH, *cells, macs), strict=True)))
-    return _frame(lines or [dict.fromkeys(heads, DASH)], ["± is the sample standard deviation over seeds."])
+    return _frame(lines or [dict.fromkeys(heads, DASH)], ["± is the sample standard deviation over seeds.", NO_TABLE])
 
 
 def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
-    """One line a candidate of a search: its reward, accuracy and cost under shared weights, and once trained alone."""
-    sides = [f"{what}, {how}" for what in ("reward", "top-1, %") for how in ("shared", "alone")]
-    heads = ("drawn by", "cuts", "reused", *sides, "MACs, M, alone")
+    """One line a candidate of a search: its reward under shared weights, and what it is worth once trained alone."""
+    heads = ("drawn by", "cuts", "reused", "reward, shared", "reward, alone", "top-1, %, alone", "MACs, M, alone")
     lines = []
     for one in candidates:
         alone = one["alone"]
         cuts = " / ".join(" ".join(map(str, row[1:-1])) for row in one["cuts"])
         line = [one["by"], cuts, " / ".join("".join(map(str, row)) for row in one["reuse"])]
-        line += [f"{of['reward']:.4f}" for of in (one, alone)] + [spread([of["top1"]], "%") for of in (one, alone)]
-        lines.append(dict(zip(heads, [*line, spread([alone["macs"]], "MMAC")], strict=True)))
+        line += [f"{of['reward']:.4f}" for of in (one, alone)]
+        lines.append(
+            dict(zip(heads, [*line, spread([alone["top1"]], "%"), spread([alone["macs"]], "MMAC")], strict=True))
+        )
     groups = {str(one["cuts"][0][-1]) for one in candidates}
     notes = [f"Cuts between 0 and {', '.join(groups)} channel groups, and the bits, by map size, from the largest."]
     return _frame(lines or [dict.fromkeys(heads, DASH)], notes * bool(lines))
