@@ -157,19 +157,23 @@ def fit(
     cost = paper.cost(*task.counted(model, size))
     curve, phases = [], _phases(paper, config)
     for index, phase in enumerate(phases):
+        own = phase.settings is None
+        trained = model if own else fresh(paper, phase.settings, recipe, len(batches.samples.classes), seed)
         part = train.fit(
-            model,
+            trained,
             batches if phase.augment or isinstance(batches, FolderBatches) else replace(batches, augment=None),
             phase.of(recipe.schedule()),
             seed=seed + 1009 * index,  # every phase sees its own order of the images
             objective=phase.objective,
             valid=valid,
             watch=phase.watch or task.watch,
-            groups=phase.groups and phase.groups(model),
+            groups=phase.groups and phase.groups(trained),
             hardware=hardware,
             checkpoint=checkpoints and _checkpoint(checkpoints, key, profile, _digest(described, phases, index), seed),
             progress=progress,
         )
+        if not own:
+            hand_on(trained, model)
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
     if recipe.held_out_images is not None and hasattr(paper, "choose"):
         metrics = paper.choose(model, replace(valid, samples=held_out(recipe, root).samples), valid)
@@ -266,14 +270,22 @@ def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str
     """What the weights at the end of a phase are found by: what they depend on; at the very end, as the record."""
     if index == len(phases) - 1:
         return records.config_hash(described)
-    settled, fields = described["method"], phases[index].depends_on
-    if fields is not None:
+    settled, fields, other = described["method"], phases[index].depends_on, phases[index].settings
+    if other is not None:
+        settled = settings.plain(asdict(other))
+    elif fields is not None:
         settled = {name: settled[name] for name in fields}
     return records.config_hash(described | {"method": settled, "past": [phase.name for phase in phases[: index + 1]]})
 
 
 def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) -> Path:
     return folder / key / f"{profile}-{digest}-s{seed}.safetensors"
+
+
+def hand_on(trained: nn.Module, model: nn.Module) -> None:
+    """Give `model`, in place, all weights and statistics of a network that it has more than; the rest stays."""
+    unexpected = model.load_state_dict(trained.state_dict(), strict=False).unexpected_keys
+    assert not unexpected, unexpected
 
 
 def fresh(paper: ModuleType, config: object, recipe: Recipe, classes: int, seed: int) -> nn.Module:

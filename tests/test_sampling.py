@@ -11,7 +11,7 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib import backbones
+from dynlib import backbones, runs
 from dynlib import cost as counting
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, load
@@ -260,13 +260,47 @@ def scenes(split, n):
 def test_training_lowers_the_density_and_held_out_figures_name_it():
     config = Config(gamma=20.0)
     net = convert(CifarResNet(8, 10, width=8), config)
-    (phase,) = sampling.phases(config)
+    _, phase = sampling.phases(config)
     valid = scenes("val", 16)
     before = phase.watch(net, valid)
     fit(net, scenes("train", 64), Schedule(2, lr=0.05), seed=0, objective=phase.objective)
     after = phase.watch(net, valid)
     assert before["density"] == pytest.approx(0.953, abs=0.02) and after["density"] < before["density"] - 0.1
+    assert before["undecided"] == 0 and after["undecided"] > 0
     assert 0 <= after["top1"] <= 1
+
+
+def test_the_price_rises_over_the_first_part_of_the_schedule():
+    net, targets = convert(thin(), config := Config(sampling="deterministic", gamma=5.0)), torch.tensor([0, 1])
+    free = sampling.objective(Config(sampling="deterministic", gamma=0.0))
+    prices = []
+    for done in (0.0, sampling.RAMP / 2, sampling.RAMP, 0.9):
+        with torch.no_grad():
+            loss, task = (of(net.train(), images(), targets, done) for of in (sampling.objective(config), free))
+        prices.append((loss - task).item())
+    full = 5.0 * torch.sigmoid(torch.tensor(3.0)).item()
+    assert prices == pytest.approx([0, full / 2, full, full], rel=1e-3, abs=1e-4)
+
+
+def test_every_row_starts_from_the_dense_network_whatever_its_settings():
+    kinds = ({}, {"sampling": "uniform", "density": 0.5}, {"masks": 1, "interpolation": "reuse"}, {"density": 1.0})
+    rows = [sampling.phases(Config(**settings)) for settings in kinds]
+    assert {dense.settings for dense, _ in rows} == {Config(density=1.0)}
+    assert all(dense.epochs + own.epochs == 1 and own.settings is None for dense, own in rows)
+    trained = convert(thin(), rows[0][0].settings)
+    for settings in kinds:
+        runs.hand_on(trained, net := convert(thin(), Config(**settings)))
+        state = net.state_dict()
+        assert all(torch.equal(state[name], value) for name, value in trained.state_dict().items())
+
+
+def test_every_parameter_is_trained_and_the_scores_slower():
+    net = convert(thin(), Config())
+    (rest, fast), (scores, slow) = sampling.groups(net)
+    assert (fast, slow) == (1.0, sampling.SCORE_RATE) and len(scores) == 2 * len(samplers(net))
+    assert {id(p) for p in (*rest, *scores)} == {id(p) for p in net.parameters()}
+    assert len(rest) + len(scores) == len(list(net.parameters()))
+    assert [factor for _, factor in sampling.groups(thin())] == [1.0]
 
 
 def test_evaluation_lists_seeds_densities_and_expected_macs():

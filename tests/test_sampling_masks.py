@@ -110,9 +110,17 @@ def test_the_tally_finds_windows_without_a_sample():
     mask = torch.zeros(1, 1, 20, 20)
     mask[..., 0, 0] = 1
     tally = Tally(7)
-    tally.add("a", mask)
+    tally.add("a", Sample(mask, mask))
     assert tally.densities == {"a": pytest.approx(1 / 400)}
     assert tally.empty_windows == pytest.approx((400 - 16) / 399)
+
+
+def test_the_tally_tells_undecided_masks_from_collapsed_ones():
+    tally, mask = Tally(7), torch.ones(2, 1, 2, 2)
+    tally.add("open", Sample(mask, torch.tensor([[0.04, 0.06, 0.5, 0.96], [0.94, 0.5, 0.3, 0.2]]).view(2, 1, 2, 2)))
+    for name, value in (("shut", 0.001), ("full", 0.999)):
+        tally.add(name, Sample(mask, torch.full((2, 1, 2, 2), value)))
+    assert tally.undecided == {"open": pytest.approx(6 / 8), "shut": 0, "full": 0}
 
 
 # ------------------------------------------------------------------------------------------------------- interpolations

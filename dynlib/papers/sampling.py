@@ -60,10 +60,12 @@ from dynlib.papers.sampling_masks import (
     temperature,
 )
 from dynlib.papers.sampling_uniform import shrink_stem
-from dynlib.train import Objective, Phase, Targets, task_loss
+from dynlib.train import Group, Objective, Phase, Targets, task_loss
 
 TASKS = ("classification", "segmentation", "detection")
 SEEDS = (0, 1, 2)  # of the noise, in `evaluate`
+RAMP = 1 / 3  # of the sampled phase, over which the price rises
+SCORE_RATE = 0.1  # factor on the learning rate of the scores
 DENSITIES = (0.1, 0.25, 0.5, 1.0)  # the choices whose MACs are listed, and that a deployed network can be forced to
 
 
@@ -253,28 +255,40 @@ def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) 
 def objective(config: Config) -> Objective:
     """The task's loss, of labels, masks or boxes, plus the sparse loss.
 
-    Both are at the temperature of the share of the schedule that is done.
+    Both are at the temperature of the share of the schedule that is done; the price rises to gamma over `RAMP` of it.
     """
 
     def loss(network: nn.Module, images: Tensor, targets: Targets, done: float) -> Tensor:
         set_temperature(network, temperature(done, config.tau))
         with observed(network) as samples:
             value = task_loss(network, images, targets, done)
-        return value + sparse_loss(samples, loss_shares(network), config.gamma) if samples else value
+        gamma = config.gamma * min(1.0, done / RAMP)
+        return value + sparse_loss(samples, loss_shares(network), gamma) if samples else value
 
     return loss
 
 
 def phases(config: Config) -> tuple[Phase, ...]:
-    """One: sampled from the first step on."""
-    return (Phase("sampled", objective=objective(config), watch=watch),)
+    """Half of the epochs the dense network, one for all settings; then sampled from its weights on."""
+    dense = Phase("dense", epochs=0.5, settings=Config(density=1.0))
+    return dense, Phase("sampled", objective=objective(config), epochs=0.5, groups=groups, watch=watch)
+
+
+def groups(model: nn.Module) -> list[Group]:
+    """All parameters, those of the scores at `SCORE_RATE` of the learning rate."""
+    scores = [parameter for sampler in samplers(model).values() for parameter in sampler.score.parameters()]
+    found = {id(parameter) for parameter in scores}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in found]
+    return [(rest, 1.0), (scores, SCORE_RATE)] if scores else [(rest, 1.0)]
 
 
 def watch(model: nn.Module, batches: Batches) -> dict[str, float]:
-    """The task's figure and the mean `density` of all masks on held-out data: too large a gamma makes it collapse."""
+    """The task's figure; means over all masks on held-out data, `density` and `undecided`, which tells of a collapse."""
     with tallied(model) as tally:
         figure = tasks.of(batches).watch(model, batches)
-    return figure | ({"density": fmean(tally.densities.values())} if tally.densities else {})
+    if not tally.densities:
+        return figure
+    return figure | {"density": fmean(tally.densities.values()), "undecided": fmean(tally.undecided.values())}
 
 
 def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]:
@@ -282,7 +296,9 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
 
     `top1_by_seed`, or the metric of another task, with `_mean` and `_spread`, the sample deviation; `density_by_mask`,
     means over images and seeds, in the order of the network, and `density`, the mean of these; `macs_expected` with
-    them, of what the task counts; `empty_windows`, the share of unsampled positions without a sample in the window.
+    them, of what the task counts; `undecided_by_mask`, shares of the positions whose probability is neither near 0 nor
+    near 1, and `undecided`, the mean; `sigma_by_mask` of the RBF, in 1 / positions; `empty_windows`, the share of
+    unsampled positions without a sample in the window.
     """
     task = tasks.of(valid)
     part, size = task.counted(model, tuple(next(valid.epoch(None))[0].shape[-2:]))
@@ -296,12 +312,16 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
             set_seed(model, seed)
             scores += task.watch(model, valid).values()
     set_seed(model, kept)
-    return {
+    fillers = [part for part in model.modules() if isinstance(part, Filler) and part.kind == RBF]
+    sigmas = {"sigma_by_mask": [abs(filler.sigma.item()) for filler in fillers]} if fillers else {}
+    return sigmas | {
         f"{task.metric}_by_seed": scores,
         f"{task.metric}_mean": fmean(scores),
         f"{task.metric}_spread": stdev(scores),
         "density_by_mask": list(tally.densities.values()),
         "density": fmean(tally.densities.values()),
         "macs_expected": round(sum(expected(part, size, tally.densities).values())),
+        "undecided_by_mask": list(tally.undecided.values()),
+        "undecided": fmean(tally.undecided.values()),
         "empty_windows": tally.empty_windows,
     }

@@ -99,5 +99,5 @@ def empty(masks: Sequence[Tensor]) -> list[float]:
     """Share of unsampled positions without a sample in the window, for each (N, 1, H, W) mask."""
     tallies = [Tally() for _ in masks]
     for tally, mask in zip(tallies, masks, strict=True):
-        tally.add("", mask)
+        tally.add("", Sample(mask, mask))
     return [tally.empty_windows for tally in tallies]
