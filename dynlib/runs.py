@@ -157,8 +157,8 @@ def fit(
     cost = paper.cost(*task.counted(model, size))
     curve, phases = [], _phases(paper, config)
     for index, phase in enumerate(phases):
-        own = phase.settings is None
-        trained = model if own else fresh(paper, phase.settings, recipe, len(batches.samples.classes), seed)
+        other = phase.settings is not None
+        trained = fresh(paper, phase.settings, recipe, len(batches.samples.classes), seed) if other else model
         part = train.fit(
             trained,
             batches if phase.augment or isinstance(batches, FolderBatches) else replace(batches, augment=None),
@@ -172,8 +172,7 @@ def fit(
             checkpoint=checkpoints and _checkpoint(checkpoints, key, profile, _digest(described, phases, index), seed),
             progress=progress,
         )
-        if not own:
-            hand_on(trained, model)
+        model = converted(paper, trained, config, seed) if other else model
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
     if recipe.held_out_images is not None and hasattr(paper, "choose"):
         metrics = paper.choose(model, replace(valid, samples=held_out(recipe, root).samples), valid)
@@ -282,17 +281,18 @@ def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) ->
     return folder / key / f"{profile}-{digest}-s{seed}.safetensors"
 
 
-def hand_on(trained: nn.Module, model: nn.Module) -> None:
-    """Give `model`, in place, all weights and statistics of a network that it has more than; the rest stays."""
-    unexpected = model.load_state_dict(trained.state_dict(), strict=False).unexpected_keys
-    assert not unexpected, unexpected
-
-
 def fresh(paper: ModuleType, config: object, recipe: Recipe, classes: int, seed: int) -> nn.Module:
     """The converted network of a recipe with weights that follow from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return paper.convert(recipe.task.build(recipe.arch, classes, recipe.width), config)
+
+
+def converted(paper: ModuleType, network: nn.Module, config: object, seed: int) -> nn.Module:
+    """The converted form of a trained network; what it has of its own follows from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return paper.convert(network, config)
 
 
 @lru_cache(maxsize=2)

@@ -118,7 +118,7 @@ class Phase:
     """One part of a method's training, in terms of a recipe for the whole.
 
     Runs that are equal in the `depends_on` of a phase are equal up to its end, and share the weights it ended with. So
-    do all runs whose phase trains the network of the same `settings`; its weights go on to theirs by name.
+    do all runs whose phase trains the network of the same `settings`; what they train next is converted from it.
     """
 
     name: str  # stands in the points of the curve

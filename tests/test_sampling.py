@@ -11,8 +11,9 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib import backbones, runs
+from dynlib import backbones
 from dynlib import cost as counting
+from dynlib.backbones import hosts
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, load
 from dynlib.errors import InputError
@@ -286,11 +287,10 @@ def test_every_row_starts_from_the_dense_network_whatever_its_settings():
     kinds = ({}, {"sampling": "uniform", "density": 0.5}, {"masks": 1, "interpolation": "reuse"}, {"density": 1.0})
     rows = [sampling.phases(Config(**settings)) for settings in kinds]
     assert {dense.settings for dense, _ in rows} == {Config(density=1.0)}
-    assert all(dense.epochs + own.epochs == 1 and own.settings is None for dense, own in rows)
+    assert all(dense.epochs + own.epochs == pytest.approx(1) and own.settings is None for dense, own in rows)
     trained = convert(thin(), rows[0][0].settings)
     for settings in kinds:
-        runs.hand_on(trained, net := convert(thin(), Config(**settings)))
-        state = net.state_dict()
+        state = convert(trained, Config(**settings)).state_dict()
         assert all(torch.equal(state[name], value) for name, value in trained.state_dict().items())
 
 
@@ -310,6 +310,21 @@ def test_evaluation_lists_seeds_densities_and_expected_macs():
     assert all(abs(d - 0.1) < 0.05 for d in found["density_by_mask"]) and 0 < found["empty_windows"] < 0.3
     assert found["macs_expected"] == pytest.approx(sum(sampling.expected(net, 32, 0.1).values()), rel=0.1)
     assert {s.seed for s in samplers(net).values()} == {0}
+    assert len(found["undecided_by_mask"]) == 6 and found["undecided"] == 1  # all of 0.1
+    assert found["sigma_by_mask"] == [3.0] * 6
+    assert found["macs_backbone"] == found["macs_expected"] - 32 * 10  # the last layer
+    plain = CifarResNet(8, 10, width=8)
+    assert sampling.evaluate(plain, valid) == {"macs_backbone": sampling.cost(plain, 32).macs - 32 * 10}
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "detector"])
+def test_the_backbone_is_stem_and_stages_without_pyramid_and_head(kind):
+    net = getattr(hosts, kind)("resnet50", 3, 8)
+    part, size = (net, (64, 64)) if kind == "segmenter" else (net.backbone, (64, 64))
+    counted = sampling.cost(part, size).by_layer
+    inside = "backbone." if kind == "segmenter" else "body."
+    of_backbone = sum(macs for name, macs in counted.items() if name.startswith(inside))
+    assert 0 < sampling.macs_backbone(counted) == of_backbone < sum(counted.values())
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -327,6 +342,7 @@ def test_evaluation_lists_seeds_densities_and_expected_macs():
         ({"grid": 0}, "grid is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"tau": 0.0}, "tau is 0.0"),
+        ({"pruned": 1}, "pruned is 1; it is from 0 to below 1"),
         ({"sigma": float("inf")}, "sigma is inf"),
         ({"sampling": "uniform"}, "uniform sampling needs"),
         ({"sampling": "deterministic", "density": 0.5}, "deterministic sampling computes where"),

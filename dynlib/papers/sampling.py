@@ -34,6 +34,8 @@ Departures from the paper, each with its reason:
 
 import copy
 import math
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -59,6 +61,7 @@ from dynlib.papers.sampling_masks import (
     tallied,
     temperature,
 )
+from dynlib.papers.sampling_pruning import pruned
 from dynlib.papers.sampling_uniform import shrink_stem
 from dynlib.train import Group, Objective, Phase, Targets, task_loss
 
@@ -84,6 +87,7 @@ class Config:
     gamma: float = 0.1  # weight of the sparse loss; R has 0.02, 0.05, 0.1, 0.2
     tau: float = 0.03  # temperature at the end of the training, (0, 1], R
     bias: float = 3.0  # of the scores at the start: pi is 0.953, R
+    pruned: float = 0.0  # share of the channels inside each block that goes first, [0, 1) (Table 6)
     seed: int = 0  # of the masks in evaluation
 
     def __post_init__(self):
@@ -101,6 +105,7 @@ class Config:
             ("gamma", lambda v: v >= 0, "a number from 0 up"),
             ("tau", lambda v: 0 < v <= 1, "above 0 and at most 1"),
             ("bias", lambda v: True, "a finite number"),
+            ("pruned", lambda v: 0 <= v < 1, "from 0 to below 1"),
         )
         for name, fits, allowed in ranges:
             value = getattr(self, name)
@@ -138,10 +143,11 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     Takes whatever holds torchvision's bottlenecks or basic blocks: ResNet, ResNeXt and Wide ResNet as classifiers, as
     backbones of its detectors, as dilated backbones of its segmentation networks; and our CIFAR ResNets. It returns
     what the model returns; `sampling_masks.observed` sees the masks. Stem, shortcuts and heads stay dense. At density 1
-    it is the model itself. Every layer keeps its mode.
+    it is the model itself. Every layer keeps its mode. With `pruned`, first the channels of the smallest batch-norm
+    scales go, so that needs a trained network.
     Raises InputError where there is no such block, or no stem to make the image smaller in front of.
     """
-    model = copy.deepcopy(model)
+    model = pruned(model, config.pruned) if config.pruned else copy.deepcopy(model)
     blocks = [name for name, part in model.named_modules() if isinstance(part, BLOCKS)]
     if not blocks:
         raise InputError(
@@ -236,6 +242,11 @@ def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int |
     return round(sum(_expected(module, dense, sizes, density).values()))
 
 
+def macs_backbone(by_layer: Mapping[str, float]) -> int:
+    """The MACs of stem and stages alone, without pyramid and head: what the authors count."""
+    return round(sum(macs for name, macs in by_layer.items() if re.search(r"(^|\.)(conv1|layer\d)(\.|$)", name)))
+
+
 def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) -> Deployed:
     """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
 
@@ -269,9 +280,9 @@ def objective(config: Config) -> Objective:
 
 
 def phases(config: Config) -> tuple[Phase, ...]:
-    """Half of the epochs the dense network, one for all settings; then sampled from its weights on."""
-    dense = Phase("dense", epochs=0.5, settings=Config(density=1.0))
-    return dense, Phase("sampled", objective=objective(config), epochs=0.5, groups=groups, watch=watch)
+    """Two thirds of the epochs the dense network, one for all settings; then, from its weights, the converted one."""
+    dense = Phase("dense", epochs=2 / 3, settings=Config(density=1.0))
+    return dense, Phase("sampled", objective=objective(config), epochs=1 / 3, groups=groups, watch=watch)
 
 
 def groups(model: nn.Module) -> list[Group]:
@@ -283,7 +294,7 @@ def groups(model: nn.Module) -> list[Group]:
 
 
 def watch(model: nn.Module, batches: Batches) -> dict[str, float]:
-    """The task's figure; means over all masks on held-out data, `density` and `undecided`, which tells of a collapse."""
+    """The task's figure and, means over all masks, `density` and `undecided`, which tells of a collapse; held-out."""
     with tallied(model) as tally:
         figure = tasks.of(batches).watch(model, batches)
     if not tally.densities:
@@ -295,16 +306,17 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     """What random masks do to held-out data, over `SEEDS` of their noise; the model keeps its own seed.
 
     `top1_by_seed`, or the metric of another task, with `_mean` and `_spread`, the sample deviation; `density_by_mask`,
-    means over images and seeds, in the order of the network, and `density`, the mean of these; `macs_expected` with
-    them, of what the task counts; `undecided_by_mask`, shares of the positions whose probability is neither near 0 nor
-    near 1, and `undecided`, the mean; `sigma_by_mask` of the RBF, in 1 / positions; `empty_windows`, the share of
-    unsampled positions without a sample in the window.
+    means over images and seeds, in the order of the network, and `density`, the mean of these; `undecided_by_mask`,
+    shares of the positions whose probability is neither near 0 nor near 1, and `undecided`, the mean; `macs_expected`
+    of what the task counts, and `macs_backbone`, of stem and stages alone; `sigma_by_mask` of the RBF, in 1 /
+    positions; `empty_windows`, the share of unsampled positions without a sample in the window.
+    Of a network without masks, `macs_backbone` alone.
     """
     task = tasks.of(valid)
     part, size = task.counted(model, tuple(next(valid.epoch(None))[0].shape[-2:]))
     found = samplers(model)
     if not found:
-        return {}
+        return {"macs_backbone": macs_backbone(cost(part, size).by_layer)}
     kept = next(iter(found.values())).seed
     with tallied(part) as tally:
         scores = []
@@ -313,6 +325,7 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
             scores += task.watch(model, valid).values()
     set_seed(model, kept)
     fillers = [part for part in model.modules() if isinstance(part, Filler) and part.kind == RBF]
+    by_layer = expected(part, size, tally.densities)
     sigmas = {"sigma_by_mask": [abs(filler.sigma.item()) for filler in fillers]} if fillers else {}
     return sigmas | {
         f"{task.metric}_by_seed": scores,
@@ -320,7 +333,8 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
         f"{task.metric}_spread": stdev(scores),
         "density_by_mask": list(tally.densities.values()),
         "density": fmean(tally.densities.values()),
-        "macs_expected": round(sum(expected(part, size, tally.densities).values())),
+        "macs_expected": round(sum(by_layer.values())),
+        "macs_backbone": macs_backbone(by_layer),
         "undecided_by_mask": list(tally.undecided.values()),
         "undecided": fmean(tally.undecided.values()),
         "empty_windows": tally.empty_windows,
