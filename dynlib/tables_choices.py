@@ -54,13 +54,15 @@ def price_table(prices: Mapping[str, Mapping]) -> pd.DataFrame:
     )
 
 
-def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:
+def sampled_table(
+    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]]
+) -> pd.DataFrame:
     """Networks that compute a share of the positions, one line a run, its records one a seed; nothing is claimed.
 
-    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `under
-    other masks` is the deviation of one trained network.
+    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `other
+    masks` is the deviation of one trained network. `levels` is what uniform sampling reaches at the cost of a row.
     """
-    lines, notes = [], ["MACs are expected ones."]
+    lines, notes = [], ["MACs are expected ones of the backbone, stem and stages."]
     if any(len(runs) > 1 for runs in rows.values()):
         notes.append("± is the sample standard deviation over seeds of training.")
     for name, runs in rows.items():
@@ -69,9 +71,11 @@ def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataF
         line = {"row": name, "claimed": DASH}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
         line["seeds"] = f"n = {len(every)}"
-        line["under other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
+        line["other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
+        line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
+        line["uniform there, %"] = spread(_mean(levels[name]), "%")
         line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
-        line["MACs, M"] = spread(_mean([m.get("macs_expected", m["macs"]) for m in every]), "MMAC", 1)
+        line["undecided, %"] = spread(_mean([m["undecided"] for m in masked]), "%", 1)
         line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
         lines.append(line)
     return _frame(lines, notes)
@@ -80,16 +84,6 @@ def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataF
 def _mean(values: Sequence[float]) -> list[float]:
     """The mean alone, without a spread; nothing of nothing."""
     return [sum(values) / len(values)] if values else []
-
-
-def pruned_table(rows: Mapping[str, tuple[float, int]], metric: str) -> pd.DataFrame:
-    """(score, MACs) of pruned networks, with sampling on top and without, one line a network; nothing is claimed."""
-    lines = [
-        {"row": name, "claimed": DASH, f"{NAMES.get(metric, metric)}, %": spread([score], "%")}
-        | {"expected MACs, M": spread([macs], "MMAC", 1)}
-        for name, (score, macs) in rows.items()
-    ]
-    return _frame(lines, [])
 
 
 def order_table(orders: Sequence[tuple]) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from dynlib.papers.sampling import Config, convert
 from dynlib.papers.sampling_blocks import sampled_blocks
 from dynlib.papers.sampling_masks import observed, samplers, set_seed
 from dynlib.papers.sampling_released import implied_density, nominal_size, released_macs
+from dynlib.papers.sampling_training import RAMP, SCORE_RATE, groups, objective
 from dynlib.paperscale import cost_of
 from dynlib.train import Schedule, fit
 
@@ -248,7 +249,7 @@ def test_an_image_has_the_same_masks_alone_and_in_a_batch():
 def test_gradients_reach_every_parameter_through_soft_masks(kind, masks):
     config = Config(sampling=kind, masks=masks, sigma=1.0)
     net = scored(convert(thin(), config).train())
-    loss = sampling.objective(config)(net, images(), torch.tensor([0, 1]), 0.5)
+    loss = objective(config.gamma, config.tau)(net, images(), torch.tensor([0, 1]), 0.5)
     loss.backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == [] and all(s.tau == pytest.approx(0.03**0.5) for s in samplers(net).values())
@@ -272,13 +273,12 @@ def test_training_lowers_the_density_and_held_out_figures_name_it():
 
 
 def test_the_price_rises_over_the_first_part_of_the_schedule():
-    net, targets = convert(thin(), config := Config(sampling="deterministic", gamma=5.0)), torch.tensor([0, 1])
-    free = sampling.objective(Config(sampling="deterministic", gamma=0.0))
+    net, targets = convert(thin(), Config(sampling="deterministic")), torch.tensor([0, 1])
     prices = []
-    for done in (0.0, sampling.RAMP / 2, sampling.RAMP, 0.9):
+    for done in (0.0, RAMP / 2, RAMP, 0.9):
         with torch.no_grad():
-            loss, task = (of(net.train(), images(), targets, done) for of in (sampling.objective(config), free))
-        prices.append((loss - task).item())
+            priced, free = (objective(gamma, 0.03)(net.train(), images(), targets, done) for gamma in (5.0, 0.0))
+        prices.append((priced - free).item())
     full = 5.0 * torch.sigmoid(torch.tensor(3.0)).item()
     assert prices == pytest.approx([0, full / 2, full, full], rel=1e-3, abs=1e-4)
 
@@ -296,11 +296,11 @@ def test_every_row_starts_from_the_dense_network_whatever_its_settings():
 
 def test_every_parameter_is_trained_and_the_scores_slower():
     net = convert(thin(), Config())
-    (rest, fast), (scores, slow) = sampling.groups(net)
-    assert (fast, slow) == (1.0, sampling.SCORE_RATE) and len(scores) == 2 * len(samplers(net))
+    (rest, fast), (scores, slow) = groups(net)
+    assert (fast, slow) == (1.0, SCORE_RATE) and len(scores) == 2 * len(samplers(net))
     assert {id(p) for p in (*rest, *scores)} == {id(p) for p in net.parameters()}
     assert len(rest) + len(scores) == len(list(net.parameters()))
-    assert [factor for _, factor in sampling.groups(thin())] == [1.0]
+    assert [factor for _, factor in groups(thin())] == [1.0]
 
 
 def test_evaluation_lists_seeds_densities_and_expected_macs():

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from dynlib.papers.sampling import Config
 from dynlib.records import Record
-from dynlib.student import beyond_chance
+from dynlib.student import beyond_chance, half_width
 from dynlib.tasks import TASKS
 
 GAMMA = 1.0  # of the profile, and of every run that does not name another
@@ -45,6 +45,8 @@ RUNS |= {
     "one mask": {"masks": 1},
     "three masks": {"masks": 3},
 }
+for share in (0.25, 0.5):
+    RUNS |= {f"pruned {share}": {"pruned": share, "density": 1.0}, f"sampled, pruned {share}": {"pruned": share}}
 MAIN = f"stochastic, gamma {GAMMA}"  # the default of everything: RBF, two masks, grid
 _FEW = (DENSE, "uniform, density 0.5")
 ASKED = {  # the runs of each task that the chapter asks for
@@ -102,6 +104,14 @@ EXHIBITS = (
         {"dense": DENSE, "uniform": "uniform, density 0.5", "sampled": MAIN, "without interpolation": "zeros"},
         "no significant advantage on classification, and removing the interpolation changes little",
     ),
+    Exhibit(
+        "segmentation",
+        "Table 6: pruning, and sampling on top, CamVid",
+        {"dense": DENSE, "sampled": MAIN}
+        | {f"{share:.0%} pruned": f"pruned {share}" for share in (0.25, 0.5)}
+        | {f"{share:.0%} pruned, sampled": f"sampled, pruned {share}" for share in (0.25, 0.5)},
+        "with sampling it is better than pruning alone at every ratio tried",
+    ),
 )
 
 
@@ -129,12 +139,15 @@ def score(run: Record, metric: str) -> float:
 
 
 def macs(run: Record) -> int:
-    """Expected MACs of one image at the densities of the held-out images; of a network without masks, all of them."""
-    return run.metrics.get("macs_expected", run.metrics["macs"])
+    """MACs of stem and stages for one image, at the densities of the held-out images where there are masks."""
+    return run.metrics["macs_backbone"]
 
 
 def curve(found: Found, family: str, metric: str, seed: int) -> list[tuple[int, float]]:
-    """(MACs, score) of a family's runs of one seed and of the dense network, which every family ends in."""
+    """(MACs, score) of a family's runs of one seed and of the dense network, which every family ends in.
+
+    A family is what the names of its runs begin with.
+    """
     names = [name for name in found if name.startswith(family) or name == DENSE]
     points = [(macs(run), score(run, metric)) for name in names for run in found[name] if run.seed == seed]
     return sorted(points) if len(points) > 1 else []
@@ -156,47 +169,85 @@ class Order(NamedTuple):
     verdict: str
 
 
-def orders(found: Found, metric: str) -> list[Order]:
-    """The paper's orders of a task: the better way, the worse one, and what ours say.
+class Claim(NamedTuple):
+    """A comparison of the paper: some runs, each against the curve of a family at the run's own cost."""
 
-    Stochastic above deterministic above uniform sampling; the RBF above other interpolations and above none, where
-    the task is asked for them.
-    """
-    ours, line, even = FAMILIES
-    pairs = [(f"{ours} above {line}", ours, line), (f"{ours} above {even}", ours, even)]
-    pairs.append((f"{line} above {even}", line, even))
-    for word, kinds in (("RBF", ("convolution", "average")), ("interpolation", ("zeros", "reuse"))):
-        pairs += [(f"{word} above {kind}", ours, kind) for kind in kinds if kind in found]
-    gaps = {claim: _gaps(found, better, worse, metric) for claim, better, worse in pairs}
-    return [Order(claim, tuple(of), verdict(of)) for claim, of in gaps.items()]
+    words: str
+    runs: str  # how their names begin
+    against: str  # the family
+    better: bool | None  # whether the runs are to be the better ones; None: alike
 
 
-def _gaps(found: Found, better: str, worse: str, metric: str) -> list[float]:
-    """One a seed: each run of either family against the curve of the other at its cost, where that reaches; their mean.
+_STOCHASTIC, _DETERMINISTIC, _UNIFORM = FAMILIES
+_LEARNED = (
+    Claim("stochastic above deterministic", _DETERMINISTIC, _STOCHASTIC, False),
+    Claim("stochastic above uniform", _STOCHASTIC, _UNIFORM, True),
+    Claim("deterministic above uniform", _DETERMINISTIC, _UNIFORM, True),
+)
+CLAIMS = {
+    "segmentation": (
+        *_LEARNED,
+        *(Claim(f"RBF above {kind}", kind, _STOCHASTIC, False) for kind in ("convolution", "average")),
+        *(Claim(f"interpolation above {kind}", kind, _STOCHASTIC, False) for kind in ("zeros", "reuse")),
+        Claim("grid or none: alike", "no grid", _STOCHASTIC, None),
+        *(Claim(f"two masks above {count}", f"{count} mask", _STOCHASTIC, False) for count in ("one", "three")),
+        Claim("pruned and sampled above pruned", "sampled, pruned", "pruned", True),
+    ),
+    "detection": _LEARNED,
+    "classification": (
+        Claim("stochastic or uniform: alike", _STOCHASTIC, _UNIFORM, None),
+        Claim("interpolation or none: alike", "zeros", _STOCHASTIC, None),
+    ),
+}
+
+
+def orders(found: Found, task: str) -> list[Order]:
+    """What the paper says of a task, and what our runs say of it."""
+    gaps = [(claim, tuple(_gaps(found, claim, METRICS[task]))) for claim in CLAIMS[task]]
+    return [Order(claim.words, of, verdict(of, claim.better is None)) for claim, of in gaps]
+
+
+def _gaps(found: Found, claim: Claim, metric: str) -> list[float]:
+    """One a seed: each of the claim's runs against the curve at its cost, where that reaches; their mean.
 
     Runs of one seed share first weights and order of the data and are no independent draws.
     """
     result = []
     for seed in sorted({run.seed for runs in found.values() for run in runs}):
-        gaps = []
-        for of, against, sign in ((better, worse, 1), (worse, better, -1)):
-            other = curve(found, against, metric, seed)
-            own = [run for name in found if name.startswith(of) for run in found[name] if run.seed == seed]
-            levels = [(score(run, metric), at(other, macs(run))) for run in own]
-            gaps += [sign * (reached - level) for reached, level in levels if level is not None]
+        levels = [
+            (score(run, metric), level)
+            for name in found
+            if name.startswith(claim.runs)
+            for run in found[name]
+            if run.seed == seed and (level := at(curve(found, claim.against, metric, seed), macs(run))) is not None
+        ]
+        gaps = [level - reached if claim.better is False else reached - level for reached, level in levels]
         result += [fmean(gaps)] if gaps else []
     return result
 
 
-def verdict(gaps: Sequence[float]) -> str:
-    """What gaps decide, one a seed: a mean beyond chance, which takes two at least."""
+def verdict(gaps: Sequence[float], alike: bool = False) -> str:
+    """What gaps decide, one a seed: a mean beyond chance, which takes two at least; or that the sides are `alike`."""
     if not gaps:
         return "no runs to compare"
     if len(gaps) == 1:
         return "one seed, undecided"
     if not beyond_chance(gaps):
-        return "undecided"
+        return f"no difference beyond {100 * half_width(gaps):.1f} points seen" if alike else "undecided"
+    if alike:
+        return "not confirmed: they differ"
     return "confirmed" if fmean(gaps) > 0 else "not confirmed: the reverse"
+
+
+def levels(found: Found, names: Iterable[str], metric: str) -> dict[str, list[float]]:
+    """What uniform sampling reaches at the cost of each named run with masks, by the curve of the run's seed."""
+    reached = {
+        name: [
+            at(curve(found, _UNIFORM, metric, run.seed), macs(run)) for run in found[name] if "density" in run.metrics
+        ]
+        for name in names
+    }
+    return {name: [value for value in values if value is not None] for name, values in reached.items()}
 
 
 def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:
