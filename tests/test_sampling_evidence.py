@@ -123,3 +123,11 @@ def test_exhibits_name_runs_that_their_task_is_asked_for_and_what_is_missing_has
     (note,) = evidence.missing({"dense": [1], "zeros": [], "reuse": []}, ["dense", "zeros"], "segmentation")
     assert "zeros" in note and "reuse" not in note and evidence.command("segmentation", "zeros") in note
     assert evidence.missing({"dense": [1]}, ["dense"], "segmentation") == []
+
+
+def test_words_on_sigma_tell_how_far_a_sample_reaches():
+    runs = [record(1, 0.5), record(1, 0.5, 1)]
+    for run, sigmas in zip(runs, ([1.0, 0.95], [1.02, 3.0]), strict=True):
+        run.metrics["sigma_by_mask"] = sigmas
+    assert "between 0.95 and 3.00" in (words := evidence.sigma_words(runs)) and "reaches 1 to 3 positions" in words
+    assert "reaches 3 positions" in evidence.sigma_words(runs[:1]) and evidence.sigma_words([]) == ""

@@ -6,6 +6,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from dynlib.papers.sampling import Config
+from dynlib.papers.sampling_interpolate import reach
 from dynlib.records import Record
 from dynlib.student import beyond_chance, half_width
 from dynlib.tasks import TASKS
@@ -260,6 +261,21 @@ def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:
     first, *rest = ([point for name, point in points.items() if name.startswith(family)] for family in FAMILIES)
     families = {FAMILIES[0]: first, DENSE: [points[DENSE]] if DENSE in points else []}
     return families | dict(zip(FAMILIES[1:], rest, strict=True))
+
+
+def sigma_words(runs: Sequence[Record]) -> str:
+    """What the RBF has learned, over all masks of some runs of `SIGMA` at the start; nothing where there are none."""
+    sigmas = [sigma for run in runs for sigma in run.metrics["sigma_by_mask"]]
+    if not sigmas:
+        return ""
+    low, high = min(sigmas), max(sigmas)
+    default = Config()
+    far, near = (reach(sigma, default.window, default.epsilon) for sigma in (low, high))
+    counted = f"{near}" if near == far else f"{near} to {far}"
+    return (
+        f"The sigmas of {MAIN}, {SIGMA:g} at the start, ended between {low:.2f} and {high:.2f}. "
+        f"So a lone sample reaches {counted} positions along a row, of {default.window // 2} in the window."
+    )
 
 
 def missing(found: Found, names: Iterable[str], task: str) -> list[str]:
