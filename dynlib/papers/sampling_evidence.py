@@ -279,6 +279,5 @@ def sigma_words(runs: Sequence[Record]) -> str:
 
 
 def missing(found: Found, names: Iterable[str], task: str) -> list[str]:
-    """A note on those of the named runs that have no record, and what makes the first of them."""
-    without = [name for name in names if not found[name]]
-    return [f"No record yet: {'; '.join(without)}. `{command(task, without[0])}` makes the first."] if without else []
+    """For each of the named runs that has no record, what makes it."""
+    return [f"No record yet of {name}: `{command(task, name)}`." for name in names if not found[name]]
