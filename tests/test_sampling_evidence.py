@@ -76,8 +76,9 @@ def test_gaps_are_of_each_run_against_the_curve_at_its_cost_where_that_reaches()
 
 
 def test_a_row_has_what_uniform_sampling_reaches_at_its_cost():
-    levels = evidence.levels(FOUND, ("stochastic, gamma 0.3", "average", "dense"), "miou")
-    assert levels == {"stochastic, gamma 0.3": [pytest.approx(0.3)], "average": [], "dense": []}
+    rows = {"ours": "stochastic, gamma 0.3", "average": "average", "dense": "dense"}
+    levels = evidence.levels(FOUND, evidence.Exhibit("segmentation", "", rows, ""))
+    assert levels == {"ours": [pytest.approx(0.3)], "average": [], "dense": []}
 
 
 def test_a_gap_is_of_one_seed():
@@ -120,12 +121,11 @@ def test_the_plane_has_a_point_a_run_averaged_over_seeds():
 def test_exhibits_name_runs_that_their_task_is_asked_for_and_what_is_missing_has_its_command():
     for task, _, rows, said in evidence.EXHIBITS:
         assert set(rows.values()) <= evidence.configs(task).keys() and said
-    found = {"dense": [1], "zeros": [], "reuse": [], "average": []}
-    notes = evidence.missing(found, ["dense", "zeros", "reuse"], "segmentation")
-    assert [
-        evidence.command("segmentation", name) in note for name, note in zip(("zeros", "reuse"), notes, strict=True)
-    ]
-    assert evidence.missing({"dense": [1]}, ["dense"], "segmentation") == []
+    exhibit = evidence.Exhibit("segmentation", "", {"one": "dense", "two": "zeros", "three": "reuse"}, "in words")
+    claimed, *notes = evidence.notes({"dense": [1], "zeros": [], "reuse": [], "average": []}, exhibit)
+    for name, note in zip(("zeros", "reuse"), notes, strict=True):
+        assert name in note and evidence.command("segmentation", name) in note
+    assert "in words" in claimed
 
 
 def test_words_on_sigma_tell_how_far_a_sample_reaches():

@@ -1,6 +1,6 @@
 """What the chapter compares on real data: which runs there are, how each is made, and what their records say."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
@@ -240,15 +240,15 @@ def verdict(gaps: Sequence[float], alike: bool = False) -> str:
     return "confirmed" if fmean(gaps) > 0 else "not confirmed: the reverse"
 
 
-def levels(found: Found, names: Iterable[str], metric: str) -> dict[str, list[float]]:
-    """What uniform sampling reaches at the cost of each named run with masks, by the curve of the run's seed."""
-    reached = {
-        name: [
-            at(curve(found, _UNIFORM, metric, run.seed), macs(run)) for run in found[name] if "density" in run.metrics
-        ]
-        for name in names
-    }
-    return {name: [value for value in values if value is not None] for name, values in reached.items()}
+def levels(found: Found, exhibit: Exhibit) -> dict[str, list[float]]:
+    """What uniform sampling reaches at the cost of each run with masks, by row, on the curve of the run's seed."""
+
+    def reached(run: Record) -> float | None:
+        at_cost = at(curve(found, _UNIFORM, METRICS[exhibit.task], run.seed), macs(run))
+        return at_cost if "density" in run.metrics else None
+
+    rows = exhibit.rows.items()
+    return {row: [value for run in found[name] if (value := reached(run)) is not None] for row, name in rows}
 
 
 def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:
@@ -278,6 +278,8 @@ def sigma_words(runs: Sequence[Record]) -> str:
     )
 
 
-def missing(found: Found, names: Iterable[str], task: str) -> list[str]:
-    """For each of the named runs that has no record, what makes it."""
-    return [f"No record yet of {name}: `{command(task, name)}`." for name in names if not found[name]]
+def notes(found: Found, exhibit: Exhibit) -> list[str]:
+    """What the paper says of a table; and, for each of its runs that has no record, what makes it."""
+    without = [name for name in exhibit.rows.values() if not found[name]]
+    lacking = [f"No record yet of {name}: `{command(exhibit.task, name)}`." for name in without]
+    return [f"Claimed: no numbers could be obtained; in words: {exhibit.said}.", *lacking]
