@@ -70,12 +70,12 @@ def sampled_table(
         masked = [m for m in every if "density" in m]
         line = {"row": name, "claimed": DASH}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
-        line["seeds"] = f"n = {len(every)}"
-        line["other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
-        line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
         line["uniform there, %"] = spread(_mean(levels[name]), "%")
+        line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
+        line["seeds"] = f"n = {len(every)}"
         line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
         line["undecided, %"] = spread(_mean([m["undecided"] for m in masked]), "%", 1)
+        line["other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
         line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
         lines.append(line)
     return _frame(lines, notes)
@@ -89,8 +89,8 @@ def _mean(values: Sequence[float]) -> list[float]:
 def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
     """(claim, gaps, verdict) a line; gaps are kept fractions, one a seed, at equal cost."""
     lines = [
-        {"the paper": claim, "gap at equal cost, points": spread(gaps, "points", signed=True)}
-        | {"seeds": f"n = {len(gaps)}", "ours": verdict}
+        {"the paper": claim, "ours": verdict, "gap at equal cost, points": spread(gaps, "points", signed=True)}
+        | {"seeds": f"n = {len(gaps)}"}
         for claim, gaps, verdict in orders
     ]
     return _frame(lines, ["± is the sample standard deviation over seeds of training."])
