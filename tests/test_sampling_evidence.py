@@ -57,6 +57,7 @@ FOUND = {
 def test_a_curve_joins_the_runs_of_a_family_and_ends_in_the_dense_network():
     assert evidence.curve(FOUND, "stochastic", "miou", 0) == [(20, 0.3), (60, 0.45), (100, 0.5)]
     assert evidence.curve(FOUND, "pruned", "miou", 0) == [(50, 0.2), (100, 0.5)]
+    assert evidence.curve(FOUND, "stochastic", "miou", 0, end=None) == [(20, 0.3), (60, 0.45)]
     assert evidence.curve(FOUND, "stochastic", "miou", 1) == []
     points = [(20, 0.3), (60, 0.45), (100, 0.5)]
     assert evidence.at(points, 40) == pytest.approx(0.375) and evidence.at(points, 100) == 0.5
@@ -81,12 +82,13 @@ def test_a_row_has_what_uniform_sampling_reaches_at_its_cost():
     assert levels == {"ours": [pytest.approx(0.3)], "average": [], "dense": []}
 
 
-def test_a_gap_is_of_one_seed():
+def test_a_gap_is_of_one_seed_and_of_what_all_seeds_have():
     second = {"dense": [dense(100, 0.6, 1)], "stochastic, gamma 0.3": [record(60, 0.5, 1)]}
-    second |= {"deterministic, gamma 1.0": [record(60, 0.52, 1)]}
+    second |= {"deterministic, gamma 1.0": [record(60, 0.52, 1)], "uniform, density 0.25": [dense(20, 0.2, 1)]}
     both = {name: [*runs, *second.get(name, [])] for name, runs in FOUND.items()}
-    first, *_ = evidence.orders(both, "segmentation")
-    assert first.gaps == pytest.approx((0.05, -0.02)) and first.verdict == "undecided"
+    above_line, above_even, *_ = evidence.orders(both, "segmentation")
+    assert above_line.gaps == pytest.approx((0.05, -0.02)) and above_line.verdict == "undecided"
+    assert above_even.gaps == pytest.approx((0.15, 0.1))  # without gamma 1.0, which the second seed lacks
 
 
 @pytest.mark.parametrize(

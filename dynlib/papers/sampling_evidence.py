@@ -144,14 +144,13 @@ def macs(run: Record) -> int:
     return run.metrics["macs_backbone"]
 
 
-def curve(found: Found, family: str, metric: str, seed: int) -> list[tuple[int, float]]:
-    """(MACs, score) of a family's runs of one seed and of the dense network, which every family ends in.
+def curve(found: Found, family: str, metric: str, seed: int, end: str | None = DENSE) -> list[tuple[int, float]]:
+    """(MACs, score) of a family's runs of one seed, and of the dense network that every family ends in.
 
-    A family is what the names of its runs begin with.
+    A family is what the names of its runs begin with. Without an `end`, its runs alone.
     """
-    names = [name for name in found if name.startswith(family) or name == DENSE]
-    points = [(macs(run), score(run, metric)) for name in names for run in found[name] if run.seed == seed]
-    return sorted(points) if len(points) > 1 else []
+    names = [name for name in found if name.startswith(family) or name == end]
+    return sorted((macs(run), score(run, metric)) for name in names for run in found[name] if run.seed == seed)
 
 
 def at(points: Sequence[tuple[int, float]], cost: float) -> float | None:
@@ -211,19 +210,17 @@ def orders(found: Found, task: str) -> list[Order]:
 def _gaps(found: Found, claim: Claim, metric: str) -> list[float]:
     """One a seed: each of the claim's runs against the curve at its cost, where that reaches; their mean.
 
-    Runs of one seed share first weights and order of the data and are no independent draws.
+    Only what every seed of the claim's runs has is compared, so that seeds differ by chance alone. Runs of one seed
+    share first weights and order of the data and are no independent draws.
     """
+    seeds = {run.seed for name, runs in found.items() if name.startswith(claim.runs) for run in runs}
+    whole = {name: runs for name, runs in found.items() if seeds <= {run.seed for run in runs}}
     result = []
-    for seed in sorted({run.seed for runs in found.values() for run in runs}):
-        levels = [
-            (score(run, metric), level)
-            for name in found
-            if name.startswith(claim.runs)
-            for run in found[name]
-            if run.seed == seed and (level := at(curve(found, claim.against, metric, seed), macs(run))) is not None
-        ]
-        gaps = [level - reached if claim.better is False else reached - level for reached, level in levels]
-        result += [fmean(gaps)] if gaps else []
+    for seed in sorted(seeds):
+        points, line = curve(whole, claim.runs, metric, seed, end=None), curve(whole, claim.against, metric, seed)
+        levels = [(reached, at(line, cost)) for cost, reached in points]
+        gaps = [reached - level for reached, level in levels if level is not None]
+        result += [fmean(gaps) * (-1 if claim.better is False else 1)] if gaps else []
     return result
 
 
