@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import ResNet, resnet
 
+from dynlib import runs
 from dynlib.errors import InputError
 from dynlib.papers import sampling
 from dynlib.papers.sampling_pruning import pruned
@@ -50,6 +51,16 @@ def test_a_pruned_network_is_costed_and_sampled_like_any_other():
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(sampling.deploy(masked, x, 1.0)(x), masked(x), rtol=1e-3, atol=1e-4)
+
+
+def test_a_run_takes_channels_from_the_network_that_the_dense_epochs_have_trained():
+    recipe = runs.Recipe("cifar_resnet20", "scenes", 3, batch_size=16, width=16, train_images=32)
+    config = sampling.Config(pruned=0.5, density=1.0)
+    record, model = runs.fit("sampling", config, recipe, profile="test", seed=0, checkpoints=None)
+    assert [point["phase"] for point in record.curve] == ["dense", "dense", "sampled"]
+    assert model.layer1[0].conv1.out_channels == 8 and model.layer3[2].bn1.num_features == 32
+    assert record.metrics["macs"] == sampling.cost(model, 32).macs
+    assert record.metrics["params"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_grouped_convolutions_are_refused():
