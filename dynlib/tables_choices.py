@@ -106,13 +106,15 @@ def resolution_table(costs: Mapping[str, Mapping[str, int]], counted: Sequence[i
     return _frame(frame, [*notes, f"Break-even, share at 112 px: {', '.join(pays)}."])
 
 
-def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:
+def sampled_table(
+    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]]
+) -> pd.DataFrame:
     """Networks that compute a share of the positions, one line a run, its records one a seed; nothing is claimed.
 
-    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `under
-    other masks` is the deviation of one trained network.
+    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `other
+    masks` is the deviation of one trained network. `levels` is what uniform sampling reaches at the cost of a row.
     """
-    lines, notes = [], ["MACs are expected ones."]
+    lines, notes = [], ["MACs are expected ones of the backbone, stem and stages."]
     if any(len(runs) > 1 for runs in rows.values()):
         notes.append("± is the sample standard deviation over seeds of training.")
     for name, runs in rows.items():
@@ -120,10 +122,12 @@ def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataF
         masked = [m for m in every if "density" in m]
         line = {"row": name, "claimed": DASH}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
+        line["uniform there, %"] = spread(_mean(levels[name]), "%")
+        line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
         line["seeds"] = f"n = {len(every)}"
-        line["under other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
         line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
-        line["MACs, M"] = spread(_mean([m.get("macs_expected", m["macs"]) for m in every]), "MMAC", 1)
+        line["undecided, %"] = spread(_mean([m["undecided"] for m in masked]), "%", 1)
+        line["other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
         line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
         lines.append(line)
     return _frame(lines, notes)
@@ -134,21 +138,11 @@ def _mean(values: Sequence[float]) -> list[float]:
     return [sum(values) / len(values)] if values else []
 
 
-def pruned_table(rows: Mapping[str, tuple[float, int]], metric: str) -> pd.DataFrame:
-    """(score, MACs) of pruned networks, with sampling on top and without, one line a network; nothing is claimed."""
-    lines = [
-        {"row": name, "claimed": DASH, f"{NAMES.get(metric, metric)}, %": spread([score], "%")}
-        | {"expected MACs, M": spread([macs], "MMAC", 1)}
-        for name, (score, macs) in rows.items()
-    ]
-    return _frame(lines, [])
-
-
 def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
     """(claim, gaps, verdict) a line; gaps are kept fractions, one a seed, at equal cost."""
     lines = [
-        {"the paper": claim, "gap at equal cost, points": spread(gaps, "points", signed=True)}
-        | {"seeds": f"n = {len(gaps)}", "ours": verdict}
+        {"the paper": claim, "ours": verdict, "gap at equal cost, points": spread(gaps, "points", signed=True)}
+        | {"seeds": f"n = {len(gaps)}"}
         for claim, gaps, verdict in orders
     ]
     return _frame(lines, ["± is the sample standard deviation over seeds of training."])

@@ -294,30 +294,21 @@ def sampled(metrics, seed=0):
 
 
 def test_sampled_networks_show_masks_and_seeds_and_dense_ones_neither():
-    masked = {"miou": 0.2, "miou_mean": 0.21, "miou_spread": 0.004, "density": 0.3, "macs": 9e8, "macs_expected": 3e8}
-    masked |= {"empty_windows": 0.125}
-    rows = {"ours": [sampled(masked), sampled(masked | {"miou_mean": 0.23, "macs_expected": 5e8}, 1)]}
-    rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8})], "none": []}
-    table = tables_choices.sampled_table(rows, "miou")
-    assert table.iloc[0].tolist() == ["ours", "–", "22.00 ± 1.41", "n = 2", "0.40", "30.0", "400.0", "12.50"]
-    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "n = 1", "–", "–", "800.0", "–"]
-    assert table.iloc[2].tolist() == ["none", "–", "–", "n = 0", "–", "–", "–", "–"] and "mIoU, %" in table
-
-
-def test_pruned_networks_show_score_and_cost():
-    table = tables_choices.pruned_table({"50 % pruned, with sampling": (0.25, 12_340_000)}, "miou")
-    assert table.iloc[0].to_dict() == {
-        "row": "50 % pruned, with sampling",
-        "claimed": "–",
-        "mIoU, %": "25.00",
-        "expected MACs, M": "12.3",
-    }
+    masked = {"miou": 0.2, "miou_mean": 0.21, "miou_spread": 0.004, "density": 0.3, "macs": 9e8, "macs_backbone": 3e8}
+    masked |= {"undecided": 0.75, "empty_windows": 0.125}
+    rows = {"ours": [sampled(masked), sampled(masked | {"miou_mean": 0.23, "macs_backbone": 5e8}, 1)]}
+    rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8, "macs_backbone": 7e8})], "none": []}
+    table = tables_choices.sampled_table(rows, "miou", {"ours": [0.2, 0.21], "dense": [], "none": []})
+    ours = ["ours", "–", "22.00 ± 1.41", "20.50", "400.0", "n = 2", "30.0", "75.0", "0.40", "12.50"]
+    assert table.iloc[0].tolist() == ours
+    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "–", "700.0", "n = 1", *"––––"]
+    assert table.iloc[2].tolist() == ["none", "–", "–", "–", "–", "n = 0", *"––––"] and "mIoU, %" in table
 
 
 def test_orders_show_their_gaps_with_a_sign():
     table = tables_choices.order_table([("a above b", (0.01, 0.03), "confirmed"), ("b above c", (), "not measured")])
-    assert table.iloc[0].tolist() == ["a above b", "+2.00 ± 1.41", "n = 2", "confirmed"]
-    assert table.iloc[1].tolist() == ["b above c", "–", "n = 0", "not measured"]
+    assert table.iloc[0].tolist() == ["a above b", "confirmed", "+2.00 ± 1.41", "n = 2"]
+    assert table.iloc[1].tolist() == ["b above c", "not measured", "–", "n = 0"]
 
 
 def test_density_maps_share_one_scale_and_name_their_means():
