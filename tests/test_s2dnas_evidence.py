@@ -67,9 +67,11 @@ def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
     assert "above uniform thinning at 3 of 3 budgets" in good and "were to be shown, and are." in good
     lucky = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.01, 0.03), (0.01, 0.011)))
     assert "at 2 of them beyond" in lucky and "but not beyond chance at three" in lucky
-    assert "On average over the budgets: +2.07 ± 0.09, beyond the 95 % bound" in good
-    assert "On average over the budgets: +1.72 ± 0.54, **within** the 95 % bound" in lucky
+    assert "On average over the budgets: +2.07 ± 0.09 (n = 2), beyond the 95 % bound" in good
+    assert "On average over the budgets: +1.72 ± 0.54 (n = 2), **within** the 95 % bound" in lucky
     assert "at 3 of them beyond" in good and "width 0 +2.10 ± 0.14 (n = 2)" in good
+    uneven = s2dnas_evidence.verdict("x", table_of((0.02, 0.09), (0.01,), (0.03,)))
+    assert "On average over the budgets: +2.00 (n = 1), but one seed" in uneven
     bad = s2dnas_evidence.verdict("x", table_of((0.02, 0.05), (-0.01, -0.02), (0.001, 0.03)))
     assert "at 2 of 3 budgets, at 0 of them" in bad and "they are not" in bad and "width 1 −1.50 ± 0.71" in bad
     dear = table_of((0.02,), (), ())

@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from dynlib import backbones, plots, tables
 from dynlib.papers import wae, wae_tables
@@ -118,3 +119,17 @@ def test_the_order_has_every_pair_whether_measured_or_not():
     assert list(frame["claimed gap, points"]) == ["0.22", "2.55", "2.33"]
     assert frame["net"][0] == "+10.00 ± 1.29, n = 1: agrees" and list(frame["net"][1:]) == ["–", "–"]
     assert isinstance(frame, pd.DataFrame) and set(frame["other"]) == {"–"}
+
+
+def test_linear_layers_are_weighed_without_their_biases():
+    network = nn.Sequential(nn.Linear(1000, 250), nn.Conv2d(3, 8, 3))
+    assert wae_tables.linear_weights({"a": network, "b": nn.ReLU()}) == "a 1 MB, b 0 MB"
+
+
+def test_rows_stand_beside_the_linear_codes_they_beat():
+    levels = {"psnr_6_of_12": 37.0, "psnr_3_of_12": 25.0}
+    rows = {"a": {"psnr": 36.0, "psnr_low_alone": 26.0}, "b": {"psnr": 36.5, "psnr_low_alone": 22.0}, "c": {}}
+    text = wae_tables.beside_codes(rows, levels)
+    assert "I' is above the best linear code of 6 of 12 (37.00 dB) for none" in text
+    assert text.endswith("I_L alone is above the best linear code of 3 of 12 (25.00 dB) for a.")
+    assert wae_tables.beside_codes(rows, {}) == "" == wae_tables.beside_codes({"a": {}}, levels)

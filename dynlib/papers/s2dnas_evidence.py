@@ -144,9 +144,8 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
     text += "beyond the 95 % bound of Student's t over its seeds. "
     each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
     text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
-    if len(gains) > 1:
-        means = _by_seed(table.values())
-        text += f"On average over the budgets: {in_points(means)}, {_bound(means)}. "
+    if len(gains) > 1 and (means := _by_seed(table.values())):
+        text += f"On average over the budgets: {in_points(means)} (n = {len(means)}), {_bound(means)}. "
     if dear:
         text += f"Even its first exit costs more than these: {', '.join(dear)}. "
     if len(table) < 3:
@@ -187,12 +186,12 @@ def found_against_fixed(runs: Runs) -> str:
 
 
 def _by_seed(rows: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
-    """The mean gain of each seed over the rows that have it."""
+    """The mean gain over the rows with gains, of each seed that is in all of them: like is averaged with like."""
     gains: dict[int, list[float]] = {}
-    for row in rows:
+    for row in (filled := [row for row in rows if row["gain"]]):
         for seed, gain in zip(row["seed"], row["gain"], strict=True):
             gains.setdefault(seed, []).append(gain)
-    return [mean(values) for values in gains.values()]
+    return [mean(values) for values in gains.values() if len(values) == len(filled)]
 
 
 def _bound(values: Sequence[float]) -> str:

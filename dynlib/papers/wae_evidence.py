@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -27,6 +28,7 @@ CLAIMED = {  # variant: table and row of its claimed top-5 error
     "approximation": ("table3", "cA"),
 }
 TINY = {"dataset": "tiny_imagenet100", "train_images": 10000, "epochs": 5}  # what else than the public recipe
+EQUAL_COST = {"ResNet-18": 56, "VGG-16-BN": 48}  # px at which the network itself costs about what WAE does at 64
 SURE = 2  # standard errors of the test images within which a gap decides nothing
 
 Scores = Mapping[str, Mapping[int, float]]  # variant: an accuracy a seed
@@ -39,6 +41,26 @@ def recipes(public: object) -> dict[str, object]:
         "VGG-16-BN": replace(public, arch="cifar_vgg16_bn", width=16),
         "Tiny ImageNet-100": replace(public, **TINY),
     }
+
+
+def at_equal_cost(public: object) -> dict[str, object]:
+    """The recipes of the network itself on smaller pictures, at about the cost of WAE."""
+    return {net: replace(of, size_px=EQUAL_COST[net]) for net, of in recipes(public).items() if net in EQUAL_COST}
+
+
+def how_made(evidence: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[str]:
+    """Notes on records by network and variant: which are missing, what makes one."""
+    lacking = {net: ", ".join(name for name, runs in of.items() if not runs) for net, of in evidence.items()}
+    lacking = "; ".join(f"{net}: {names}" for net, names in lacking.items() if names) or "nothing is missing"
+    command = "python -m dynlib train wae --profile public --data-root DIR --precision bf16-mixed"
+    tiny = " ".join(f"-p {name}={value}" for name, value in TINY.items())
+    return [
+        f"n: seeds, ± their sample deviation. No record yet: {lacking}.",
+        f"`{command} -p variant=wae --seed 0` makes one, with `-p arch=cifar_vgg16_bn -p width=16` of VGG-16-BN, "
+        f"with `{tiny}` of Tiny ImageNet-100.",
+        "Records from before commit a20132bf4569 had an epsilon of 1e-5 in front of the networks; kept are those of "
+        "variants whose pictures have a variance above a hundred times that.",
+    ]
 
 
 def claimed_errors(claims: pd.DataFrame) -> dict[str, float]:
@@ -96,11 +118,15 @@ def agreement(found: Sequence[Pair]) -> str:
     """How many of the pairs agree, in words."""
     if not found:
         return "no pair of variants has records yet"
-    counts = {verdict: sum(pair.verdict == verdict for pair in found) for verdict in ("agrees", "opposes", "open")}
-    single = sum(pair.seeds == 1 and pair.verdict != "open" for pair in found)
-    text = f"of {len(found)} pairs {counts['agrees']} decided as in the paper, "
-    text += f"{counts['opposes']} the other way round, {counts['open']} open"
-    return text + (f"; {single} of those decided rest on one seed" if single else "")
+    counts = Counter((pair.verdict, pair.seeds > 1) for pair in found)
+    text = f"of {len(found)} pairs {counts['agrees', True]} decided over seeds as in the paper, "
+    text += f"{counts['opposes', True]} the other way round"
+    if single := (counts["agrees", False], counts["opposes", False]) != (0, 0):
+        text += (
+            f"; of one seed each, {counts['agrees', False]} lie as in the paper by more than the test images' error, "
+        )
+        text += f"{counts['opposes', False]} the other way round"
+    return text + f"{';' if single else ','} {counts['open', True] + counts['open', False]} open"
 
 
 def reference_config(dataset: str, size_px: int | None) -> dict:
@@ -185,14 +211,33 @@ def test_images(found: Mapping[str, Sequence[Record]]) -> int:
     return max((run.dataset["test_images"] for runs in found.values() for run in runs), default=1)
 
 
-def answer(name: str, claimed: Mapping[str, float], found: Mapping[str, Sequence[Record]]) -> str:
-    """One paragraph on a network: the order of its variants, its agreement with the claimed errors, WAE's place."""
+def heads(found: Iterable[Record]) -> str:
+    """In how many of the records of two heads the fusion head alone is more accurate than the summed score."""
+    two = [run.metrics for run in found if "top1_fused" in run.metrics]
+    better = sum(of["top1_fused"] > of["top1"] for of in two)
+    return (
+        f"In {better} of {len(two)} records of two heads the fusion head alone is more accurate than the summed score"
+    )
+
+
+def answer(
+    name: str, claimed: Mapping[str, float], found: Mapping[str, Sequence[Record]], rivals: Sequence[Record] = ()
+) -> str:
+    """One paragraph on a network: the order of its variants, its agreement with the claimed errors, WAE's place.
+
+    `rivals` are records of the network itself on smaller pictures, at about the cost of WAE.
+    """
     top1, images = scores(found), test_images(found)
     if not top1:
         return f"**{name}**: no record yet."
     order = ", ".join(ranked(claimed, top1)) or "–"
     text = f"**{name}**, best first: {order}; {agreement(pairs(claimed, top1, images))}."
-    return f"{text} {verdict(found, images)}" if found.get("wae") else f"{text} No record of WAE yet."
+    text = f"{text} {verdict(found, images)}" if found.get("wae") else f"{text} No record of WAE yet."
+    if not rivals:
+        return text
+    top1 = 100 * statistics.mean(run.metrics["top1"] for run in rivals)
+    size, macs = rivals[0].metrics["size_px"], rivals[0].metrics["macs"] / 1e6
+    return f"{text}\n\nThe network itself on pictures of {size} px: {top1:.2f} % at {macs:.1f} M, n = {len(rivals)}."
 
 
 def verdict(found: Mapping[str, Sequence[Record]], images: int) -> str:

@@ -193,3 +193,26 @@ def order(found: Mapping[str, Sequence[Pair]], claimed: Mapping[str, float]) -> 
 
 def _like(network: nn.Module, size: int):
     return example(size).to(next(network.parameters()).device)
+
+
+def linear_weights(networks: Mapping[str, nn.Module]) -> str:
+    """What the weights of the linear layers of each network take in float32."""
+    weights = {
+        name: sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Linear))
+        for name, network in networks.items()
+    }
+    return ", ".join(f"{name} {4 * count / 1e6:.0f} MB" for name, count in weights.items())
+
+
+def beside_codes(figures: Mapping[str, Mapping[str, float]], levels: Mapping[str, float]) -> str:
+    """Which rows restore more than the best linear codes: I' than 6 numbers of 12, I_L alone than 3; else nothing."""
+    if not levels or not any(figures.values()):
+        return ""
+    above = {
+        name: [row for row, of in figures.items() if of and of[name] > levels[level]]
+        for name, level in {"psnr": "psnr_6_of_12", "psnr_low_alone": "psnr_3_of_12"}.items()
+    }
+    part = "{} is above the best linear code of {} of 12 ({:.2f} dB) for {}"
+    both = (("I'", 6, "psnr"), ("I_L alone", 3, "psnr_low_alone"))
+    words = [part.format(what, n, levels[f"psnr_{n}_of_12"], "; ".join(above[of]) or "none") for what, n, of in both]
+    return f"{', '.join(words)}."
