@@ -105,7 +105,7 @@ def cost(
         return _print_json(result)
     rows = [
         ("MACs", _giga(result["macs"])),
-        ("  by the authors' rule", _giga(result["authors_macs"])),
+        ("  as OctConv's authors count", _giga(result["authors_macs"])),
         ("  of the network as it was", _giga(result["macs_static"])),
         ("ratio", f"{result['ratio']:8.3f}"),
         ("parameters", _giga(result["params"])),

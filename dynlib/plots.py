@@ -140,10 +140,15 @@ def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 def spectrum(ax: Axes, maps: Mapping[str, ArrayLike]) -> None:
     """Radially averaged power spectra of images or feature maps (..., H, W), one line a name."""
-    colours = _colours(maps)
+    spectra(ax, {name: radial_power(values)[1] for name, values in maps.items()})
+
+
+def spectra(ax: Axes, powers: Mapping[str, ArrayLike]) -> None:
+    """Spectra as `radial_power` makes them, its second result, one line a name."""
+    colours = _colours(powers)
     ends = {}
-    for name, values in maps.items():
-        frequency, power = radial_power(values)
+    for name, power in powers.items():
+        frequency = np.arange(1, len(power) + 1) / (2 * len(power))
         ax.plot(frequency, power, color=colours[name], linewidth=1.6)
         ends[name] = (frequency[-1], power[-1])
     ax.set_yscale("log")

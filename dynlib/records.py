@@ -24,7 +24,7 @@ class Record:
     """One measurement with everything needed to repeat it; the file on disk has exactly these fields."""
 
     key: str  # the paper: wae, octconv, s2dnas, sampling, drnet
-    kind: str  # what was measured: training, search, latency, reference (a level to compare with)
+    kind: str  # what was measured: training, search, latency, reference (a level to compare with), split (wae)
     profile: str  # smoke, public, paper
     config: dict  # everything that decides the result, the seed excepted
     config_hash: str

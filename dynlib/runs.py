@@ -158,21 +158,24 @@ def fit(
     curve, phases, shared_s = [], _phases(paper, config), 0.0
     for index, phase in enumerate(phases):
         learning = time.perf_counter()
+        other = phase.settings is not None
+        trained = fresh(paper, phase.settings, recipe, len(batches.samples.classes), seed) if other else model
         part = train.fit(
-            model,
+            trained,
             batches if phase.augment or isinstance(batches, FolderBatches) else replace(batches, augment=None),
             phase.of(recipe.schedule()),
             seed=seed + 1009 * index,  # every phase sees its own order of the images
             objective=phase.objective,
             valid=valid,
             watch=phase.watch or task.watch,
-            groups=phase.groups and phase.groups(model),
+            groups=phase.groups and phase.groups(trained),
             hardware=hardware,
             checkpoint=checkpoints and _checkpoint(checkpoints, key, profile, _digest(described, phases, index), seed),
             progress=progress,
         )
         # Epochs that a checkpoint had were paid for all the same.
         shared_s += max(0.0, sum(point["seconds"] for point in part) - (time.perf_counter() - learning))
+        model = converted(paper, trained, config, seed) if other else model
         curve += [{"phase": phase.name} | point for point in part] if len(phases) > 1 else part
     if recipe.held_out_images is not None and hasattr(paper, "choose"):
         metrics = paper.choose(model, replace(valid, samples=held_out(recipe, root).samples), valid)
@@ -269,8 +272,10 @@ def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str
     """What the weights at the end of a phase are found by: what they depend on; at the very end, as the record."""
     if index == len(phases) - 1:
         return records.config_hash(described)
-    settled, fields = described["method"], phases[index].depends_on
-    if fields is not None:
+    settled, fields, other = described["method"], phases[index].depends_on, phases[index].settings
+    if other is not None:
+        settled = settings.plain(asdict(other))
+    elif fields is not None:
         settled = {name: settled[name] for name in fields}
     return records.config_hash(described | {"method": settled, "past": [phase.name for phase in phases[: index + 1]]})
 
@@ -284,6 +289,13 @@ def fresh(paper: ModuleType, config: object, recipe: Recipe, classes: int, seed:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return paper.convert(recipe.task.build(recipe.arch, classes, recipe.width), config)
+
+
+def converted(paper: ModuleType, network: nn.Module, config: object, seed: int) -> nn.Module:
+    """The converted form of a trained network; what it has of its own follows from the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return paper.convert(network, config)
 
 
 @lru_cache(maxsize=2)

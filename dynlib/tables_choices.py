@@ -9,6 +9,7 @@ from dynlib.records import Record
 from dynlib.tables import DASH, NAMES, POWER, compare, measured, spread, wide
 
 Values = Mapping[str, Sequence[float]]
+NO_TABLE = "Claimed: the paper's table could not be obtained."
 
 
 def policy_table(policies: Mapping[str, Values]) -> pd.DataFrame:
@@ -105,13 +106,15 @@ def resolution_table(costs: Mapping[str, Mapping[str, int]], counted: Sequence[i
     return _frame(frame, [*notes, f"Break-even, share at 112 px: {', '.join(pays)}."])
 
 
-def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataFrame:
+def sampled_table(
+    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]]
+) -> pd.DataFrame:
     """Networks that compute a share of the positions, one line a run, its records one a seed; nothing is claimed.
 
-    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `under
-    other masks` is the deviation of one trained network.
+    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `other
+    masks` is the deviation of one trained network. `levels` is what uniform sampling reaches at the cost of a row.
     """
-    lines, notes = [], ["MACs are expected ones."]
+    lines, notes = [], ["MACs are expected ones of the backbone, stem and stages."]
     if any(len(runs) > 1 for runs in rows.values()):
         notes.append("± is the sample standard deviation over seeds of training.")
     for name, runs in rows.items():
@@ -119,10 +122,12 @@ def sampled_table(rows: Mapping[str, Sequence[Record]], metric: str) -> pd.DataF
         masked = [m for m in every if "density" in m]
         line = {"row": name, "claimed": DASH}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
+        line["uniform there, %"] = spread(_mean(levels[name]), "%")
+        line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
         line["seeds"] = f"n = {len(every)}"
-        line["under other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
         line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
-        line["MACs, M"] = spread(_mean([m.get("macs_expected", m["macs"]) for m in every]), "MMAC", 1)
+        line["undecided, %"] = spread(_mean([m["undecided"] for m in masked]), "%", 1)
+        line["other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
         line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
         lines.append(line)
     return _frame(lines, notes)
@@ -133,21 +138,11 @@ def _mean(values: Sequence[float]) -> list[float]:
     return [sum(values) / len(values)] if values else []
 
 
-def pruned_table(rows: Mapping[str, tuple[float, int]], metric: str) -> pd.DataFrame:
-    """(score, MACs) of pruned networks, with sampling on top and without, one line a network; nothing is claimed."""
-    lines = [
-        {"row": name, "claimed": DASH, f"{NAMES.get(metric, metric)}, %": spread([score], "%")}
-        | {"expected MACs, M": spread([macs], "MMAC", 1)}
-        for name, (score, macs) in rows.items()
-    ]
-    return _frame(lines, [])
-
-
 def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
     """(claim, gaps, verdict) a line; gaps are kept fractions, one a seed, at equal cost."""
     lines = [
-        {"the paper": claim, "gap at equal cost, points": spread(gaps, "points", signed=True)}
-        | {"seeds": f"n = {len(gaps)}", "ours": verdict}
+        {"the paper": claim, "ours": verdict, "gap at equal cost, points": spread(gaps, "points", signed=True)}
+        | {"seeds": f"n = {len(gaps)}"}
         for claim, gaps, verdict in orders
     ]
     return _frame(lines, ["± is the sample standard deviation over seeds of training."])
@@ -171,7 +166,7 @@ def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping
 
 
 def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
-    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, and the share of `static_macs` saved.
+    """One line a network: `top1`, its gain over `static_top1`, mean `macs`, the share of `static_macs` saved, `seeds`.
 
     Values are lists, one a seed; where no static network of a seed is known (None), nothing is compared for it.
     """
@@ -189,10 +184,12 @@ def acceleration_table(rows: Mapping[str, Mapping]) -> pd.DataFrame:
                 "over static, points": spread(gains, "points", signed=True),
                 "mean MACs, M": spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 1),
                 "MACs saved, %": spread(saved[: None if len({*saved}) > 1 else 1], "%", 1),
-                "seeds": f"n = {len(row['top1'])}",
+                "seeds": ", ".join(map(str, row["seeds"])) or DASH,
             }
         )
-    return _frame(lines, ["± is the sample standard deviation over seeds; differences are taken seed by seed."])
+    return _frame(
+        lines, ["± is the sample standard deviation over seeds; differences are taken seed by seed.", NO_TABLE]
+    )
 
 
 def budget_table(rows: Mapping[str, Values]) -> pd.DataFrame:
@@ -220,20 +217,21 @@ def stage_table(rows: Mapping[str, Values]) -> pd.DataFrame:
         cells = (spread(row[key], "%", digits) for key, digits in (("all", 2), ("leavers", 2), ("share", 1)))
         macs = spread(row["macs"][: None if len({*row["macs"]}) > 1 else 1], "MMAC", 2)
         lines.append(dict(zip(heads, (name, DASH, *cells, macs), strict=True)))
-    return _frame(lines or [dict.fromkeys(heads, DASH)], ["± is the sample standard deviation over seeds."])
+    return _frame(lines or [dict.fromkeys(heads, DASH)], ["± is the sample standard deviation over seeds.", NO_TABLE])
 
 
 def retrained_table(candidates: Sequence[Mapping]) -> pd.DataFrame:
-    """One line a candidate of a search: its reward, accuracy and cost under shared weights, and once trained alone."""
-    sides = [f"{what}, {how}" for what in ("reward", "top-1, %") for how in ("shared", "alone")]
-    heads = ("drawn by", "cuts", "reused", *sides, "MACs, M, alone")
+    """One line a candidate of a search: its reward under shared weights, and what it is worth once trained alone."""
+    heads = ("drawn by", "cuts", "reused", "reward, shared", "reward, alone", "top-1, %, alone", "MACs, M, alone")
     lines = []
     for one in candidates:
         alone = one["alone"]
         cuts = " / ".join(" ".join(map(str, row[1:-1])) for row in one["cuts"])
         line = [one["by"], cuts, " / ".join("".join(map(str, row)) for row in one["reuse"])]
-        line += [f"{of['reward']:.4f}" for of in (one, alone)] + [spread([of["top1"]], "%") for of in (one, alone)]
-        lines.append(dict(zip(heads, [*line, spread([alone["macs"]], "MMAC")], strict=True)))
+        line += [f"{of['reward']:.4f}" for of in (one, alone)]
+        lines.append(
+            dict(zip(heads, [*line, spread([alone["top1"]], "%"), spread([alone["macs"]], "MMAC")], strict=True))
+        )
     groups = {str(one["cuts"][0][-1]) for one in candidates}
     notes = [f"Cuts between 0 and {', '.join(groups)} channel groups, and the bits, by map size, from the largest."]
     return _frame(lines or [dict.fromkeys(heads, DASH)], notes * bool(lines))

@@ -117,7 +117,8 @@ def task_loss(network: nn.Module, images: Tensor, targets: Targets, done: float)
 class Phase:
     """One part of a method's training, in terms of a recipe for the whole.
 
-    Runs that are equal in the `depends_on` of a phase are equal up to its end, and share the weights it ended with.
+    Runs that are equal in the `depends_on` of a phase are equal up to its end, and share the weights it ended with. So
+    do all runs whose phase trains the network of the same `settings`; what they train next is converted from it.
     """
 
     name: str  # stands in the points of the curve
@@ -129,6 +130,7 @@ class Phase:
     groups: Callable[[nn.Module], Sequence[Group]] | None = None  # of the model; what is in none of them stays frozen
     watch: Watch | None = None
     depends_on: tuple[str, ...] | None = None  # settings of the method that matter up to the end; None: all
+    settings: object | None = None  # Config of the network that is trained; None: the run's own
     augment: bool = True  # whether training images are moved as the data set has it; those of a folder always are
 
     def of(self, whole: Schedule) -> Schedule:

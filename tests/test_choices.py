@@ -85,13 +85,13 @@ def test_penalties_show_both_sides_and_their_ratio():
 
 
 def test_networks_are_compared_with_the_static_one_of_their_seed():
-    row = {"kind": "dynamic", "top1": [0.7, 0.72], "macs": [20e6, 30e6]}
+    row = {"kind": "dynamic", "seeds": [0, 2], "top1": [0.7, 0.72], "macs": [20e6, 30e6]}
     row |= {"static_top1": [0.71, None], "static_macs": [40e6, None]}
-    empty = {"kind": "", "top1": [], "macs": [], "static_top1": [], "static_macs": []}
+    empty = {"kind": "", "seeds": [], "top1": [], "macs": [], "static_top1": [], "static_macs": []}
     table = tables_choices.acceleration_table({"stages": row, "MSDNet": empty})
-    expected = ["stages", "dynamic", "–", "71.00 ± 1.41", "−1.00", "25.0 ± 7.1", "50.0", "n = 2"]
+    expected = ["stages", "dynamic", "–", "71.00 ± 1.41", "−1.00", "25.0 ± 7.1", "50.0", "0, 2"]
     assert table.iloc[0].tolist() == expected
-    assert table.iloc[1].tolist() == ["MSDNet", *["–"] * 6, "n = 0"]
+    assert table.iloc[1].tolist() == ["MSDNet", *["–"] * 7]
 
 
 def test_budgets_and_stages_and_waiting_times_have_a_line_each():
@@ -129,7 +129,7 @@ def test_retrained_candidates_show_both_rewards():
     }
     table = tables_choices.retrained_table([one])
     assert table.iloc[0].tolist() == [
-        "policy", "1 / 2", "1 / 0", "0.5000", "0.6123", "40.00", "55.00", "3.21",
+        "policy", "1 / 2", "1 / 0", "0.5000", "0.6123", "55.00", "3.21",
     ]  # fmt: skip
     assert set(tables_choices.retrained_table([]).iloc[0]) == {"–"}
 
@@ -294,30 +294,21 @@ def sampled(metrics, seed=0):
 
 
 def test_sampled_networks_show_masks_and_seeds_and_dense_ones_neither():
-    masked = {"miou": 0.2, "miou_mean": 0.21, "miou_spread": 0.004, "density": 0.3, "macs": 9e8, "macs_expected": 3e8}
-    masked |= {"empty_windows": 0.125}
-    rows = {"ours": [sampled(masked), sampled(masked | {"miou_mean": 0.23, "macs_expected": 5e8}, 1)]}
-    rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8})], "none": []}
-    table = tables_choices.sampled_table(rows, "miou")
-    assert table.iloc[0].tolist() == ["ours", "–", "22.00 ± 1.41", "n = 2", "0.40", "30.0", "400.0", "12.50"]
-    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "n = 1", "–", "–", "800.0", "–"]
-    assert table.iloc[2].tolist() == ["none", "–", "–", "n = 0", "–", "–", "–", "–"] and "mIoU, %" in table
-
-
-def test_pruned_networks_show_score_and_cost():
-    table = tables_choices.pruned_table({"50 % pruned, with sampling": (0.25, 12_340_000)}, "miou")
-    assert table.iloc[0].to_dict() == {
-        "row": "50 % pruned, with sampling",
-        "claimed": "–",
-        "mIoU, %": "25.00",
-        "expected MACs, M": "12.3",
-    }
+    masked = {"miou": 0.2, "miou_mean": 0.21, "miou_spread": 0.004, "density": 0.3, "macs": 9e8, "macs_backbone": 3e8}
+    masked |= {"undecided": 0.75, "empty_windows": 0.125}
+    rows = {"ours": [sampled(masked), sampled(masked | {"miou_mean": 0.23, "macs_backbone": 5e8}, 1)]}
+    rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8, "macs_backbone": 7e8})], "none": []}
+    table = tables_choices.sampled_table(rows, "miou", {"ours": [0.2, 0.21], "dense": [], "none": []})
+    ours = ["ours", "–", "22.00 ± 1.41", "20.50", "400.0", "n = 2", "30.0", "75.0", "0.40", "12.50"]
+    assert table.iloc[0].tolist() == ours
+    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "–", "700.0", "n = 1", *"––––"]
+    assert table.iloc[2].tolist() == ["none", "–", "–", "–", "–", "n = 0", *"––––"] and "mIoU, %" in table
 
 
 def test_orders_show_their_gaps_with_a_sign():
     table = tables_choices.order_table([("a above b", (0.01, 0.03), "confirmed"), ("b above c", (), "not measured")])
-    assert table.iloc[0].tolist() == ["a above b", "+2.00 ± 1.41", "n = 2", "confirmed"]
-    assert table.iloc[1].tolist() == ["b above c", "–", "n = 0", "not measured"]
+    assert table.iloc[0].tolist() == ["a above b", "confirmed", "+2.00 ± 1.41", "n = 2"]
+    assert table.iloc[1].tolist() == ["b above c", "not measured", "–", "n = 0"]
 
 
 def test_density_maps_share_one_scale_and_name_their_means():

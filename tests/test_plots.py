@@ -146,6 +146,16 @@ def test_a_spectrum_has_both_units_and_a_name_for_each_line(ax):
     assert sorted(texts(ax)) == ["high", "low"] and ax.get_yscale() == "log"
 
 
+def test_spectra_that_were_kept_are_drawn_as_those_of_their_maps():
+    maps = np.random.default_rng(0).normal(size=(2, 3, 16, 16))
+    drawn = []
+    for draw, values in ((plots.spectrum, maps), (plots.spectra, plots.radial_power(maps)[1].tolist())):
+        ax = Figure().subplots()
+        draw(ax, {"I": values})
+        drawn.append(ax.lines[0].get_xydata())
+    assert np.allclose(*drawn)
+
+
 def test_dots_show_the_mean_every_seed_and_one_sample_deviation(ax):
     plots.dots_with_spread(ax, {"alpha 0": [0.90, 0.92, 0.94], "alpha 0.5": [0.91]})
     assert ax.get_xlabel() == "top-1 accuracy (%)"

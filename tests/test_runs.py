@@ -1,9 +1,11 @@
 """A run goes through its method's phases, and runs that agree in the first ones share them."""
 
+import copy
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from dynlib import papers, records, runs, settings, train
 from dynlib.cost import closed_form
@@ -104,6 +106,24 @@ def test_the_time_of_a_run_has_the_epochs_that_a_checkpoint_had(paper, tmp_path,
     monkeypatch.setattr(train, "fit", slow)
     again = fit(Config(), tmp_path)
     assert once.wall_s < 1000 and 3000 <= again.wall_s < 3100  # three epochs, none of which ran now
+
+
+def test_a_phase_of_other_settings_trains_their_network_once_and_the_runs_own_is_converted_from_it(paper, tmp_path):
+    seen, two = [], paper.phases(Config())
+
+    def convert(model, config):
+        seen.append((config, model.fc.weight.clone()))
+        return copy.deepcopy(model)
+
+    paper.convert = convert
+    paper.phases = lambda config: (replace(two[0], settings=Config(shared=7)), two[1])
+    first = fit(Config(), tmp_path)
+    assert [config for config, _ in seen] == [Config(), Config(shared=7), Config()]
+    start, same, trained = (weight for _, weight in seen)
+    assert torch.equal(start, same) and not torch.equal(start, trained)
+    paper.steps.clear()
+    assert fit(Config(shared=1, late=0.5), tmp_path).curve[0] == first.curve[0] and set(paper.steps) == {"second"}
+    assert torch.equal(seen[-1][1], trained)
 
 
 def test_a_method_may_ask_for_pixels_from_0_to_1(paper, monkeypatch):

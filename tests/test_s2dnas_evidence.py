@@ -1,10 +1,12 @@
 """What the records of stages are made to say, from records with known numbers; and the lines of the counted tables."""
 
+import shlex
 from types import SimpleNamespace
 
 import pytest
 
-from dynlib.papers import s2dnas_counts, s2dnas_evidence
+from dynlib import settings
+from dynlib.papers import s2dnas_counts, s2dnas_evidence, s2dnas_found
 from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas_evidence import FIXED, FOUND, STATIC
 
@@ -21,7 +23,9 @@ def run(seed, top1, macs, *, outcomes=(), exits=1):
         "leaver_top1": [top1, *[None] * (exits - 1)],
     }
     costs = {"macs": 100, "expected_macs": macs, "exit_macs": [macs * (k + 1) for k in range(exits)]}
-    return SimpleNamespace(seed=seed, metrics={"top1": top1, "rules": {"quota": list(outcomes)}} | whole | costs)
+    return SimpleNamespace(
+        seed=seed, metrics={"top1": top1, "rules": {"quota": list(outcomes), "front": list(outcomes)}} | whole | costs
+    )
 
 
 def thinned(seed, top1, macs):
@@ -40,8 +44,6 @@ def test_what_is_picked_within_a_budget_is_picked_by_the_held_out_images_alone()
     assert s2dnas_evidence.within(one, 50) == MIDDLE
     assert s2dnas_evidence.within(one, 80) == DEAR
     assert s2dnas_evidence.within(one, 19) is None
-    as_accurate = outcome(0.6, 35, 0.1, 35)
-    assert s2dnas_evidence.within(run(0, 0, 0, outcomes=(MIDDLE, as_accurate)), 50) == as_accurate
 
 
 def test_against_a_thinned_network_only_seeds_with_both_count():
@@ -55,15 +57,21 @@ def test_against_a_thinned_network_only_seeds_with_both_count():
 
 
 def table_of(*gains):
-    return {f"thinned to width {n}": {"gain": list(of), "dear": []} for n, of in enumerate(gains)}
+    return {
+        f"thinned to width {n}": {"gain": list(of), "seed": [*range(len(of))], "dear": []} for n, of in enumerate(gains)
+    }
 
 
 def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
     good = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.03, 0.031), (0.01, 0.011)))
-    assert "above uniform thinning at 3 of 3 budgets" in good and "That is what was to be shown." in good
+    assert "above uniform thinning at 3 of 3 budgets" in good and "were to be shown, and are." in good
     lucky = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.01, 0.03), (0.01, 0.011)))
-    assert "at 2 of them beyond" in lucky and "they are not" in lucky
+    assert "at 2 of them beyond" in lucky and "but not beyond chance at three" in lucky
+    assert "On average over the budgets: +2.07 ± 0.09 (n = 2), beyond the 95 % bound" in good
+    assert "On average over the budgets: +1.72 ± 0.54 (n = 2), **within** the 95 % bound" in lucky
     assert "at 3 of them beyond" in good and "width 0 +2.10 ± 0.14 (n = 2)" in good
+    uneven = s2dnas_evidence.verdict("x", table_of((0.02, 0.09), (0.01,), (0.03,)))
+    assert "On average over the budgets: +2.00 (n = 1), but one seed" in uneven
     bad = s2dnas_evidence.verdict("x", table_of((0.02, 0.05), (-0.01, -0.02), (0.001, 0.03)))
     assert "at 2 of 3 budgets, at 0 of them" in bad and "they are not" in bad and "width 1 −1.50 ± 0.71" in bad
     dear = table_of((0.02,), (), ())
@@ -74,12 +82,65 @@ def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
     one = s2dnas_evidence.verdict("x", table_of((0.02,)))
     assert "at 1 of 1 budgets, at 0 of them" in one and "to be shown" not in one
     assert s2dnas_evidence.verdict("x", table_of((), ())).endswith("no record yet.")
+    dear["thinned to width 0"]["gain"] = []
+    assert s2dnas_evidence.verdict("x", dear).endswith("than these: thinned to width 1. No other budget has a record.")
+
+
+def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_costs_seed_by_seed():
+    better = [
+        outcome(o["held_out_top1"], o["held_out_macs"], o["top1"] + gain, o["macs"])
+        for o, gain in ((CHEAP, 0.02), (DEAR, 0.04))
+    ]
+    runs = {FIXED: STAGED, "thinned to width 8": [thinned(0, 0.55, 30)], "thinned to width 12": [thinned(0, 0.6, 90)]}
+    runs |= {
+        "thinned to width 2": [thinned(0, 0.1, 5)],
+        FOUND: [run(seed, 0.7, 60, outcomes=better) for seed in (0, 1, 7)],
+    }
+    words = s2dnas_evidence.found_against_fixed(runs)
+    assert "width 8 +2.00 ± 0.00; thinned to width 12 +4.00 ± 0.00. On average +3.00 ± 0.00 (n = 2), beyond" in words
+    assert "no seed has records" in s2dnas_evidence.found_against_fixed(runs | {FOUND: runs[FOUND][2:]})
+
+
+def test_every_backbone_with_stages_is_answered_and_what_is_missing_has_its_command():
+    runs = {FIXED: STAGED, FOUND: [], "thinned to width 8": [thinned(0, 0.55, 45)]}
+    tables, told = s2dnas_evidence.answers({"A": runs, "B": {FIXED: []}})
+    assert list(tables) == ["A: stages, 0 2 4 8"]
+    assert s2dnas_evidence.staged({"A": runs, "B": {FIXED: []}}) == {"A, stages, 0 2 4 8": STAGED}
+    assert list(s2dnas_evidence.staged({"A": runs | {FOUND: STAGED}})) == ["A, stages, found"]
+    assert "A. **Found against fixed cuts**" in told and "B. **Found" not in told and told.count("no record yet") == 2
+    every = {name: STAGED for name in s2dnas_evidence.networks("VGG16-BN", None)} | {STATIC: []}
+    (line,) = s2dnas_evidence.unmade("VGG16-BN", every, None, "{} s2dnas {}".format)
+    assert line.startswith("No record yet: static. `train s2dnas -p 'cuts=[[0, 8]]' -p arch=cifar_vgg16_bn")
+
+
+def test_networks_are_compared_on_the_seeds_that_they_share():
+    runs = {STATIC: [thinned(seed, 0.8, 100) for seed in (0, 1, 2)], FIXED: STAGED, FOUND: [], "MSDNet": STAGED[:1]}
+    shared = s2dnas_evidence.common(runs)
+    assert {name: [one.seed for one in of] for name, of in shared.items()} == {
+        STATIC: [0, 1],
+        FIXED: [0, 1],
+        FOUND: [],
+        "MSDNet": [0],
+    }
+    assert not any(s2dnas_evidence.common({STATIC: [], FIXED: []}).values())
+
+
+def test_a_network_s_command_trains_that_network():
+    for backbone in s2dnas_evidence.BACKBONES:
+        for config, changes in s2dnas_evidence.networks(backbone, Config([[0, 1, 4, 8]] * 3)).values():
+            words = shlex.split(s2dnas_evidence.arguments(config, changes))
+            assert words[::2] == ["-p"] * (len(words) // 2)
+            values = settings.parse(words[1::2])
+            assert settings.build(Config, settings.part_of(Config, values)) == config
+            assert {name: values[name] for name in changes} == changes
+            assert values.keys() <= {*changes, *settings.names(Config)}
 
 
 def test_rows_take_losses_from_the_static_network_of_the_same_seed():
     rows = s2dnas_evidence.rows({STATIC: [thinned(0, 0.8, 100)], FIXED: STAGED, "MSDNet": []})
     assert rows[FIXED]["static_top1"] == [0.8, None] and rows[FIXED]["macs"] == [60, 60]
     assert [rows[name]["kind"] for name in rows] == ["static", "dynamic", ""]
+    assert [rows[name]["seeds"] for name in rows] == [[0], [0, 1], []]
 
 
 def test_stages_are_told_one_by_one_and_nobody_leaving_is_no_number():
@@ -96,8 +157,7 @@ def test_curves_are_means_over_seeds_and_the_plane_is_empty_without_records():
     assert not any(s2dnas_evidence.plane({STATIC: [], FIXED: []}).values())
 
 
-def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
-    rewards = {"policy": [0.5, 0.6], "random": [0.6, 0.4], "alike": [0.7]}
+def search_of(rewards, tau=-0.2):
     metrics = {
         "clock": "processor",
         "weights_s": 60.0,
@@ -109,31 +169,43 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     best = {name: {"macs": 5, "top1": 0.5} for name in rewards}
     metrics |= {
         "searches": [{"omega": -0.3, "rewards": rewards, "best": best}],
-        "retrained": [{}, {}],
-        "kendall_tau": -0.2,
+        "retrained": [{"by": "policy"}, {"by": "random"}] * 2,
+        "kendall_tau": tau,
+        "found": {"shares": [0.2, 0.8], "top1": 0.5},
     }
-    metrics["found"] = {"shares": [0.2, 0.8], "top1": 0.5}
-    search = SimpleNamespace(metrics=metrics, environment={"threads": 1}, config={"proxy_held_out_images": 100})
-    words = s2dnas_evidence.search_words(search)
-    assert (
-        "2.0 minutes of processor time on 1 thread" in words
-        and "the controller is not ahead" in words
-        and "is -0.20" in words
-    )
-    assert "standard error of 5.0 points" in words
-    assert "first quarter of its draws: 0.5000, of the last: 0.6000" in words
-    metrics["kendall_tau"] = None
-    rewards["policy"].append(0.61)
-    words = s2dnas_evidence.search_words(search)
-    assert "cannot be ranked" in words and "the two cannot be told apart" in words
-    assert "80 % of the held-out images take the last" in words
-    assert s2dnas_evidence.omega_plane(search) == {who: {"ω = −0.3": (5, 0.5)} for who in ("controller", "random")}
-    drawn, level = s2dnas_evidence.rewards(search)
-    assert drawn == {"controller": [0.5, 0.6, 0.61], "random": [0.6, 0.4]} and level[1] == 0.7
-    rewards["policy"].append(0.75)
-    assert "the controller is ahead. " in s2dnas_evidence.search_words(search)
-    assert s2dnas_evidence.rewards(None) == ({}, None)
-    assert s2dnas_evidence.search_words(None) == "The search has no record yet."
+    config = {"proxy_held_out_images": 100, "search_stages": 2, "search_groups": 4}
+    return SimpleNamespace(metrics=metrics, environment={"threads": 1}, config=config)
+
+
+def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
+    drawn = {"policy": [0.5, 0.6], "untrained": [0.5, 0.5], "random": [0.6, 0.4]}
+    told = s2dnas_found.words(search_of(drawn))
+    for part in ("2.0 minutes of processor time on 1 thread", "60 s for the shared weights", "error of 5.0 points"):
+        assert part in told
+    assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead.**" in told
+    assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
+    assert "sends 80 % of the held−out" not in told and "sends 80 % of the held-out" in told
+    assert "tau is −0.20 over n = 4 candidates" in told and "75 % of all orders" in told and "says little" in told
+    near = s2dnas_found.words(search_of(drawn | {"policy": [0.61]}, tau=None))
+    assert "cannot be ranked" in near and "These cannot be told apart" in near
+    assert "The controller is ahead. " in s2dnas_found.words(search_of(drawn | {"policy": [0.75]}))
+    assert s2dnas_found.words(None) == "The search has no record yet."
+
+
+def test_a_search_is_drawn_by_who_drew_and_a_ranked_space_has_a_level_and_places():
+    drawn = {"policy": [0.5, 0.6], "untrained": [0.5, 0.5], "random": [0.6, 0.4]}
+    names = {"controller": [0.5, 0.6], "untrained controller": [0.5, 0.5], "even draws": [0.6, 0.4]}
+    assert s2dnas_found.rewards(search_of(drawn)) == (names, None)
+    assert s2dnas_found.rewards(None) == ({}, None)
+    assert s2dnas_found.omega_plane(search_of(drawn)) == {name: {"ω = −0.3": (5, 0.5)} for name in names}
+    assert [one["by"] for one in s2dnas_found.retrained(search_of(drawn))] == ["controller", "even draws"] * 2
+    assert s2dnas_found.retrained(None) == []
+    ranked = search_of(drawn | {"every": [0.7, 0.65, 0.6, 0.5, 0.4]})
+    assert s2dnas_found.rewards(ranked)[1] == ("best of all", 0.7)
+    told = s2dnas_found.small_words(ranked, "make x")
+    assert "all 5 networks of 2 stages in 4 groups" in told and "2 different even draws reach number 2.0" in told
+    assert "controller number 3, untrained controller number 4, even draws number 3" in told
+    assert s2dnas_found.small_words(None, "make x").endswith("no record yet; `make x` makes it.")
 
 
 def test_every_backbone_has_a_static_and_a_thinned_network_and_stages_where_there_are_some():
@@ -145,10 +217,10 @@ def test_every_backbone_has_a_static_and_a_thinned_network_and_stages_where_ther
 
 
 def test_a_network_is_drawn_by_the_channels_and_readers_of_its_stages():
-    edge, arrows = s2dnas_evidence.drawn(Config([[0, 2, 4, 8]], [[1, 0, 1]]), {"32": 16, "16": 12})
+    edge, arrows = s2dnas_found.drawn(Config([[0, 2, 4, 8]], [[1, 0, 1]]), {"32": 16, "16": 12})
     assert edge == {"32": (0, 4, 8, 16), "16": (0, 3, 6, 12)}
     assert arrows == [[(0, 1), (1, 2)]] * 2
-    assert s2dnas_evidence.drawn(None, {"32": 16}) == ({}, [])
+    assert s2dnas_found.drawn(None, {"32": 16}) == ({}, [])
 
 
 # ------------------------------------------------------------------------------------------------------------- counts

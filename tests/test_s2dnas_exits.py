@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dynlib.errors import InputError
-from dynlib.papers.s2dnas_exits import NEVER, SHARED, TOLERANCES, budget, choices, leave, quota, shared
+from dynlib.papers.s2dnas_exits import NEVER, SHARED, TOLERANCES, budget, choices, front, leave, quota, shared
 from dynlib.papers.s2dnas_layers import ExitRule
 
 COSTS = (1, 3, 10)
@@ -66,7 +66,8 @@ def test_quotas_are_met_and_large_quotients_favour_late_exits(stored):
 
 def test_the_budget_rule_finds_the_cheapest_of_all_combinations_that_are_accurate_enough(stored):
     logits, labels = stored
-    found = budget(logits, labels, COSTS, tolerance=0.02, points=6)
+    listed = front(logits, labels, COSTS, points=6)
+    found = budget(listed, 0.02)
     sure = logits.softmax(-1).amax(-1)
     steps = torch.linspace(0, 1, 6)
     grids = [[*torch.quantile(sure[exit], steps, interpolation="nearest").tolist(), NEVER] for exit in (0, 1)]
@@ -74,22 +75,32 @@ def test_the_budget_rule_finds_the_cheapest_of_all_combinations_that_are_accurat
     best = (logits.argmax(-1) == labels).double().mean(1).max().item()
     assert found.macs == pytest.approx(min(macs for top1, macs in tried if top1 >= best - 0.02))
     assert found.top1 >= best - 0.02 and found.macs < COSTS[-1]
+    unbeaten = {(a, m) for a, m in tried if not any(b >= a and n <= m and (b, n) != (a, m) for b, n in tried)}
+    assert {(round(one.top1, 9), round(one.macs, 9)) for one in listed} == {
+        (round(top1, 9), round(macs, 9)) for top1, macs in unbeaten
+    }
+    assert [one.macs for one in listed] == sorted(one.macs for one in listed)
+
+
+def test_where_the_front_is_not_accurate_enough_the_budget_rule_takes_its_best(stored):
+    listed = front(*stored, COSTS)
+    assert budget(listed, -1.0) == listed[-1] and budget(listed, 1.0) == listed[0]
 
 
 def test_a_larger_tolerance_never_costs_more(stored):
-    costs = [budget(*stored, COSTS, tolerance=tolerance).macs for tolerance in (0.0, 0.01, 0.05, 1.0)]
+    costs = [budget(front(*stored, COSTS), tolerance).macs for tolerance in (0.0, 0.01, 0.05, 1.0)]
     assert costs == sorted(costs, reverse=True) and costs[-1] == COSTS[0]
 
 
 def test_one_exit_needs_no_threshold(stored):
     logits, labels = stored
-    assert budget(logits[:1], labels, COSTS[:1]).thresholds == ()
+    assert budget(front(logits[:1], labels, COSTS[:1])).thresholds == ()
 
 
 def test_too_many_combinations_are_refused(stored):
     logits, labels = stored
     with pytest.raises(InputError, match="points is 1000"):
-        budget(logits, labels, COSTS, points=1000)
+        front(logits, labels, COSTS, points=1000)
 
 
 def test_what_is_chosen_on_some_images_is_applied_to_others_and_never_chosen_there(stored):
@@ -103,6 +114,7 @@ def test_what_is_chosen_on_some_images_is_applied_to_others_and_never_chosen_the
         promised, kept = leave(*held, COSTS, row["thresholds"]), leave(*others, COSTS, row["thresholds"])
         assert (row["held_out_top1"], row["top1"], tuple(row["shares"])) == (promised.top1, kept.top1, kept.shares)
         assert (row["held_out_macs"], row["macs"]) == (round(promised.macs), round(kept.macs))
+    assert found["front"] == choices(held, others, COSTS)["front"] and len(found["front"]) > 10
     relabelled = choices(held, (others[0], (others[1] + 1) % 4), COSTS)
     assert [row["thresholds"] for row in relabelled["budget"]] == [row["thresholds"] for row in found["budget"]]
 

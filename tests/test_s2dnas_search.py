@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import permutations
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from dynlib.papers.s2dnas_search import (
     Measured,
     Space,
     best,
+    chance_of,
     exhaustive,
     kendall_tau,
     policy_search,
@@ -131,6 +133,19 @@ def test_rank_agreement_is_kendall_s_tau_b():
     assert kendall_tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(6))
     with pytest.raises(InputError, match="nothing to rank"):
         kendall_tau([1, 1], [1, 2])
+
+
+def test_the_chance_of_a_tau_is_that_of_all_orders():
+    for tau, count in ((0.6, 5), (1.0, 4), (0.0, 4), (-1 / 3, 6)):
+        taus = [kendall_tau(range(count), order) for order in permutations(range(count))]
+        assert chance_of(tau, count) == pytest.approx(sum(abs(t) >= abs(tau) - 1e-9 for t in taus) / len(taus))
+
+
+def test_a_controller_at_the_rate_0_never_learns():
+    learning = policy_search(SMALL, Judge(Toy()), 60, seed=0, lr=0.1)
+    untaught = policy_search(SMALL, Judge(Toy()), 60, seed=0, lr=0.0)
+    assert learning[:5] == untaught[:5]
+    assert len({candidate.config for candidate in learning[-20:]}) < len({c.config for c in untaught[-20:]})
 
 
 @pytest.mark.parametrize("kw", [{"sizes": 0}, {"stages": 1}, {"groups": True}, {"stages": 9}])

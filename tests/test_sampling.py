@@ -13,6 +13,7 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from dynlib import backbones
 from dynlib import cost as counting
+from dynlib.backbones import hosts
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, load
 from dynlib.errors import InputError
@@ -21,6 +22,7 @@ from dynlib.papers.sampling import Config, convert
 from dynlib.papers.sampling_blocks import sampled_blocks
 from dynlib.papers.sampling_masks import observed, samplers, set_seed
 from dynlib.papers.sampling_released import implied_density, nominal_size, released_macs
+from dynlib.papers.sampling_training import RAMP, SCORE_RATE, groups, objective
 from dynlib.paperscale import cost_of
 from dynlib.train import Schedule, fit
 
@@ -247,7 +249,7 @@ def test_an_image_has_the_same_masks_alone_and_in_a_batch():
 def test_gradients_reach_every_parameter_through_soft_masks(kind, masks):
     config = Config(sampling=kind, masks=masks, sigma=1.0)
     net = scored(convert(thin(), config).train())
-    loss = sampling.objective(config)(net, images(), torch.tensor([0, 1]), 0.5)
+    loss = objective(config.gamma, config.tau)(net, images(), torch.tensor([0, 1]), 0.5)
     loss.backward()
     without = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
     assert without == [] and all(s.tau == pytest.approx(0.03**0.5) for s in samplers(net).values())
@@ -260,13 +262,45 @@ def scenes(split, n):
 def test_training_lowers_the_density_and_held_out_figures_name_it():
     config = Config(gamma=20.0)
     net = convert(CifarResNet(8, 10, width=8), config)
-    (phase,) = sampling.phases(config)
+    _, phase = sampling.phases(config)
     valid = scenes("val", 16)
     before = phase.watch(net, valid)
     fit(net, scenes("train", 64), Schedule(2, lr=0.05), seed=0, objective=phase.objective)
     after = phase.watch(net, valid)
     assert before["density"] == pytest.approx(0.953, abs=0.02) and after["density"] < before["density"] - 0.1
+    assert before["undecided"] == 0 and after["undecided"] > 0
     assert 0 <= after["top1"] <= 1
+
+
+def test_the_price_rises_over_the_first_part_of_the_schedule():
+    net, targets = convert(thin(), Config(sampling="deterministic")), torch.tensor([0, 1])
+    prices = []
+    for done in (0.0, RAMP / 2, RAMP, 0.9):
+        with torch.no_grad():
+            priced, free = (objective(gamma, 0.03)(net.train(), images(), targets, done) for gamma in (5.0, 0.0))
+        prices.append((priced - free).item())
+    full = 5.0 * torch.sigmoid(torch.tensor(3.0)).item()
+    assert prices == pytest.approx([0, full / 2, full, full], rel=1e-3, abs=1e-4)
+
+
+def test_every_row_starts_from_the_dense_network_whatever_its_settings():
+    kinds = ({}, {"sampling": "uniform", "density": 0.5}, {"masks": 1, "interpolation": "reuse"}, {"density": 1.0})
+    rows = [sampling.phases(Config(**settings)) for settings in kinds]
+    assert {dense.settings for dense, _ in rows} == {Config(density=1.0)}
+    assert all(dense.epochs + own.epochs == pytest.approx(1) and own.settings is None for dense, own in rows)
+    trained = convert(thin(), rows[0][0].settings)
+    for settings in kinds:
+        state = convert(trained, Config(**settings)).state_dict()
+        assert all(torch.equal(state[name], value) for name, value in trained.state_dict().items())
+
+
+def test_every_parameter_is_trained_and_the_scores_slower():
+    net = convert(thin(), Config())
+    (rest, fast), (scores, slow) = groups(net)
+    assert (fast, slow) == (1.0, SCORE_RATE) and len(scores) == 2 * len(samplers(net))
+    assert {id(p) for p in (*rest, *scores)} == {id(p) for p in net.parameters()}
+    assert len(rest) + len(scores) == len(list(net.parameters()))
+    assert [factor for _, factor in groups(thin())] == [1.0]
 
 
 def test_evaluation_lists_seeds_densities_and_expected_macs():
@@ -276,6 +310,21 @@ def test_evaluation_lists_seeds_densities_and_expected_macs():
     assert all(abs(d - 0.1) < 0.05 for d in found["density_by_mask"]) and 0 < found["empty_windows"] < 0.3
     assert found["macs_expected"] == pytest.approx(sum(sampling.expected(net, 32, 0.1).values()), rel=0.1)
     assert {s.seed for s in samplers(net).values()} == {0}
+    assert len(found["undecided_by_mask"]) == 6 and found["undecided"] == 1  # all of 0.1
+    assert found["sigma_by_mask"] == [3.0] * 6
+    assert found["macs_backbone"] == found["macs_expected"] - 32 * 10  # the last layer
+    plain = CifarResNet(8, 10, width=8)
+    assert sampling.evaluate(plain, valid) == {"macs_backbone": sampling.cost(plain, 32).macs - 32 * 10}
+
+
+@pytest.mark.parametrize("kind", ["segmenter", "detector"])
+def test_the_backbone_is_stem_and_stages_without_pyramid_and_head(kind):
+    net = getattr(hosts, kind)("resnet50", 3, 8)
+    part, size = (net, (64, 64)) if kind == "segmenter" else (net.backbone, (64, 64))
+    counted = sampling.cost(part, size).by_layer
+    inside = "backbone." if kind == "segmenter" else "body."
+    of_backbone = sum(macs for name, macs in counted.items() if name.startswith(inside))
+    assert 0 < sampling.macs_backbone(counted) == of_backbone < sum(counted.values())
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
@@ -293,6 +342,7 @@ def test_evaluation_lists_seeds_densities_and_expected_macs():
         ({"grid": 0}, "grid is 0"),
         ({"seed": -1}, "seed is -1"),
         ({"tau": 0.0}, "tau is 0.0"),
+        ({"pruned": 1}, "pruned is 1; it is from 0 to below 1"),
         ({"sigma": float("inf")}, "sigma is inf"),
         ({"sampling": "uniform"}, "uniform sampling needs"),
         ({"sampling": "deterministic", "density": 0.5}, "deterministic sampling computes where"),

@@ -14,7 +14,7 @@ from dynlib.errors import InputError
 from dynlib.papers import sampling, sampling_gather, sampling_sparse, sampling_tensors
 from dynlib.papers.sampling import DENSITIES, Config, convert, deploy
 from dynlib.papers.sampling_blocks import sampled_blocks
-from dynlib.papers.sampling_masks import observed
+from dynlib.papers.sampling_masks import observed, tallied
 
 numba = pytest.importorskip("numba")
 kernels = importlib.import_module("dynlib.papers.sampling_kernels")
@@ -121,6 +121,16 @@ def test_the_deployed_network_equals_the_masked_dense_form(block, network, setti
         expected = net(x)
     assert 0.1 < sum(sample.mask.mean() for sample in samples.values()) / len(samples) < 0.9
     torch.testing.assert_close(deploy(net, x, break_even)(x), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("kind", ["rbf", "convolution", "average"])
+def test_windows_without_a_sample_are_deployed_as_they_are_masked(kind):
+    net = convert(thin(), Config(density=0.02, grid=None, sigma=1.0, interpolation=kind)).eval()
+    x = images(160)
+    with torch.no_grad(), tallied(net) as tally:
+        expected = net(x)
+    assert 0.3 < tally.empty_windows < 0.7
+    torch.testing.assert_close(deploy(net, x, 1.0)(x), expected, **CLOSE)
 
 
 def test_without_numba_it_is_the_same(monkeypatch):

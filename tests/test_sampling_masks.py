@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from dynlib.papers.sampling_interpolate import Filler, interpolate, rbf_kernel, rbf_profile, repeated
+from dynlib.papers.sampling_interpolate import Filler, interpolate, rbf_kernel, rbf_profile, reach, repeated
 from dynlib.papers.sampling_masks import (
     Sample,
     Sampler,
@@ -110,9 +110,17 @@ def test_the_tally_finds_windows_without_a_sample():
     mask = torch.zeros(1, 1, 20, 20)
     mask[..., 0, 0] = 1
     tally = Tally(7)
-    tally.add("a", mask)
+    tally.add("a", Sample(mask, mask))
     assert tally.densities == {"a": pytest.approx(1 / 400)}
     assert tally.empty_windows == pytest.approx((400 - 16) / 399)
+
+
+def test_the_tally_tells_undecided_masks_from_collapsed_ones():
+    tally, mask = Tally(7), torch.ones(2, 1, 2, 2)
+    tally.add("open", Sample(mask, torch.tensor([[0.04, 0.06, 0.5, 0.96], [0.94, 0.5, 0.3, 0.2]]).view(2, 1, 2, 2)))
+    for name, value in (("shut", 0.001), ("full", 0.999)):
+        tally.add(name, Sample(mask, torch.full((2, 1, 2, 2), value)))
+    assert tally.undecided == {"open": pytest.approx(6 / 8), "shut": 0, "full": 0}
 
 
 # ------------------------------------------------------------------------------------------------------- interpolations
@@ -159,9 +167,31 @@ def test_a_constant_map_stays_constant_wherever_a_window_has_a_sample(kind):
     torch.testing.assert_close(filler(kind)(x, mask).detach(), x)
 
 
-def test_a_window_without_a_sample_is_zero():
-    mask = torch.zeros(1, 1, 9, 9).double()
-    assert not filler("rbf")(features(1, 2, 9, 9), mask).any()
+@pytest.mark.parametrize("kind", ["rbf", "convolution", "average"])
+def test_a_position_without_a_sample_in_its_window_is_zero_and_the_others_are_not(kind):
+    mask = torch.zeros(1, 1, 15, 15)
+    mask[..., 7, 7] = 1
+    out = filler(kind, window=7, sigma=1.0, epsilon=1e-5)(torch.ones(1, 2, 15, 15), mask)[0].detach()
+    near = torch.zeros(15, 15, dtype=torch.bool)
+    near[4:11, 4:11] = True
+    assert (out[:, near] > 0).all() and not out[:, ~near].any()
+
+
+def test_a_sample_that_the_kernel_rounds_away_leaves_a_zero_and_no_nan():
+    mask = torch.zeros(1, 1, 7, 7)
+    mask[..., 0, 0] = 1
+    out = filler("rbf", window=7, sigma=9.0, epsilon=0.0)(torch.ones(1, 1, 7, 7), mask)[0, 0].detach()
+    assert out[1, 1] == 1 and out[3, 3] == 0 and out.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("sigma", "epsilon", "positions"), [(3.0, 1e-5, 1), (2.0, 1e-5, 2), (1.0, 1e-5, 3), (3.0, 0.0, 3)]
+)
+def test_a_lone_sample_keeps_half_its_value_as_far_as_the_kernel_reaches(sigma, epsilon, positions):
+    mask = torch.zeros(1, 1, 7, 7)
+    mask[..., 3, 3] = 1
+    out = filler("rbf", window=7, sigma=sigma, epsilon=epsilon)(torch.ones(1, 1, 7, 7), mask)[0, 0, 3, 3:].detach()
+    assert reach(sigma, 7, epsilon) == positions and int((out[1:] >= 0.5).sum()) == positions
 
 
 def test_the_released_sigma_reaches_hardly_further_than_the_direct_neighbours():

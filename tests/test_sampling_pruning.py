@@ -1,16 +1,14 @@
 """Pruned networks: which channels go, that those without effect are not missed, and what is refused."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 from torchvision.models import ResNet, resnet
 
-from dynlib import runs, train
+from dynlib import runs
 from dynlib.errors import InputError
 from dynlib.papers import sampling
-from dynlib.papers.sampling_pruning import compare, pruned
+from dynlib.papers.sampling_pruning import pruned
 
 
 def network(block):
@@ -48,27 +46,21 @@ def test_a_pruned_network_is_costed_and_sampled_like_any_other():
     whole, half = (sampling.cost(sampling.convert(one, sampling.Config(density=1.0)), 64) for one in (net, thin))
     assert half.by_layer["layer2.0.conv2"] * 4 == whole.by_layer["layer2.0.conv2"]
     assert half.by_layer["layer2.0.conv3"] * 2 == whole.by_layer["layer2.0.conv3"]
-    masked = sampling.convert(thin, sampling.Config(density=0.5, sigma=1.0))
+    masked = sampling.convert(net, sampling.Config(density=0.5, sigma=1.0, pruned=0.5))
+    assert sampling.expected(masked, 64, 1.0)["layer2.0.conv2"] == half.by_layer["layer2.0.conv2"]
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         torch.testing.assert_close(sampling.deploy(masked, x, 1.0)(x), masked(x), rtol=1e-3, atol=1e-4)
 
 
-def test_every_share_is_trained_on_with_and_without_sampling():
-    batches, valid = runs.data("scenes", 8, 16, 32, None)
-    valid = replace(valid, samples=valid.samples.subset(range(8)))
-    net = ResNet(resnet.BasicBlock, [1, 1, 1, 1], num_classes=10)
-    how = {"seed": 0, "hardware": train.Hardware("cpu")}
-    found = compare(net, batches, valid, (0.0, 0.5), sampling.Config(gamma=1.0), train.Schedule(1, lr=0.01), **how)
-    plain, sampled, thin, both = found.values()
-    assert [name.rpartition(", ")[2] for name in found] == ["pruning only", "with sampling"] * 2
-    assert thin[1] < plain[1] and both[1] < sampled[1] and all(0 <= score <= 1 for score, _ in found.values())
-
-
-@pytest.mark.parametrize("share", [-0.1, 1, float("nan")])
-def test_a_share_outside_of_its_range_is_refused(share):
-    with pytest.raises(InputError, match=f"share is {share}"):
-        pruned(network(resnet.BasicBlock), share)
+def test_a_run_takes_channels_from_the_network_that_the_dense_epochs_have_trained():
+    recipe = runs.Recipe("cifar_resnet20", "scenes", 3, batch_size=16, width=16, train_images=32)
+    config = sampling.Config(pruned=0.5, density=1.0)
+    record, model = runs.fit("sampling", config, recipe, profile="test", seed=0, checkpoints=None)
+    assert [point["phase"] for point in record.curve] == ["dense", "dense", "sampled"]
+    assert model.layer1[0].conv1.out_channels == 8 and model.layer3[2].bn1.num_features == 32
+    assert record.metrics["macs"] == sampling.cost(model, 32).macs
+    assert record.metrics["params"] == sum(parameter.numel() for parameter in model.parameters())
 
 
 def test_grouped_convolutions_are_refused():

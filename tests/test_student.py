@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynlib.student import beyond_chance
+from dynlib.student import beyond_chance, half_width
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,9 @@ from dynlib.student import beyond_chance
 )
 def test_a_mean_counts_where_it_lies_beyond_the_bound_for_so_few_values(values, found):
     assert beyond_chance(values) is found
+
+
+def test_the_interval_of_few_values_is_wide():
+    assert half_width([0.0, 2.0]) == pytest.approx(12.71) and half_width([0.0, 1.0, 2.0]) == pytest.approx(
+        2.48, abs=0.01
+    )

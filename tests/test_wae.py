@@ -160,7 +160,7 @@ def test_the_parts_make_the_scores_and_each_sub_image_meets_its_own_tower():
         output = model(images(), restore=True)
         low = model.norm_low.eval()(output.image_low)
         by_hand = (output.image_low - model.norm_low.running_mean[:, None, None]) / (
-            model.norm_low.running_var[:, None, None] + 1e-5
+            model.norm_low.running_var[:, None, None] + 1e-5 / 255**2
         ).sqrt()
         torch.testing.assert_close(low, by_hand)
         maps = [model.tower(low), model.twin(model.norm_high(output.image_high))]
@@ -168,6 +168,30 @@ def test_the_parts_make_the_scores_and_each_sub_image_meets_its_own_tower():
         torch.testing.assert_close(output.fused, model.head_fused(torch.cat(maps, 1)))
         both = model.decoder.low(output.image_low) + model.decoder.high(output.image_high)
         torch.testing.assert_close(output.restored, both)
+
+
+@pytest.mark.parametrize("precision", [None, torch.bfloat16])
+def test_a_faint_i_h_meets_the_twin_at_full_strength_as_in_the_paper_s_pixels(precision):
+    model = convert(small(), Config()).train()
+    seen = {}
+    model.twin.register_forward_pre_hook(lambda _, args: seen.update(high=args[0].float()))
+    faint = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2e-5**0.5
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision is not None):
+        model.scores(images(4, 32), faint if precision is None else faint.to(precision))
+    as_printed = nn.BatchNorm2d(3, affine=False)(255 * faint)  # Caffe's batch norm and epsilon, on pixels 0 .. 255
+    torch.testing.assert_close(
+        seen["high"], as_printed, rtol=1e-2 if precision else 1e-4, atol=1e-2 if precision else 1e-4
+    )
+    assert seen["high"].var().item() == pytest.approx(1, abs=0.01)
+
+
+def test_a_faint_i_h_deploys():
+    model = with_statistics(convert(small(), Config()))
+    model.norm_high.running_var.fill_(2e-5)
+    model.norm_high.running_mean.fill_(1e-3)
+    with torch.no_grad():
+        expected, found = model(images(1)), wae.deploy(model, images(1))(images(1))
+    assert (found.fused - expected.fused).abs().max() <= 1e-5 * expected.fused.abs().max()
 
 
 def test_the_tower_keeps_the_network_s_weights_and_the_network_is_left_alone():
@@ -197,7 +221,7 @@ def test_the_full_variant_is_the_network_behind_a_batch_norm():
     model = convert(network, Config(variant="full"))
     model.norm.running_mean.fill_(0.4)
     with torch.no_grad():
-        torch.testing.assert_close(model(images()), network((images() - 0.4) / (1 + 1e-5) ** 0.5))
+        torch.testing.assert_close(model(images()), network(images() - 0.4))
 
 
 def test_the_same_seed_gives_the_same_wrapped_network():

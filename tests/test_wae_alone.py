@@ -92,22 +92,26 @@ def test_hiding_the_energy_makes_the_error_as_much_steeper(learned):
     assert hidden["energy_high"] == pytest.approx(open_["energy_high"] / 1e4, rel=1e-3)
     assert hidden["slope"] == pytest.approx(open_["slope"] * 100, rel=1e-2)
     assert hidden["behind_norm"] < open_["behind_norm"] < 1
+    assert hidden["behind_unscaled"] < hidden["behind_norm"]  # what torch's own epsilon would leave
 
 
 def test_an_auto_encoder_is_kept_with_what_made_it(learned, tmp_path):
     image = torch.rand(1, 3, 32, 40, generator=torch.Generator().manual_seed(0))
-    found, told = kept(keep(learned[0], {"seed": 3}, tmp_path / "wae" / "one.safetensors"))
+    path = keep(learned[0], {"lambda": 0.1, "seed": 3}, tmp_path / "wae")
+    found, told = kept(0.1, tmp_path / "wae")
     expected = learned[0](image, restore=True, classify=False).restored
-    assert told == {"seed": 3}
+    assert told == {"lambda": 0.1, "seed": 3} and path.name == "split-0.1.safetensors"
     torch.testing.assert_close(found(image, restore=True, classify=False).restored, expected)
-    with pytest.raises(InputError, match=r"one\.part is no auto-encoder"):
-        kept(tmp_path / "one.part")
+    with pytest.raises(InputError, match=r"split-1\.safetensors is no auto-encoder"):
+        kept(1.0, tmp_path / "wae")
 
 
-def test_the_kept_one_restores_a_photograph_it_never_saw():
-    model, told = kept()
+@pytest.mark.parametrize("path", sorted(KEPT.glob("split-*.safetensors")), ids=lambda path: path.stem)
+def test_those_that_are_kept_restore_a_photograph_that_they_never_saw(path):
+    lam = float(path.stem.removeprefix("split-"))
+    model, told = kept(lam)
     image = photograph(128)
     restored = model(image, restore=True, classify=False).restored
     assert image.shape == (1, 3, 128, 128) and 0 <= image.min() < image.max() <= 1
     assert psnr((restored - image).square().mean().item()) > 30
-    assert KEPT.exists() and told["dataset"] == "imagenette224"
+    assert (told["lambda"], told["dataset"]) == (lam, "imagenette224")

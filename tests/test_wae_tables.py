@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 import torch
+from torch import nn
 
 from dynlib import backbones, plots, tables
 from dynlib.papers import wae, wae_tables
@@ -33,6 +34,22 @@ def test_the_printed_costs_of_table_1_come_out_to_the_digit(vgg16):
     assert counted == claimed.to_dict()
 
 
+def test_table_1_has_each_row_by_its_own_rule_and_all_that_runs(vgg16):
+    frame = wae_tables.printed_costs(tables.claims("wae", "table1"), *vgg16, 224).set_index("row")
+    assert list(frame["claimed, G"]) == list(frame["so counted, G"]) == ["15.36", "3.89", "4.11"]
+    assert list(frame["all that runs"]) == ["15,470,264,320", "3,891,085,312", "4,381,913,088"]
+    assert list(frame["ratio"]) == ["1.00", "3.98", "3.53"]
+
+
+def test_accuracies_stand_by_variant_with_their_seeds_and_costs():
+    of = dict.fromkeys(wae.VARIANTS, ()) | {"wae": [record(top1=0.5, macs=32e6), record(1, top1=0.6, macs=32e6)]}
+    of["low"] = [record(top1=0.4567, macs=31.04e6)]
+    frame = wae_tables.accuracies({"net": of}).set_index("variant")
+    assert list(frame.loc["wae"]) == ["55.00 ± 7.07 (n = 2)", "32.0"]
+    assert list(frame.loc["low"]) == ["45.67 (n = 1)", "31.0"]
+    assert set(frame.drop(index=["wae", "low"]).to_numpy().ravel()) == {"–"} and len(frame) == 7
+
+
 def test_the_parts_add_up(vgg16):
     network, _, wrapped = vgg16
     column = wae_tables.parts({"VGG16": (network, wrapped)}, 224).set_index("GMACs of")["VGG16"]
@@ -41,7 +58,7 @@ def test_the_parts_add_up(vgg16):
 
 
 def record(seed=0, **metrics):
-    return Record("wae", "training", "public", {}, "", {}, seed, metrics, [], {}, 1.0)
+    return Record("wae", "training", "public", {}, "", {"test_images": 1500}, seed, metrics, [], {}, 1.0)
 
 
 def test_every_claimed_row_stays_and_what_nobody_has_is_a_dash():
@@ -71,7 +88,7 @@ def test_the_resnet_table_shows_what_there_is_of_it():
     of = {"full": [record(top1=0.8)], "wae": [record(top1=0.79)]}
     frame = wae_tables.resnet50(claims, of, timings, {"v1": "2.84"})
     assert frame.to_numpy().tolist() == [
-        ["accuracy lost, points", "0.8", "+1.00"],
+        ["accuracy lost, points", "0.8", "+1.00 ± 1.47, n = 1"],
         ["speed-up", "1.88", "by batch, below"],
         ["batch 1", "–", "2.35"],
         ["batch 8", "–", "–"],
@@ -96,9 +113,23 @@ def test_figures_are_written_in_their_form_and_missing_ones_are_dashes():
 
 def test_the_order_has_every_pair_whether_measured_or_not():
     claimed = {"wae": 11.87, "low": 14.2, "full": 11.65}
-    found = {"net": pairs(claimed, {"wae": [0.8], "full": [0.9]}, 1500), "other": []}
+    found = {"net": pairs(claimed, {"wae": {0: 0.8}, "full": {0: 0.9}}, 1500), "other": []}
     frame = wae_tables.order(found, claimed)
     assert list(frame["the paper's order"]) == ["full before wae", "full before low", "wae before low"]
     assert list(frame["claimed gap, points"]) == ["0.22", "2.55", "2.33"]
-    assert frame["net"][0] == "+10.00 ± 1.29, agrees" and list(frame["net"][1:]) == ["–", "–"]
+    assert frame["net"][0] == "+10.00 ± 1.29, n = 1: agrees" and list(frame["net"][1:]) == ["–", "–"]
     assert isinstance(frame, pd.DataFrame) and set(frame["other"]) == {"–"}
+
+
+def test_linear_layers_are_weighed_without_their_biases():
+    network = nn.Sequential(nn.Linear(1000, 250), nn.Conv2d(3, 8, 3))
+    assert wae_tables.linear_weights({"a": network, "b": nn.ReLU()}) == "a 1 MB, b 0 MB"
+
+
+def test_rows_stand_beside_the_linear_codes_they_beat():
+    levels = {"psnr_6_of_12": 37.0, "psnr_3_of_12": 25.0}
+    rows = {"a": {"psnr": 36.0, "psnr_low_alone": 26.0}, "b": {"psnr": 36.5, "psnr_low_alone": 22.0}, "c": {}}
+    text = wae_tables.beside_codes(rows, levels)
+    assert "I' is above the best linear code of 6 of 12 (37.00 dB) for none" in text
+    assert text.endswith("I_L alone is above the best linear code of 3 of 12 (25.00 dB) for a.")
+    assert wae_tables.beside_codes(rows, {}) == "" == wae_tables.beside_codes({"a": {}}, levels)

@@ -5,22 +5,24 @@ lists have one value a run. What is picked, is picked by what held-out images of
 and costs are those of the test images.
 """
 
-from collections.abc import Mapping, Sequence
-from math import sqrt
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from statistics import mean, stdev
 
+from dynlib import settings
 from dynlib.papers.s2dnas import NESTED, Config
-from dynlib.papers.s2dnas_owners import edges, is_read
 from dynlib.records import Record
 from dynlib.student import beyond_chance
 
 BACKBONES = {  # what differs from the chapter's recipe
     "ResNet-20": {},
-    "ResNet-56": {"arch": "cifar_resnet56", "train_images": 6000},
-    "VGG16-BN": {"arch": "cifar_vgg16_bn", "train_images": 6000},
+    "ResNet-56": {"arch": "cifar_resnet56", "train_images": 8000},
+    "VGG16-BN": {"arch": "cifar_vgg16_bn", "train_images": 5000},
 }
-THINNED = {"ResNet-20": (6, 8, 11), "ResNet-56": (8,), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
+THINNED = {"ResNet-20": (6, 8, 10, 12), "ResNet-56": (8, 12), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
+STAGED = (FOUND, FIXED)
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
 
 
@@ -41,9 +43,31 @@ def networks(backbone: str, found: Config | None) -> dict[str, tuple[Config, dic
     return rows
 
 
-def found_by(search: Record | None) -> Config | None:
-    """The network that a search ended with."""
-    return None if search is None else Config(search.metrics["found"]["cuts"], search.metrics["found"]["reuse"])
+def arguments(config: Config, changes: Mapping) -> str:
+    """What `dynlib train` is given for a network, as one writes it in a shell."""
+    plain, usual = settings.plain(asdict(config)), settings.plain(asdict(Config()))
+    return given({name: value for name, value in plain.items() if value != usual[name]} | dict(changes))
+
+
+def given(changes: Mapping) -> str:
+    """Settings that differ from a profile's, as one writes them in a shell."""
+    return " ".join(f"-p {shlex.quote(f'{name}={settings.written(value)}')}" for name, value in changes.items())
+
+
+def unmade(backbone: str, runs: Runs, found: Config | None, command: Callable[[str, str], str]) -> tuple[str, ...]:
+    """A sentence for each network that has no record, with the `command`, of what and with what, that makes it."""
+    lines = {name: command("train", arguments(*of)) for name, of in networks(backbone, found).items() if not runs[name]}
+    return tuple(f"No record yet: {name}. `{line}` makes it." for name, line in lines.items())
+
+
+def common(runs: Runs) -> dict[str, list[Record]]:
+    """Of every network the records of those seeds that the static, thinned and staged networks with records share.
+
+    So that means stand beside means over the same seeds. A rival with fewer seeds keeps what it has of these.
+    """
+    compared = [of for name, of in runs.items() if of and (_is_sized(name) or name in STAGED)]
+    seeds = set.intersection(*({run.seed for run in of} for of in compared)) if compared else set()
+    return {name: [run for run in of if run.seed in seeds] for name, of in runs.items()}
 
 
 def is_dynamic(run: Record) -> bool:
@@ -52,7 +76,7 @@ def is_dynamic(run: Record) -> bool:
 
 
 def rows(runs: Runs) -> dict[str, dict]:
-    """For every network its `kind`, `top1`, mean `macs`, and `static_top1` and `static_macs` of the same seeds.
+    """For every network its `kind`, `seeds`, `top1`, mean `macs`, and `static_top1` and `static_macs` of these seeds.
 
     Of a network with exits at the thresholds of the first budget: the cheapest that lose at most 0.2 points on held-out
     images. A run without a static one of its seed has None there.
@@ -61,6 +85,7 @@ def rows(runs: Runs) -> dict[str, dict]:
     return {
         name: {
             "kind": "dynamic" if any(map(is_dynamic, of)) else "static" if of else "",
+            "seeds": [run.seed for run in of],
             "top1": [run.metrics["top1"] for run in of],
             "macs": [run.metrics["expected_macs"] for run in of],
             "static_top1": [static[run.seed]["top1"] if run.seed in static else None for run in of],
@@ -71,20 +96,20 @@ def rows(runs: Runs) -> dict[str, dict]:
 
 
 def within(run: Record, macs: float) -> dict | None:
-    """Of all thresholds that any rule found, the most accurate that cost at most `macs`, both on held-out images.
+    """Of the whole front of thresholds the most accurate that cost at most `macs`, both on held-out images.
 
-    Of equally accurate ones the cheapest; None where even the first exit costs more.
+    None where even the first exit costs more.
     """
-    allowed = [one for rule in run.metrics["rules"].values() for one in rule if one["held_out_macs"] <= macs]
-    return max(allowed, key=lambda one: (one["held_out_top1"], -one["held_out_macs"]), default=None)
+    allowed = [one for one in run.metrics["rules"]["front"] if one["held_out_macs"] <= macs]
+    return max(allowed, key=lambda one: one["held_out_top1"], default=None)
 
 
 def against_thinned(name: str, runs: Runs) -> dict[str, dict[str, list[float]]]:
-    """A network with exits against each thinned one at that one's cost, seed by seed: `budget`, `thinned`, `ours`,
-    `macs` that ours really spent, and the `gain` in top-1. Only seeds that have both; `dear` are budgets that are less
-    than our first exit costs.
+    """A network with exits against each thinned one at that one's cost, seed by seed: `seed`, `budget`, `thinned`,
+    `ours`, `macs` that ours really spent, and the `gain` in top-1. Only seeds that have both; `dear` are budgets that
+    are less than our first exit costs.
     """
-    keys, table = ("budget", "thinned", "ours", "macs", "gain"), {}
+    keys, table = ("seed", "budget", "thinned", "ours", "macs", "gain"), {}
     for other, of in runs.items():
         if not other.startswith("thinned"):
             continue
@@ -96,7 +121,8 @@ def against_thinned(name: str, runs: Runs) -> dict[str, dict[str, list[float]]]:
             if (ours := within(run, rival["macs"])) is None:
                 row["dear"].append(rival["macs"])
                 continue
-            values = (rival["macs"], rival["top1"], ours["top1"], ours["macs"], ours["top1"] - rival["top1"])
+            gain = ours["top1"] - rival["top1"]
+            values = (run.seed, rival["macs"], rival["top1"], ours["top1"], ours["macs"], gain)
             for key, value in zip(keys, values, strict=True):
                 row[key].append(value)
     return table
@@ -108,17 +134,76 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
     dear = [other for other, row in table.items() if row["dear"]]
     if not gains and not dear:
         return f"**{name}** against uniform thinning: no record yet."
+    if not gains:
+        return (
+            f"**{name}**: even its first exit costs more than these: {', '.join(dear)}. No other budget has a record."
+        )
     above = [other for other, values in gains.items() if mean(values) > 0]
     clear = [other for other in above if beyond_chance(gains[other])]
     text = f"**{name}** is above uniform thinning at {len(above)} of {len(gains)} budgets, at {len(clear)} of them "
     text += "beyond the 95 % bound of Student's t over its seeds. "
-    if gains:
-        each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
-        text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
+    each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
+    text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
+    if len(gains) > 1 and (means := _by_seed(table.values())):
+        text += f"On average over the budgets: {in_points(means)} (n = {len(means)}), {_bound(means)}. "
     if dear:
         text += f"Even its first exit costs more than these: {', '.join(dear)}. "
-    wanted = "That is what was to be shown." if len(clear) >= 3 else "**Three budgets were to be shown: they are not.**"
-    return text + (wanted if len(table) >= 3 else "")
+    if len(table) < 3:
+        return text
+    if len(clear) >= 3:
+        return text + "Three budgets were to be shown, and are."
+    if len(above) >= 3:
+        return text + "**Three budgets were to be shown: so the means stand, but not beyond chance at three.**"
+    return text + "**Three budgets were to be shown: they are not.**"
+
+
+def answers(evidence: Mapping[str, Runs]) -> tuple[dict[str, dict], str]:
+    """By backbone and network with stages what `against_thinned` finds, if anything; all verdicts, a paragraph each."""
+    found = {f"{b}: {n}": against_thinned(n, of) for b, of in evidence.items() for n in STAGED if n in of}
+    told = [verdict(name, table) for name, table in found.items()]
+    told += [f"{b}. {found_against_fixed(of)}" for b, of in evidence.items() if of.keys() >= {*STAGED}]
+    filled = {name: table for name, table in found.items() if any(row["gain"] for row in table.values())}
+    return filled, "\n\n".join(told)
+
+
+def found_against_fixed(runs: Runs) -> str:
+    """One sentence: the network found against the fixed cuts, both within the cost of each thinned network."""
+    budgets = {name: of[0].metrics["macs"] for name, of in runs.items() if name.startswith("thinned") and of}
+    rows = {name: {"seed": [], "gain": []} for name in budgets}
+    for ours in runs.get(FOUND, ()):
+        for fixed in (run for run in runs.get(FIXED, ()) if run.seed == ours.seed):
+            for name, macs in budgets.items():
+                picked = within(ours, macs), within(fixed, macs)
+                if None not in picked:
+                    rows[name]["seed"].append(ours.seed)
+                    rows[name]["gain"].append(picked[0]["top1"] - picked[1]["top1"])
+    means = _by_seed(rows.values())
+    if not means:
+        return "**Found against fixed cuts**: no seed has records of both yet."
+    each = "; ".join(f"{name} {in_points(row['gain'])}" for name, row in rows.items() if row["gain"])
+    text = f"**Found against fixed cuts**, points of top-1 within the cost of each thinned network: {each}. On average "
+    return text + f"{in_points(means)} (n = {len(means)}), {_bound(means)}."
+
+
+def _by_seed(rows: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
+    """The mean gain over the rows with gains, of each seed that is in all of them: like is averaged with like."""
+    gains: dict[int, list[float]] = {}
+    for row in (filled := [row for row in rows if row["gain"]]):
+        for seed, gain in zip(row["seed"], row["gain"], strict=True):
+            gains.setdefault(seed, []).append(gain)
+    return [mean(values) for values in gains.values() if len(values) == len(filled)]
+
+
+def _bound(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return "but one seed tells nothing of chance"
+    return f"{'beyond' if beyond_chance(values) else '**within**'} the 95 % bound of Student's t"
+
+
+def staged(evidence: Mapping[str, Runs]) -> dict[str, Sequence[Record]]:
+    """Records of the network with stages that has the most, of each backbone that has any; the found one of equals."""
+    most = {b: max((n for n in STAGED if n in of), key=lambda name: len(of[name])) for b, of in evidence.items()}
+    return {f"{b}, {name}": evidence[b][name] for b, name in most.items() if evidence[b][name]}
 
 
 def stage_rows(runs: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
@@ -141,85 +226,24 @@ def curve(runs: Sequence[Record], rule: str = "quota") -> list[tuple[float, floa
 
 
 def plane(runs: Runs) -> dict[str, list[tuple[float, float]]]:
-    """Families of (mean MACs, top-1) for a figure: curves of the quota rule, the rest at the first budget."""
+    """Families of (mean MACs, top-1) for a figure: curves of the quota rule, the rest at its budgets.
+
+    A family with fewer seeds than the static network says so.
+    """
     sized = [(mean(row["macs"]), mean(row["top1"])) for n, row in rows(runs).items() if _is_sized(n) and row["top1"]]
-    reused = runs.get("stages, nothing reused", ())
-    return {
-        FOUND: curve(runs.get(FOUND, ())),
-        "nothing reused, at its budgets": curve(reused, "budget"),
-        "static, thinned": sized,
-        FIXED: curve(runs.get(FIXED, ())),
-        "exits on layers, at its budgets": curve(runs.get("exits on layers", ()), "budget"),
-        "MSDNet, at its budgets": curve(runs.get("MSDNet", ()), "budget"),
-    }
+    families = {FOUND: (FOUND, "quota"), "nothing reused, at its budgets": ("stages, nothing reused", "budget")}
+    families |= {"static, thinned": None, FIXED: (FIXED, "quota")}
+    families |= {f"{name}, at its budgets": (name, "budget") for name in ("exits on layers", "MSDNet")}
+    drawn = {}
+    for label, of in families.items():
+        found = runs.get(of[0], ()) if of else ()
+        few = f" (seed {found[0].seed})" if len(found) == 1 < len(runs[STATIC]) else ""
+        drawn[label + few] = curve(found, of[1]) if of else sized
+    return drawn
 
 
 def _is_sized(name: str) -> bool:
     return name == STATIC or name.startswith("thinned")
-
-
-def rewards(search: Record | None) -> tuple[dict[str, list[float]], tuple[str, float] | None]:
-    """Rewards draw by draw at the main omega, and the best of all architectures that cut every map size alike."""
-    if search is None:
-        return {}, None
-    of = search.metrics["searches"][0]["rewards"]
-    drawn = {"controller": of["policy"], "random": of["random"]}
-    return drawn, ("best of those alike at all sizes", max(of["alike"]))
-
-
-def omega_plane(search: Record | None) -> dict[str, dict[str, tuple[float, float]]]:
-    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
-    plane = {"controller": {}, "random": {}}
-    for of in [] if search is None else search.metrics["searches"]:
-        for who, by in (("controller", "policy"), ("random", "random")):
-            plane[who][f"ω = {of['omega']:g}".replace("-", "−")] = (of["best"][by]["macs"], of["best"][by]["top1"])
-    return plane
-
-
-def drawn(config: Config | None, widths: Mapping[str, int]) -> tuple[dict[str, tuple[int, ...]], list[list[tuple]]]:
-    """What `plots_choices.drawn_network` draws of a network with these channels by map size; nothing without one."""
-    if config is None:
-        return {}, []
-    cuts, reuse = config.for_groups(len(widths))
-    edge = {size: edges(width, row) for (size, width), row in zip(widths.items(), cuts, strict=True)}
-    stages = range(config.stages)
-    return edge, [[(i, j) for j in stages for i in range(j) if is_read(bits, i, j, len(stages))] for bits in reuse]
-
-
-def search_words(search: Record | None) -> str:
-    """One paragraph on a search: its time, the controller beside random draws, the agreement of short and long."""
-    if search is None:
-        return "The search has no record yet."
-    m = search.metrics
-    drawn = m["searches"][0]["rewards"]["policy"]
-    best = {name: max(rewards) for name, rewards in m["searches"][0]["rewards"].items()}
-    ahead = best["policy"] - best["random"]
-    spent = m["weights_s"] + m["candidates_s"] + m["retraining_s"]
-    text = f"The search took {spent / 60:.1f} minutes of {m['clock']} time on {search.environment['threads']} thread: "
-    text += f"{m['weights_s']:.0f} s for the shared weights, "
-    text += f"{m['candidates_s']:.0f} s for {m['measured']} candidates ({m['seconds_a_candidate']:.2f} s each), "
-    text += f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone. "
-    text += f"The best reward of the controller is {best['policy']:.4f}, of as many random draws {best['random']:.4f}: "
-    error = sqrt(m["found"]["top1"] * (1 - m["found"]["top1"]) / search.config["proxy_held_out_images"])
-    if ahead <= 0:
-        text += "**the controller is not ahead.** "
-    else:
-        text += "the controller is ahead. " if ahead > 2 * error else "**the two cannot be told apart.** "
-    text += f"(The accuracy in a reward has a standard error of {100 * error:.1f} points.) "
-    quarter = -(-len(drawn) // 4)
-    text += f"Mean reward of the first quarter of its draws: {mean(drawn[:quarter]):.4f}, of the last: "
-    text += f"{mean(drawn[-quarter:]):.4f}. "
-    text += (
-        f"Of the network found, trained alone, {100 * m['found']['shares'][-1]:.0f} % of the held-out images take the "
-    )
-    text += "last exit. "
-    tau = m["kendall_tau"]
-    if tau is None:
-        return text + "Short and longer training cannot be ranked against each other. "
-    text += (
-        f"Kendall's tau between the reward under shared weights and that after training alone is {tau:+.2f}, of only "
-    )
-    return text + f"{len(m['retrained'])} candidates, half of which were picked as the best. "
 
 
 def in_points(values: Sequence[float]) -> str:

@@ -4,7 +4,7 @@ Everything here is a pure function of logits (E, N, C), labels (N,) and the cumu
 can be tried without running the network again. What a rule found on held-out images is then applied to others:
 
     logits, labels = collect(model, held_out)
-    best = budget(logits, labels, costs)
+    best = budget(front(logits, labels, costs))
     on_test = leave(*collect(model, test), costs, best.thresholds)
 
 `choices` does this for every rule.
@@ -26,7 +26,7 @@ NEVER = 2.0  # a threshold that no probability reaches
 SHARED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # thresholds tried for a candidate of the search
 QUOTIENTS = tuple(round(0.05 * step, 2) for step in range(1, 40))  # of the shares of neighbouring exits, as MSDNet's
 TOLERANCES = (0.002, 0.005, 0.01, 0.02, 0.05)  # accuracy that a budget may lose
-MOST_CELLS = 200_000_000  # combinations of thresholds times images that `budget` holds in memory
+MOST_CELLS = 200_000_000  # combinations of thresholds times images that `front` holds in memory
 
 
 class Outcome(NamedTuple):
@@ -103,13 +103,10 @@ def _quota_thresholds(sure: Tensor, q: float) -> tuple[float, ...]:
     return tuple(thresholds)
 
 
-def budget(
-    logits: Tensor, labels: Tensor, costs: Sequence[int], *, tolerance: float = 0.002, points: int = 50
-) -> Outcome:
-    """The cheapest thresholds that lose at most `tolerance` of the best single exit's accuracy.
+def front(logits: Tensor, labels: Tensor, costs: Sequence[int], *, points: int = 50) -> list[Outcome]:
+    """The thresholds that no others beat in both accuracy and cost, from the cheapest to the most accurate.
 
-    All combinations of `points` quantiles of each exit's confidences are tried, and NEVER besides. Of equally cheap
-    ones it is the most accurate. If none is accurate enough, it is the most accurate of all.
+    All combinations of `points` quantiles of each exit's confidences are tried, and NEVER besides.
 
     Raises InputError where there are too many combinations to try.
     """
@@ -132,13 +129,23 @@ def budget(
         alive = (alive[:, None] & ~lets_go).flatten(0, 1)
     hits = hits + (alive & right[-1]).sum(-1)
     macs = macs + alive.sum(-1) * costs[-1]
-    enough = hits >= right.sum(-1).max() - tolerance * count
-    if not enough.any():
-        enough = hits == hits.max()
-    cheapest = enough & (macs == macs[enough].min())
-    best = int(torch.where(cheapest, hits, -1).argmax())
-    places = torch.unravel_index(torch.tensor(best), [len(grid) for grid in grids]) if grids else ()
-    return leave(logits, labels, costs, [grid[at].item() for grid, at in zip(grids, places, strict=True)])
+    found, most = [], -1
+    for place in sorted(range(combinations), key=lambda at: (macs[at].item(), -hits[at].item())):
+        if hits[place] > most:
+            most, sizes = hits[place], [len(grid) for grid in grids]
+            places = torch.unravel_index(torch.tensor(place), sizes) if grids else ()
+            thresholds = [grid[at].item() for grid, at in zip(grids, places, strict=True)]
+            found.append(leave(logits, labels, costs, thresholds))
+    return found
+
+
+def budget(of: Sequence[Outcome], tolerance: float = 0.002) -> Outcome:
+    """Of a `front` the cheapest that loses at most `tolerance` of the best single exit's accuracy.
+
+    If none is accurate enough, it is the most accurate.
+    """
+    enough = max(of[-1].exit_top1) - tolerance - 1e-9  # a rounding error is no image
+    return next((outcome for outcome in of if outcome.top1 >= enough), of[-1])
 
 
 def choices(
@@ -146,15 +153,18 @@ def choices(
 ) -> dict[str, list[dict]]:
     """What each rule finds on held-out logits and labels, and what that does on others, as plain values for a record.
 
-    Rule -> outcomes: `shared` over SHARED, `quota` over every other one of QUOTIENTS, `budget` over TOLERANCES. Each
-    has its thresholds, what it promised (`held_out_top1`, `held_out_macs`), and `top1`, `macs`, `shares` on the others.
+    Rule -> outcomes: `shared` over SHARED, `quota` over every other one of QUOTIENTS, `budget` over TOLERANCES, and the
+    whole `front`. Each has its thresholds, what it promised (`held_out_top1`, `held_out_macs`), and `top1`, `macs`,
+    `shares` on the others.
     """
     exits, count = held_out[0].shape[:2]
     points = 50 if exits == 1 else min(50, int((MOST_CELLS / count) ** (1 / (exits - 1))) - 1)
+    best = front(*held_out, costs, points=points)
     found = {
         "shared": shared(*held_out, costs),
         "quota": quota(*held_out, costs, QUOTIENTS[::2]),
-        "budget": [budget(*held_out, costs, tolerance=tolerance, points=points) for tolerance in TOLERANCES],
+        "budget": [budget(best, tolerance) for tolerance in TOLERANCES],
+        "front": best,
     }
     return {rule: [_applied(outcome, others, costs) for outcome in outcomes] for rule, outcomes in found.items()}
 

@@ -6,7 +6,8 @@ reuse. What a candidate is worth is measured once and kept; the reward of Sec. 3
     R = ACC (COST / MACs_static)^omega,
 
 is computed from what was kept, so that any omega can be tried on it. The form and omega = -0.07 are MnasNet's, which
-the paper's sources leave open. Random search with as many candidates is always run beside the controller.
+the paper's sources leave open. Two controls with as many candidates run beside the controller: draws of one that never
+learns, which favours what few tokens reach, and draws that are even over all architectures.
 """
 
 import itertools
@@ -183,8 +184,9 @@ def policy_search(
 ) -> list[Candidate]:
     """REINFORCE (Sec. 3): `samples` candidates in the order in which they were drawn, repeats included.
 
-    The rate suits up to 500 samples; take 1e-3 for more. The baseline is a moving average that starts at the first
-    batch's mean: rewards are all near each other, and one that starts at zero would teach every first choice.
+    At the rate 0 the controller never learns: the control. The default suits up to 500 samples; take 1e-3 for more. The
+    baseline is a moving average that starts at the first batch's mean: rewards are all near each other, and one that
+    starts at zero would teach every first choice.
     Raises InputError for no samples.
     """
     if samples < 1:
@@ -244,3 +246,13 @@ def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
     if not all(pairs):
         raise InputError("all figures of one list are equal; there is nothing to rank")
     return float((signs[0] * signs[1]).sum() / (pairs[0] * pairs[1]).sqrt())
+
+
+def chance_of(tau: float, count: int) -> float:
+    """Share of all orders of `count` things whose tau against a fixed order is at least as far from 0: the p-value."""
+    orders = [1]  # by the number of pairs that stand the other way round
+    for size in range(2, count + 1):
+        lows = range(len(orders) + size - 1)
+        orders = [sum(orders[max(0, low - size + 1) : low + 1]) for low in lows]
+    pairs = len(orders) - 1
+    return sum(n for swapped, n in enumerate(orders) if abs(1 - 2 * swapped / pairs) >= abs(tau) - 1e-9) / sum(orders)

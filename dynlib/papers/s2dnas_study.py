@@ -1,8 +1,9 @@
 """One search from end to end, as figures for a record: shared weights, the controller and its controls, the retraining.
 
-`Search` are its settings. `search` trains the shared weights, lets the controller search once for each omega, draws as
-many architectures at random, ranks all that cut every map size alike, and retrains the best by themselves: how well the
-short ranking agrees with the longer one is part of the result, and so is the time that all of it took.
+`Search` are its settings. `search` trains the shared weights, lets the controller search once for each omega, takes as
+many draws of a controller that never learns and as many even ones, ranks every architecture where they are few enough,
+and retrains the best by themselves: how well the short ranking agrees with the longer one is part of the result, and so
+is the time that all of it took. Without shared weights every candidate is trained by itself, as in the paper.
 """
 
 import statistics
@@ -42,7 +43,8 @@ class Search:
     proxy_size_px: int | None = 16  # side of its images where it is not the stored one
     proxy_images: int = 8000  # of the training split
     proxy_held_out_images: int = 2000  # others of the training split, on which rewards are measured
-    proxy_epochs: int = 8  # of the shared weights
+    proxy_epochs: int = 8  # of the shared weights, or of every candidate
+    shared_weights: bool = True  # one set for all candidates; false: each is trained by itself, as in the paper
     batch_size: int = 128  # as of the recipe
     lr: float = 0.1
     search_stages: int = 3
@@ -50,6 +52,7 @@ class Search:
     candidates: int = 100  # of each search
     omega: float = OMEGA  # whose best are retrained
     omegas: tuple[float, ...] = ()  # searched besides
+    ranked: int = 0  # every architecture is measured where the space has at most so many
     retrained: int = 3  # best of the policy, and as many drawn at random; the paper has 10 of the policy
     retrain_epochs: int = 8
 
@@ -105,8 +108,8 @@ def search(
     here = workers == 1 and scheduler is None
     now = time.process_time if here else time.perf_counter  # a busy machine does not lengthen the first
     space, clock, spent = asked.space(sizes), now(), {}
-    proxy = SharedWeights(trial, space, str(weights))
-    curve = proxy.train(progress)
+    proxy = SharedWeights(trial, space, str(weights)) if asked.shared_weights else trial
+    curve = proxy.train(progress) if asked.shared_weights else []
     spent["weights_s"], clock = now() - clock, now()
 
     def measure(configs: Sequence[Config]) -> list[Measured]:
@@ -117,9 +120,13 @@ def search(
     found = {}
     for omega, judge in judges.items():
         judge.measured = shared  # measured once, whatever omega
-        policy = policy_search(space, judge, asked.candidates, seed=seed)
-        drawn = random_search(space, judge, min(asked.candidates, len(space)), seed=seed + 1)
-        found[omega] = {"policy": policy, "random": drawn, "alike": exhaustive(asked.space(1), judge)}
+        found[omega] = {
+            "policy": policy_search(space, judge, asked.candidates, seed=seed),
+            "untrained": policy_search(space, judge, asked.candidates, seed=seed + 2, lr=0.0),
+            "random": random_search(space, judge, min(asked.candidates, len(space)), seed=seed + 1),
+        }
+        if len(space) <= asked.ranked:
+            found[omega]["every"] = exhaustive(space, judge)
     spent["candidates_s"], clock = now() - clock, now()
 
     main = found[asked.omega]

@@ -25,7 +25,7 @@ from dynlib.papers.s2dnas_exits import collect, shared
 from dynlib.papers.s2dnas_search import Measured, Space
 from dynlib.records import write_atomically
 
-STATISTICS = 4  # training batches for which batch norms are measured under shared weights
+STATISTICS = 256  # training images, at least, on which batch norms are measured under shared weights
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class SharedWeights:
         batches, held = self.trial.data()
         model = _shared_network(self)
         recut(model, config)
-        renew_statistics(model, batches, STATISTICS)
+        renew_statistics(model, batches, -(-STATISTICS // batches.batch_size))
         return self.trial.measure(model, held, began)
 
 

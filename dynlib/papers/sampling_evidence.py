@@ -1,17 +1,19 @@
 """What the chapter compares on real data: which runs there are, how each is made, and what their records say."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean
 from typing import NamedTuple
 
 from dynlib.papers.sampling import Config
+from dynlib.papers.sampling_interpolate import reach
 from dynlib.records import Record
-from dynlib.student import beyond_chance
+from dynlib.student import beyond_chance, half_width
 from dynlib.tasks import TASKS
 
-GAMMA = 0.3  # of the profile, and of every run that does not name another
-GAMMAS = (0.1, GAMMA, 1.0)
+GAMMA = 1.0  # of the profile, and of every run that does not name another
+GAMMAS = (0.3, GAMMA, 3.0)
+SIGMA = 1.0  # likewise; the released start, 3, hardly moves in a few hundred steps
 # What a task changes in the recipe of the profile, which is that of segmentation.
 RECIPES = {
     "segmentation": {},
@@ -26,10 +28,8 @@ RECIPES = {
     "classification": {
         "dataset": "imagenette224",
         "train_images": 2000,
-        "size_px": 96,
-        "batch_size": 50,
-        "epochs": 5,
-        "lr": 0.1,
+        "size_px": 64,
+        "batch_size": 25,
     },
 }
 DENSE = "dense"
@@ -41,11 +41,13 @@ RUNS |= {f"deterministic, gamma {g}": {"sampling": "deterministic", "gamma": g} 
 RUNS |= {f"stochastic, gamma {g}": {"gamma": g} for g in GAMMAS}
 RUNS |= {kind: {"interpolation": kind} for kind in ("convolution", "average", "zeros", "reuse")}
 RUNS |= {
-    "rbf, sigma 1": {"sigma": 1.0},
+    "rbf, sigma 3": {"sigma": 3.0},
     "no grid": {"grid": None},
     "one mask": {"masks": 1},
     "three masks": {"masks": 3},
 }
+for share in (0.25, 0.5):
+    RUNS |= {f"pruned {share}": {"pruned": share, "density": 1.0}, f"sampled, pruned {share}": {"pruned": share}}
 MAIN = f"stochastic, gamma {GAMMA}"  # the default of everything: RBF, two masks, grid
 _FEW = (DENSE, "uniform, density 0.5")
 ASKED = {  # the runs of each task that the chapter asks for
@@ -75,7 +77,7 @@ EXHIBITS = (
     Exhibit(
         "segmentation",
         "Table 1: the interpolation, CamVid",
-        {"RBF, default": MAIN, "RBF from sigma 1, ours": "rbf, sigma 1"}
+        {"RBF from sigma 1, ours": MAIN, "RBF from sigma 3, released": "rbf, sigma 3"}
         | {"plain convolution": "convolution", "average pooling": "average"},
         "at comparable accuracy the RBF needs less computation than the other two",
     ),
@@ -103,12 +105,20 @@ EXHIBITS = (
         {"dense": DENSE, "uniform": "uniform, density 0.5", "sampled": MAIN, "without interpolation": "zeros"},
         "no significant advantage on classification, and removing the interpolation changes little",
     ),
+    Exhibit(
+        "segmentation",
+        "Table 6: pruning, and sampling on top, CamVid",
+        {"dense": DENSE, "sampled": MAIN}
+        | {f"{share:.0%} pruned": f"pruned {share}" for share in (0.25, 0.5)}
+        | {f"{share:.0%} pruned, sampled": f"sampled, pruned {share}" for share in (0.25, 0.5)},
+        "with sampling it is better than pruning alone at every ratio tried",
+    ),
 )
 
 
 def configs(task: str) -> dict[str, Config]:
     """The settings of every run that a task is asked for, by name."""
-    return {name: Config(**{"gamma": GAMMA} | RUNS[name]) for name in ASKED[task]}
+    return {name: Config(**{"gamma": GAMMA, "sigma": SIGMA} | RUNS[name]) for name in ASKED[task]}
 
 
 def command(task: str, run: str, seed: int = 0) -> str:
@@ -130,15 +140,17 @@ def score(run: Record, metric: str) -> float:
 
 
 def macs(run: Record) -> int:
-    """Expected MACs of one image at the densities of the held-out images; of a network without masks, all of them."""
-    return run.metrics.get("macs_expected", run.metrics["macs"])
+    """MACs of stem and stages for one image, at the densities of the held-out images where there are masks."""
+    return run.metrics["macs_backbone"]
 
 
-def curve(found: Found, family: str, metric: str, seed: int) -> list[tuple[int, float]]:
-    """(MACs, score) of a family's runs of one seed and of the dense network, which every family ends in."""
-    names = [name for name in found if name.startswith(family) or name == DENSE]
-    points = [(macs(run), score(run, metric)) for name in names for run in found[name] if run.seed == seed]
-    return sorted(points) if len(points) > 1 else []
+def curve(found: Found, family: str, metric: str, seed: int, end: str | None = DENSE) -> list[tuple[int, float]]:
+    """(MACs, score) of a family's runs of one seed, and of the dense network that every family ends in.
+
+    A family is what the names of its runs begin with. Without an `end`, its runs alone.
+    """
+    names = [name for name in found if name.startswith(family) or name == end]
+    return sorted((macs(run), score(run, metric)) for name in names for run in found[name] if run.seed == seed)
 
 
 def at(points: Sequence[tuple[int, float]], cost: float) -> float | None:
@@ -157,47 +169,83 @@ class Order(NamedTuple):
     verdict: str
 
 
-def orders(found: Found, metric: str) -> list[Order]:
-    """The paper's orders of a task: the better way, the worse one, and what ours say.
+class Claim(NamedTuple):
+    """A comparison of the paper: some runs, each against the curve of a family at the run's own cost."""
 
-    Stochastic above deterministic above uniform sampling; the RBF above other interpolations and above none, where
-    the task is asked for them.
+    words: str
+    runs: str  # how their names begin
+    against: str  # the family
+    better: bool | None  # whether the runs are to be the better ones; None: alike
+
+
+_STOCHASTIC, _DETERMINISTIC, _UNIFORM = FAMILIES
+_LEARNED = (
+    Claim("stochastic above deterministic", _DETERMINISTIC, _STOCHASTIC, False),
+    Claim("stochastic above uniform", _STOCHASTIC, _UNIFORM, True),
+    Claim("deterministic above uniform", _DETERMINISTIC, _UNIFORM, True),
+)
+CLAIMS = {
+    "segmentation": (
+        *_LEARNED,
+        *(Claim(f"RBF above {kind}", kind, _STOCHASTIC, False) for kind in ("convolution", "average")),
+        *(Claim(f"interpolation above {kind}", kind, _STOCHASTIC, False) for kind in ("zeros", "reuse")),
+        Claim("grid or none: alike", "no grid", _STOCHASTIC, None),
+        *(Claim(f"two masks above {count}", f"{count} mask", _STOCHASTIC, False) for count in ("one", "three")),
+        Claim("pruned and sampled above pruned", "sampled, pruned", "pruned", True),
+    ),
+    "detection": _LEARNED,
+    "classification": (
+        Claim("stochastic or uniform: alike", _STOCHASTIC, _UNIFORM, None),
+        Claim("interpolation or none: alike", "zeros", _STOCHASTIC, None),
+    ),
+}
+
+
+def orders(found: Found, task: str) -> list[Order]:
+    """What the paper says of a task, and what our runs say of it."""
+    gaps = [(claim, tuple(_gaps(found, claim, METRICS[task]))) for claim in CLAIMS[task]]
+    return [Order(claim.words, of, verdict(of, claim.better is None)) for claim, of in gaps]
+
+
+def _gaps(found: Found, claim: Claim, metric: str) -> list[float]:
+    """One a seed: each of the claim's runs against the curve at its cost, where that reaches; their mean.
+
+    Only what every seed of the claim's runs has is compared, so that seeds differ by chance alone. Runs of one seed
+    share first weights and order of the data and are no independent draws.
     """
-    ours, line, even = FAMILIES
-    pairs = [(f"{ours} above {line}", ours, line), (f"{ours} above {even}", ours, even)]
-    pairs.append((f"{line} above {even}", line, even))
-    for word, kinds in (("RBF", ("convolution", "average")), ("interpolation", ("zeros", "reuse"))):
-        pairs += [(f"{word} above {kind}", ours, kind) for kind in kinds if kind in found]
-    gaps = {claim: _gaps(found, better, worse, metric) for claim, better, worse in pairs}
-    return [Order(claim, tuple(of), verdict(of)) for claim, of in gaps.items()]
-
-
-def _gaps(found: Found, better: str, worse: str, metric: str) -> list[float]:
-    """One a seed: each run of either family against the curve of the other at its cost, where that reaches; their mean.
-
-    Runs of one seed share first weights and order of the data and are no independent draws.
-    """
+    seeds = {run.seed for name, runs in found.items() if name.startswith(claim.runs) for run in runs}
+    whole = {name: runs for name, runs in found.items() if seeds <= {run.seed for run in runs}}
     result = []
-    for seed in sorted({run.seed for runs in found.values() for run in runs}):
-        gaps = []
-        for of, against, sign in ((better, worse, 1), (worse, better, -1)):
-            other = curve(found, against, metric, seed)
-            own = [run for name in found if name.startswith(of) for run in found[name] if run.seed == seed]
-            levels = [(score(run, metric), at(other, macs(run))) for run in own]
-            gaps += [sign * (reached - level) for reached, level in levels if level is not None]
-        result += [fmean(gaps)] if gaps else []
+    for seed in sorted(seeds):
+        points, line = curve(whole, claim.runs, metric, seed, end=None), curve(whole, claim.against, metric, seed)
+        levels = [(reached, at(line, cost)) for cost, reached in points]
+        gaps = [reached - level for reached, level in levels if level is not None]
+        result += [fmean(gaps) * (-1 if claim.better is False else 1)] if gaps else []
     return result
 
 
-def verdict(gaps: Sequence[float]) -> str:
-    """What gaps decide, one a seed: a mean beyond chance, which takes two at least."""
+def verdict(gaps: Sequence[float], alike: bool = False) -> str:
+    """What gaps decide, one a seed: a mean beyond chance, which takes two at least; or that the sides are `alike`."""
     if not gaps:
         return "no runs to compare"
     if len(gaps) == 1:
         return "one seed, undecided"
     if not beyond_chance(gaps):
-        return "undecided"
+        return f"no difference beyond {100 * half_width(gaps):.1f} points seen" if alike else "undecided"
+    if alike:
+        return "not confirmed: they differ"
     return "confirmed" if fmean(gaps) > 0 else "not confirmed: the reverse"
+
+
+def levels(found: Found, exhibit: Exhibit) -> dict[str, list[float]]:
+    """What uniform sampling reaches at the cost of each run with masks, by row, on the curve of the run's seed."""
+
+    def reached(run: Record) -> float | None:
+        at_cost = at(curve(found, _UNIFORM, METRICS[exhibit.task], run.seed), macs(run))
+        return at_cost if "density" in run.metrics else None
+
+    rows = exhibit.rows.items()
+    return {row: [value for run in found[name] if (value := reached(run)) is not None] for row, name in rows}
 
 
 def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:
@@ -212,7 +260,23 @@ def plane(found: Found, metric: str) -> dict[str, list[tuple[float, float]]]:
     return families | dict(zip(FAMILIES[1:], rest, strict=True))
 
 
-def missing(found: Found, names: Iterable[str], task: str) -> list[str]:
-    """A note on those of the named runs that have no record, and what makes the first of them."""
-    without = [name for name in names if not found[name]]
-    return [f"No record yet: {'; '.join(without)}. `{command(task, without[0])}` makes the first."] if without else []
+def sigma_words(runs: Sequence[Record]) -> str:
+    """What the RBF has learned, over all masks of some runs of `SIGMA` at the start; nothing where there are none."""
+    sigmas = [sigma for run in runs for sigma in run.metrics["sigma_by_mask"]]
+    if not sigmas:
+        return ""
+    low, high = min(sigmas), max(sigmas)
+    default = Config()
+    far, near = (reach(sigma, default.window, default.epsilon) for sigma in (low, high))
+    counted = f"{near}" if near == far else f"{near} to {far}"
+    return (
+        f"The sigmas of {MAIN}, {SIGMA:g} at the start, ended between {low:.2f} and {high:.2f}. "
+        f"So a lone sample reaches {counted} positions along a row, of {default.window // 2} in the window."
+    )
+
+
+def notes(found: Found, exhibit: Exhibit) -> list[str]:
+    """What the paper says of a table; and, for each of its runs that has no record, what makes it."""
+    without = [name for name in exhibit.rows.values() if not found[name]]
+    lacking = [f"No record yet of {name}: `{command(exhibit.task, name)}`." for name in without]
+    return [f"Claimed: no numbers could be obtained; in words: {exhibit.said}.", *lacking]

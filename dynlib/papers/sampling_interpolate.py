@@ -22,6 +22,12 @@ def rbf_kernel(sigma: Tensor, window: int) -> Tensor:
     return outer(rbf_profile(sigma, window))
 
 
+def reach(sigma: float, window: int, epsilon: float) -> int:
+    """How many positions away, along a row or a column, a lone sample still counts: it keeps half its value or more."""
+    profile = rbf_profile(torch.tensor(sigma, dtype=torch.float64), window)
+    return int((profile[window // 2] * profile[window // 2 + 1 :] >= epsilon).sum())
+
+
 def outer(profile: Tensor) -> Tensor:
     """The kernel (K, K) whose factor along either axis is (K,)."""
     return profile[:, None] * profile
@@ -43,8 +49,8 @@ def spread(x: Tensor, kernel: Tensor) -> Tensor:
 def interpolate(features: Tensor, mask: Tensor, kernel: Tensor, epsilon: float | None) -> Tensor:
     """M F + (1 - M) recon: sampled positions as they are, the others from the sampled ones around them.
 
-    recon(p) = sum_q k(p - q) M(q) F(q) / (sum_q k(p - q) M(q) + epsilon); 0 where the window holds no sample. With
-    `epsilon` None the sum stands as it is, which is a plain convolution.
+    recon(p) = sum_q k(p - q) M(q) F(q) / (sum_q k(p - q) M(q) + epsilon); 0 where the window holds no sample, or only
+    such as the kernel rounds to 0. With `epsilon` None the sum stands as it is, which is a plain convolution.
 
     Args:
         features: (N, C, H, W); what stands where the mask is 0 does not matter.

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STOCHASTIC, DETERMINISTIC, UNIFORM = "stochastic", "deterministic", "uniform"
+UNDECIDED = (0.05, 0.95)  # between these probabilities chance has a say: masks all outside have collapsed
 
 
 class Sample(NamedTuple):
@@ -155,10 +156,14 @@ class Tally:
         self.window = window
         self._sampled: dict[str, float] = {}  # by sampler: sum of the density of each image
         self._images: dict[str, int] = {}
+        self._undecided: dict[str, float] = {}  # by sampler: sum of the share of undecided positions of each image
         self._empty = self._missing = 0
 
-    def add(self, name: str, mask: Tensor) -> None:
-        """Take in a mask (N, 1, H, W) of zeros and ones."""
+    def add(self, name: str, sample: Sample) -> None:
+        """Take in a sample whose mask has zeros and ones."""
+        mask, (low, high) = sample.mask, UNDECIDED
+        between = ((sample.probability > low) & (sample.probability < high)).double()
+        self._undecided[name] = self._undecided.get(name, 0.0) + between.mean((1, 2, 3)).sum().item()
         self._sampled[name] = self._sampled.get(name, 0.0) + mask.mean((1, 2, 3)).double().sum().item()
         self._images[name] = self._images.get(name, 0) + len(mask)
         near = F.max_pool2d(mask, self.window, 1, self.window // 2)
@@ -171,6 +176,11 @@ class Tally:
         return {name: sampled / self._images[name] for name, sampled in self._sampled.items()}
 
     @property
+    def undecided(self) -> dict[str, float]:
+        """Mean share of the positions of each mask whose probability lies inside `UNDECIDED`, by the sampler's name."""
+        return {name: share / self._images[name] for name, share in self._undecided.items()}
+
+    @property
     def empty_windows(self) -> float:
         """Share of the unsampled positions with no sample in the window around them; 0 where all are sampled."""
         return self._empty / self._missing if self._missing else 0.0
@@ -181,7 +191,7 @@ def tallied(network: nn.Module) -> Iterator[Tally]:
     """Counts over the masks of every forward pass in evaluation mode inside the block."""
     tally = Tally()
     hooks = [
-        sampler.register_forward_hook(lambda module, args, sample, name=name: tally.add(name, sample.mask))
+        sampler.register_forward_hook(lambda module, args, sample, name=name: tally.add(name, sample))
         for name, sampler in samplers(network).items()
     ]
     try:

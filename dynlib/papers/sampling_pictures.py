@@ -13,7 +13,7 @@ from dynlib import train
 from dynlib.backbones import hosts
 from dynlib.data import Batches, Samples, augment
 from dynlib.data.scenes import BACKGROUND, one_thread
-from dynlib.papers import sampling
+from dynlib.papers import sampling, sampling_training
 from dynlib.papers.sampling_interpolate import interpolate, rbf_kernel
 from dynlib.papers.sampling_masks import Sample, Tally, bernoulli_mask, observed
 
@@ -32,7 +32,7 @@ def learn(scenes: Samples, seed: int) -> nn.Module:
     network.backbone.maxpool = nn.Identity()
     network = sampling.convert(network, CONFIG)
     batches = Batches(two, 8, augment=augment.flip_and_shift)
-    how = {"objective": sampling.objective(CONFIG), "hardware": train.Hardware("cpu")}
+    how = {"objective": sampling_training.objective(CONFIG.gamma, CONFIG.tau), "hardware": train.Hardware("cpu")}
     with one_thread():
         train.fit(network, batches, SCHEDULE, seed=seed, **how)
     return network.eval()
@@ -99,5 +99,5 @@ def empty(masks: Sequence[Tensor]) -> list[float]:
     """Share of unsampled positions without a sample in the window, for each (N, 1, H, W) mask."""
     tallies = [Tally() for _ in masks]
     for tally, mask in zip(tallies, masks, strict=True):
-        tally.add("", mask)
+        tally.add("", Sample(mask, mask))
     return [tally.empty_windows for tally in tallies]

@@ -1,4 +1,4 @@
-"""Table 6: a pruned network, and sampling on top of it.
+"""Table 6: a network with fewer channels, on top of which positions are sampled.
 
 The paper's way of pruning could not be obtained. Ours goes by the scale of batch norm, as Liu et al. ("Network
 Slimming", ICCV 2017): of the channels inside each residual block those of the smallest scale go, the same share of
@@ -6,28 +6,22 @@ every block; what blocks hand to each other stays.
 """
 
 import copy
-from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from dynlib import tasks, train
 from dynlib.backbones.thin import FEWEST
-from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.papers import sampling
 from dynlib.papers.sampling_blocks import BLOCKS
 
 
 def pruned(network: nn.Module, share: float) -> nn.Module:
     """A copy without the share of the channels inside of each block that has the smallest batch-norm scales.
 
-    At least `FEWEST` stay where there were as many. Raises InputError for a share outside [0, 1) and for grouped
+    `share` is in [0, 1); at least `FEWEST` channels stay where there were as many. Raises InputError for grouped
     convolutions, whose channels do not go one by one.
     """
-    if not 0 <= share < 1:
-        raise InputError(f"share is {share}; the part of the channels that goes is from 0 to below 1")
     network = copy.deepcopy(network)
     for name, block in network.named_modules():
         if isinstance(block, BLOCKS):
@@ -54,32 +48,3 @@ def _keep(before: nn.Conv2d, norm: nn.BatchNorm2d, after: nn.Conv2d, channels: T
         norm.weight, norm.bias = nn.Parameter(norm.weight[channels]), nn.Parameter(norm.bias[channels])
         norm.running_mean, norm.running_var = norm.running_mean[channels], norm.running_var[channels]
     before.out_channels = after.in_channels = norm.num_features = len(channels)
-
-
-def compare(
-    network: nn.Module,
-    batches: Batches,
-    valid: Batches,
-    shares: Sequence[float],
-    config: sampling.Config,
-    schedule: train.Schedule,
-    *,
-    seed: int,
-    hardware: train.Hardware,
-) -> dict[str, tuple[float, int]]:
-    """Score and expected MACs of a trained network pruned by each share, then trained on with and without sampling.
-
-    Both are trained on for the same schedule; the score is the task's, for sampling the mean over seeds of the masks.
-    """
-    task, found = tasks.of(valid), {}
-    size = tuple(next(valid.epoch(None))[0].shape[-2:])
-    for share in shares:
-        for word, setting in (("pruning only", sampling.Config(density=1.0)), ("with sampling", config)):
-            model = sampling.convert(pruned(network, share), setting)
-            how = {"objective": sampling.objective(setting), "hardware": hardware}
-            train.fit(model, batches, schedule, seed=seed, **how)
-            metrics = task.watch(model, valid) | {"macs": sampling.cost(*task.counted(model, size)).macs}
-            metrics |= sampling.evaluate(model, valid)
-            score = metrics.get(f"{task.metric}_mean", metrics[task.metric])
-            found[f"{100 * share:.0f} % pruned, {word}"] = score, metrics.get("macs_expected", metrics["macs"])
-    return found

@@ -19,6 +19,8 @@ Departures from the paper, each with its reason:
 - Losses are means over elements on images in 0 .. 1, where the paper's constants fit another scale. lambda = 1 by an
   unconfirmed re-implementation; gamma, the weight of the transform loss in the joint stage, is settled at the first
   step of that stage so that the loss is `gamma_share` of the classification loss there, and is kept in a buffer.
+- The epsilon of the batch norms on images is 1e-5 / 255^2: what 1e-5 is to pixels from 0 to 255. The variance of I_H
+  is near 2e-5 here, so that 1e-5 itself would keep the twin from seeing it at its full strength.
 - Stage 1 learns by Adam on windows of 16 px of the pictures as they are, since augmented ones are blurred, for three
   epochs to one of the classifier's, which cost less than one on whole images. The paper has one for one, by SGD on its
   own scale. There is no weight decay, which torch's Adam would add to gradients that are small here.

@@ -17,7 +17,7 @@ from torchvision.utils import make_grid
 from dynlib import train
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.papers.wae_network import Even, Wae
+from dynlib.papers.wae_network import EPSILON, Even, Wae
 from dynlib.papers.wae_split import Decoder, Encoder, psnr, transform_loss
 from dynlib.papers.wae_training import split_loss, watch_split
 from dynlib.paths import WEIGHTS
@@ -25,7 +25,7 @@ from dynlib.records import write_atomically
 
 Curve = list[dict[str, float]]
 
-KEPT = WEIGHTS / "wae" / "split.safetensors"  # trained on photographs, to the end of its schedule: 18,000 numbers
+KEPT = WEIGHTS / "wae"  # one a lambda, trained on photographs to the end of its schedule: 18,000 numbers each
 
 
 def learn(batches: Batches, valid: Batches, *, lam: float = 1.0, steps: int = 512, seed: int = 0) -> tuple[Wae, Curve]:
@@ -78,18 +78,18 @@ def _fresh() -> Wae:
 # ------------------------------------------------------------------------------------------------------------ one kept
 
 
-def keep(model: Wae, told: dict, path: Path = KEPT) -> Path:
-    """Write an auto-encoder from `learn`, and in the header what is `told` of how it was made."""
+def keep(model: Wae, told: dict, folder: Path = KEPT) -> Path:
+    """Write an auto-encoder from `learn`; its header has what is `told` of how it was made, `lambda` among it."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return write_atomically(path, safetensors.torch.save(tensors, {"told": json.dumps(told)}))
+    return write_atomically(_place(told["lambda"], folder), safetensors.torch.save(tensors, {"told": json.dumps(told)}))
 
 
-def kept(path: Path = KEPT) -> tuple[Wae, dict]:
+def kept(lam: float = 1.0, folder: Path = KEPT) -> tuple[Wae, dict]:
     """The auto-encoder that `keep` wrote, in evaluation mode, and what is told of it.
 
     Raises InputError where there is none.
     """
-    model = _fresh()
+    model, path = _fresh(), _place(lam, folder)
     try:
         with safetensors.safe_open(path, "pt") as file:
             told = json.loads(file.metadata()["told"])
@@ -97,6 +97,10 @@ def kept(path: Path = KEPT) -> tuple[Wae, dict]:
     except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"{path} is no auto-encoder of wae_alone.keep ({error})") from error
     return model.eval(), told
+
+
+def _place(lam: float, folder: Path) -> Path:
+    return folder / f"split-{lam:g}.safetensors"
 
 
 def photograph(side_px: int = 256) -> Tensor:
@@ -159,8 +163,9 @@ def quieter(model: Wae, factor: float) -> Wae:
 def hiding(model: Wae, images: Tensor, factor: float) -> dict[str, float]:
     """What `quieter` changes on images (N, 3, H, W): `psnr` of I', `energy_high`, and the price.
 
-    `behind_norm`: the least variance of a channel of I_H behind the twin's batch norm, 1 but for its epsilon. `slope`:
-    the norm of the gradient of the reconstruction error at the weights of the convolution that makes I_H.
+    `behind_norm`: the least variance of a channel of I_H behind the twin's batch norm, 1 but for its epsilon;
+    `behind_unscaled`: the same with the epsilon of pixels from 0 to 255. `slope`: the norm of the gradient of the
+    reconstruction error at the weights of the convolution that makes I_H.
     """
     network = quieter(model, factor)
     output = network(images, restore=True, classify=False)
@@ -170,6 +175,7 @@ def hiding(model: Wae, images: Tensor, factor: float) -> dict[str, float]:
     return {
         "psnr": psnr(error.item()),
         "energy_high": output.image_high.square().mean().item(),
-        "behind_norm": least / (least + nn.BatchNorm2d(3).eps),
+        "behind_norm": least / (least + EPSILON),
+        "behind_unscaled": least / (least + 255**2 * EPSILON),
         "slope": network.split.high.weight.grad.norm().item(),
     }

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 from dynlib.errors import InputError
 from dynlib.ops import pad_to_multiple
 
+EPSILON = (
+    1e-5 / 255**2
+)  # of the batch norms in front: 1e-5, Caffe's and torch's, belongs to the paper's pixels, 0 .. 255
+
 
 class Output(NamedTuple):
     """What a network behind a split yields. Scores are (N, C), half-size images (N, 3, H/2, W/2)."""
@@ -56,9 +60,9 @@ class Wae(nn.Module):
     ):
         super().__init__()
         self.even, self.split = even, split
-        self.norm_low = nn.BatchNorm2d(3, affine=False)
+        self.norm_low = nn.BatchNorm2d(3, EPSILON, affine=False)
         self.tower, self.head_low = tower, head_low
-        self.norm_high = None if twin is None else nn.BatchNorm2d(channels_high, affine=False)
+        self.norm_high = None if twin is None else nn.BatchNorm2d(channels_high, EPSILON, affine=False)
         self.twin, self.head_fused = twin, head_fused
         self.decoder = decoder
         if decoder is not None:
@@ -95,7 +99,7 @@ class Single(nn.Module):
     def __init__(self, image: nn.Module, network: nn.Module):
         super().__init__()
         self.image = image
-        self.norm = nn.BatchNorm2d(3, affine=False)
+        self.norm = nn.BatchNorm2d(3, EPSILON, affine=False)
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:

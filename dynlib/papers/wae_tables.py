@@ -8,7 +8,7 @@ from torch import nn
 
 from dynlib.cost import closed_form, count, example
 from dynlib.papers import wae
-from dynlib.papers.wae_evidence import Pair
+from dynlib.papers.wae_evidence import Pair, pairs, scores, test_images, told
 from dynlib.records import Record
 
 Evidence = Mapping[str, Mapping[str, Sequence[Record]]]  # network: variant: a record a seed
@@ -19,14 +19,15 @@ SPLIT = {  # figure of `watch_split`: head of its column and form of its cells
     "psnr_low_alone": ("I' from I_L, dB", ".2f"),
     "energy_low": ("mean I_L²", ".3f"),
     "energy_high": ("mean I_H²", ".2g"),
-    "variance_high": ("least variance of I_H", ".2g"),
+    "variance_high": ("least var. of I_H", ".2g"),
     "detail_low": ("detail of I_L", ".2f"),
     "detail_high": ("detail of I_H", ".2f"),
 }
 HIDING = {  # figure of `hiding`: the same
     "psnr": ("I', dB", ".2f"),
     "energy_high": ("mean I_H²", ".1e"),
-    "behind_norm": ("variance behind the batch norm", ".4f"),
+    "behind_norm": ("variance behind the norm", ".4f"),
+    "behind_unscaled": ("the same, ε 10⁻⁵", ".4f"),
     "slope": ("slope of the error", ".2g"),
 }
 PARTS = ("split", "tower", "twin", "head_low", "head_fused")
@@ -79,6 +80,35 @@ def as_printed(network: nn.Module, half: nn.Module, wrapped: nn.Module, size: in
     }
 
 
+def printed_costs(
+    claims: pd.DataFrame, network: nn.Module, half: nn.Module, wrapped: nn.Module, size: int
+) -> pd.DataFrame:
+    """The costs of Table 1 as printed, counted by the rule of each row, and all that runs, with the ratio of the last.
+
+    All that runs is the closed form, and what the counter finds, to the last digit.
+    """
+    printed = claims.query("metric == 'macs'").set_index("row")["value"]
+    macs = [closed_form(network, size).macs, *(wae.cost(model, size).macs for model in (half, wrapped))]
+    counted = [count(model, _like(model, size)).macs for model in (network, half, wrapped)]
+    assert macs == counted, f"closed form {macs}, counted {counted}"
+    lines = [
+        [row, printed[row], f"{by_rule / 1e9:.2f}", rule, f"{whole:,}", f"{macs[0] / whole:.2f}"]
+        for (row, (by_rule, rule)), whole in zip(as_printed(network, half, wrapped, size).items(), macs, strict=True)
+    ]
+    return pd.DataFrame(lines, columns=["row", "claimed, G", "so counted, G", "which counts", "all that runs", "ratio"])
+
+
+def accuracies(evidence: Evidence) -> pd.DataFrame:
+    """Our top-1 accuracy (%) of every variant in every network, with deviation and number of seeds; its MACs (M)."""
+    frame = {"variant": list(wae.VARIANTS)}
+    for net, of in evidence.items():
+        runs = [of[variant] for variant in wae.VARIANTS]
+        means = [[100 * run.metrics["top1"] for run in each] for each in runs]
+        frame[f"{net}, %"] = [f"{spread(each)} (n = {len(each)})" if each else DASH for each in means]
+        frame[f"{net}, M"] = [f"{each[0].metrics['macs'] / 1e6:.1f}" if each else DASH for each in runs]
+    return pd.DataFrame(frame)
+
+
 def against(
     claims: pd.DataFrame,
     metrics: Sequence[str],
@@ -113,10 +143,13 @@ def _values(of: Mapping[str, Sequence[Record]], variant: str, metric: str) -> li
 
 def error(accuracies: Sequence[float]) -> str:
     """The mean error in percent, with the deviation over seeds where there are several; a dash where there is none."""
-    if not accuracies:
-        return DASH
-    spread = f" ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
-    return f"{100 * (1 - statistics.mean(accuracies)):.2f}{spread}"
+    return spread([100 * (1 - accuracy) for accuracy in accuracies]) if accuracies else DASH
+
+
+def spread(values: Sequence[float]) -> str:
+    """Their mean, and the sample deviation of several."""
+    deviation = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.2f}{deviation}"
 
 
 def resnet50(
@@ -125,12 +158,14 @@ def resnet50(
     timings: Mapping[str, Record],
     ratios: Mapping[str, str],
 ) -> pd.DataFrame:
-    """What is known of the ResNet-50 table, and ours: accuracy lost by a ResNet, speed-ups and MAC ratios by name."""
+    """What is known of the ResNet-50 table, and ours: accuracy lost by a ResNet, speed-ups and MAC ratios by name.
+
+    The loss is the gap of `pairs`, by seed.
+    """
     printed = claims.set_index("metric")["value"]
-    full, split = ([run.metrics["top1"] for run in evidence[variant]] for variant in ("full", "wae"))
-    lost = f"{100 * (statistics.mean(full) - statistics.mean(split)):+.2f}" if full and split else DASH
+    lost = pairs({"full": 0.0, "wae": 1.0}, scores(evidence), test_images(evidence))
     lines = [
-        ["accuracy lost, points", printed["error_increase"], lost],
+        ["accuracy lost, points", printed["error_increase"], told(lost[0]) if lost else DASH],
         ["speed-up", printed["speedup"], "by batch, below"],
     ]
     lines += [[row, DASH, f"{run.metrics['speedup']:.2f}" if run else DASH] for row, run in timings.items()]
@@ -150,13 +185,34 @@ def order(found: Mapping[str, Sequence[Pair]], claimed: Mapping[str, float]) -> 
     for index, better in enumerate(names):
         for worse in names[index + 1 :]:
             lines.append([f"{better} before {worse}", f"{claimed[worse] - claimed[better]:.2f}"])
-            for pairs in found.values():
-                ours = [p for p in pairs if (p.better, p.worse) == (better, worse)]
-                lines[-1].append(
-                    f"{100 * ours[0].gap:+.2f} ± {100 * ours[0].error:.2f}, {ours[0].verdict}" if ours else DASH
-                )
+            for pairs_ in found.values():
+                ours = [p for p in pairs_ if (p.better, p.worse) == (better, worse)]
+                lines[-1].append(f"{told(ours[0])}: {ours[0].verdict}" if ours else DASH)
     return pd.DataFrame(lines, columns=["the paper's order", "claimed gap, points", *found])
 
 
 def _like(network: nn.Module, size: int):
     return example(size).to(next(network.parameters()).device)
+
+
+def linear_weights(networks: Mapping[str, nn.Module]) -> str:
+    """What the weights of the linear layers of each network take in float32."""
+    weights = {
+        name: sum(layer.weight.numel() for layer in network.modules() if isinstance(layer, nn.Linear))
+        for name, network in networks.items()
+    }
+    return ", ".join(f"{name} {4 * count / 1e6:.0f} MB" for name, count in weights.items())
+
+
+def beside_codes(figures: Mapping[str, Mapping[str, float]], levels: Mapping[str, float]) -> str:
+    """Which rows restore more than the best linear codes: I' than 6 numbers of 12, I_L alone than 3; else nothing."""
+    if not levels or not any(figures.values()):
+        return ""
+    above = {
+        name: [row for row, of in figures.items() if of and of[name] > levels[level]]
+        for name, level in {"psnr": "psnr_6_of_12", "psnr_low_alone": "psnr_3_of_12"}.items()
+    }
+    part = "{} is above the best linear code of {} of 12 ({:.2f} dB) for {}"
+    both = (("I'", 6, "psnr"), ("I_L alone", 3, "psnr_low_alone"))
+    words = [part.format(what, n, levels[f"psnr_{n}_of_12"], "; ".join(above[of]) or "none") for what, n, of in both]
+    return f"{', '.join(words)}."

@@ -1,0 +1,115 @@
+"""What the record of a search says, see `s2dnas_study.search` for what it holds: for figures, and in words."""
+
+from collections.abc import Mapping, Sequence
+from math import sqrt
+from statistics import mean
+
+from dynlib.papers.s2dnas import Config
+from dynlib.papers.s2dnas_owners import edges, is_read
+from dynlib.papers.s2dnas_search import chance_of
+from dynlib.records import Record
+
+DRAWN_BY = {"policy": "controller", "untrained": "untrained controller", "random": "even draws"}
+SMALL = {  # what differs from the chapter's search where the space is ranked to the end
+    "search_stages": 2,
+    "search_groups": 4,
+    "candidates": 40,
+    "omegas": (),
+    "ranked": 216,
+}
+
+
+def found_by(search: Record | None) -> Config | None:
+    """The network that a search ended with."""
+    return None if search is None else Config(search.metrics["found"]["cuts"], search.metrics["found"]["reuse"])
+
+
+def rewards(search: Record | None) -> tuple[dict[str, list[float]], tuple[str, float] | None]:
+    """Rewards draw by draw at the main omega, by who drew; the best of all architectures where these were ranked."""
+    if search is None:
+        return {}, None
+    of = search.metrics["searches"][0]["rewards"]
+    return {name: of[by] for by, name in DRAWN_BY.items()}, ("best of all", max(of["every"])) if "every" in of else None
+
+
+def retrained(search: Record | None) -> list[dict]:
+    """The candidates that were trained alone, for `tables_choices.retrained_table`; none without a record."""
+    return [] if search is None else [one | {"by": DRAWN_BY[one["by"]]} for one in search.metrics["retrained"]]
+
+
+def omega_plane(search: Record | None) -> dict[str, dict[str, tuple[float, float]]]:
+    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
+    plane = {name: {} for name in DRAWN_BY.values()}
+    for of in [] if search is None else search.metrics["searches"]:
+        for by, name in DRAWN_BY.items():
+            plane[name][f"ω = {of['omega']:g}".replace("-", "−")] = (of["best"][by]["macs"], of["best"][by]["top1"])
+    return plane
+
+
+def drawn(config: Config | None, widths: Mapping[str, int]) -> tuple[dict[str, tuple[int, ...]], list[list[tuple]]]:
+    """What `plots_choices.drawn_network` draws of a network with these channels by map size; nothing without one."""
+    if config is None:
+        return {}, []
+    cuts, reuse = config.for_groups(len(widths))
+    edge = {size: edges(width, row) for (size, width), row in zip(widths.items(), cuts, strict=True)}
+    stages = range(config.stages)
+    return edge, [[(i, j) for j in stages for i in range(j) if is_read(bits, i, j, len(stages))] for bits in reuse]
+
+
+def words(search: Record | None) -> str:
+    """A list of sentences: the search's time, the controller beside its controls, its find, short against long."""
+    if search is None:
+        return "The search has no record yet."
+    m, of = search.metrics, search.metrics["searches"][0]["rewards"]
+    spent = m["weights_s"] + m["candidates_s"] + m["retraining_s"]
+    parts = [f"{m['weights_s']:.0f} s for the shared weights"] if m["weights_s"] >= 1 else []
+    parts += [f"{m['candidates_s']:.0f} s for {m['measured']} candidates ({m['seconds_a_candidate']:.2f} s each)"]
+    parts += [f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone"]
+    text = f"- **Time**: {spent / 60:.1f} minutes of {m['clock']} time on {search.environment['threads']} thread: "
+    text += f"{', '.join(parts)}.\n"
+    best = {by: max(of[by]) for by in DRAWN_BY}
+    ahead = best["policy"] - max(best["untrained"], best["random"])
+    error = sqrt(m["found"]["top1"] * (1 - m["found"]["top1"]) / search.config["proxy_held_out_images"])
+    figures = ", ".join(f"{name} {best[by]:.4f}" for by, name in DRAWN_BY.items())
+    text += f"- **Best reward of {len(of['policy'])} draws**: {figures}. "
+    if ahead <= 0:
+        text += "**The controller is not ahead.** "
+    else:
+        text += "The controller is ahead. " if ahead > 2 * error else "**These cannot be told apart:** "
+    text += f"the accuracy in a reward has a standard error of {100 * error:.1f} points.\n"
+    quarter = -(-len(of["policy"]) // 4)
+    text += f"- **Does it learn?** Mean reward of the first quarter of its draws {_mean(of['policy'][:quarter])}, "
+    text += f"of the last {_mean(of['policy'][-quarter:])}; of all draws of the untrained one "
+    text += f"{_mean(of['untrained'])}, of even ones {_mean(of['random'])}.\n"
+    text += f"- **What was found**, trained alone, sends {100 * m['found']['shares'][-1]:.0f} % of the held-out images "
+    return text + f"to its last exit.\n- **Short against longer training**: {agreement(search)}"
+
+
+def small_words(search: Record | None, command: str) -> str:
+    """One paragraph on a search whose whole space was ranked: at which place the best of each kind of draws stands."""
+    if search is None:
+        return f"**Ranked to the end**: a small space, no record yet; `{command}` makes it."
+    of = search.metrics["searches"][0]["rewards"]
+    count, draws = len(of["every"]), len(of["policy"])
+    places = [f"{name} number {1 + sum(r > max(of[by]) for r in of['every'])}" for by, name in DRAWN_BY.items()]
+    text = f"**Ranked to the end**: all {count:,} networks of {search.config['search_stages']} stages in "
+    text += f"{search.config['search_groups']} groups, by their reward. The best of {draws} draws each stands here: "
+    text += (
+        f"{', '.join(places)}; {draws} different even draws reach number {(count + 1) / (draws + 1):.1f} on average. "
+    )
+    return text + f"Short against longer training: {agreement(search)}"
+
+
+def agreement(search: Record) -> str:
+    """Kendall's tau of a search with its number of candidates, and what chance alone gives."""
+    tau, count = search.metrics["kendall_tau"], len(search.metrics["retrained"])
+    if tau is None:
+        return "the two cannot be ranked against each other."
+    chance = chance_of(tau, count)
+    text = f"Kendall's tau is {tau:+.2f} over n = {count} candidates, half of them picked as the best; "
+    text += f"{100 * chance:.0f} % of all orders are at least as far from 0"
+    return text.replace("-", "−") + (". " if chance <= 0.05 else ", so it **says little**. ")
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{mean(values):.4f}"
