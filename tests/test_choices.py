@@ -78,9 +78,9 @@ def test_held_out_scores_stand_with_their_rates_and_binomial_errors():
 
 def test_penalties_show_both_sides_and_their_ratio():
     table = tables_choices.penalty_table(
-        {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "held"}}
+        {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "active", "held": True}}
     )
-    assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "held", "9.0"]
+    assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "yes", "active", "9.0"]
     assert set(tables_choices.penalty_table({}).iloc[0]) == {"–"}
 
 
