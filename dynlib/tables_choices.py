@@ -66,7 +66,10 @@ def parts_table(settings: Mapping[str, Values], macs: Mapping[str, Values] | Non
     lines = []
     for name, parts in settings.items():
         cells = {part: spread(values, "points", signed=True) for part, values in parts.items()}
-        cost = {f"{whose}, MACs, M": spread(of, "MMAC", 1) for whose, of in (macs or {}).get(name, {}).items()}
+        cost = {
+            f"{whose}, MACs, M": spread(of[: None if len({*of}) > 1 else 1], "MMAC", 1)
+            for whose, of in (macs or {}).get(name, {}).items()
+        }
         lines.append({"setting": name} | cells | cost | {"seeds": f"n = {max(map(len, parts.values()), default=0)}"})
     return _frame(lines or [{"setting": DASH}], ["± is the sample standard deviation over seeds."])
 

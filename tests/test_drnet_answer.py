@@ -89,6 +89,9 @@ def test_training_at_several_sizes_is_paired_by_seed_and_size():
 def test_no_difference_below_the_error_of_the_test_set_is_bold():
     run = dynamic(0, top1=0.65, blind=0.64)
     assert "itself: **+1.00 points**" in answer.answer("alpha 0.5", [run], {})
+    weak = answer.answer("alpha 0.5", [dynamic(0, right_nowhere=0.81)], {})
+    assert "81 % of the test images are right at no size: **too weak" in weak
+    assert "too weak" not in answer.answer("alpha 0.5", [run], {})
     run.dataset["test_images"] = 1500
     text = answer.answer("alpha 0.5", [run, run], {})
     assert "itself: +1.00 ± 0.00 points" in text and "less than the test set can tell" in text

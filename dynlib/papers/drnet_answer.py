@@ -155,6 +155,8 @@ def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record], small
         return f"**{name}**: no record yet."
     found, m, error = parts(runs, plain, small), [run.metrics for run in runs], sampling_error(runs)
     text = f"**{name}** (n = {len(runs)}). {_collapse(m)}"
+    if (lost := mean(one["right_nowhere"] for one in m)) > 0.5:
+        text += f"{100 * lost:.0f} % of the test images are right at no size: **too weak to bear on the question**. "
     if len(_single(m)) < len(m):
         text += f"The choice itself: {_bold(found[CHOICE], error)} against the same choices dealt out at random"
         text += "" if _single(m) else f", {_deals(m)}"
