@@ -101,7 +101,7 @@ def test_no_difference_below_the_error_of_the_test_set_is_bold():
 def test_the_answer_says_what_the_numbers_are():
     runs = [dynamic(0), dynamic(1, top1=0.81, blind=0.81)]
     text = answer.answer("alpha 0.5", runs, answer.by_seed([plain(0), plain(1)]))
-    assert "itself: **+1.00 ± 1.41 points** against the same choices dealt out at random" in text
+    assert "itself: +1.00 ± 1.41 points against the same choices dealt out at random" in text
     assert "random, +2.0, +0.0 standard deviations of a random deal" in text
     assert "over seeds that is not beyond chance" in text
     assert "one seed tells no spread" in answer.answer("alpha 0.5", runs[:1], {})

@@ -149,7 +149,7 @@ def collapsed(evidence: Mapping[str, Sequence[Record]]) -> str:
 def answer(name: str, runs: Sequence[Record], plain: Mapping[int, Record], small: Mapping[int, Record] = NONE) -> str:
     """One paragraph, in words and points of top-1: how much is the choice, how much multi-resolution training.
 
-    Bold is only what exceeds `sampling_error`.
+    Bold is only what exceeds `sampling_error` and the deviation over seeds.
     """
     if not runs:
         return f"**{name}**: no record yet."
@@ -189,7 +189,8 @@ def answers(settings: Mapping[str, tuple]) -> str:
 
 
 def _bold(values: Sequence[float], error: float) -> str:
-    return f"**{in_points(values)}**" if abs(mean(values)) > error else in_points(values)
+    noise = max(error, stdev(values) if len(values) > 1 else 0)
+    return f"**{in_points(values)}**" if abs(mean(values)) > noise else in_points(values)
 
 
 def _collapse(metrics: Sequence[Mapping]) -> str:
