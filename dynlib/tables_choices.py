@@ -61,33 +61,35 @@ def held_out_table(runs: Sequence[Record]) -> pd.DataFrame:
     return _frame(pd.DataFrame(lines).fillna(DASH), ["± is the binomial standard error."])
 
 
-def parts_table(settings: Mapping[str, Values]) -> pd.DataFrame:
-    """One line a setting, its gain in points of top-1 and the parts that it is the sum of; each one value a seed."""
+def parts_table(settings: Mapping[str, Values], macs: Mapping[str, Values] | None = None) -> pd.DataFrame:
+    """One line a setting, gains in points of top-1 by their names, and MACs by whose they are; one value a seed."""
     lines = []
     for name, parts in settings.items():
         cells = {part: spread(values, "points", signed=True) for part, values in parts.items()}
-        lines.append({"setting": name} | cells | {"seeds": f"n = {max(map(len, parts.values()))}"})
+        cost = {
+            f"{whose}, MACs, M": spread(of[: None if len({*of}) > 1 else 1], "MMAC", 1)
+            for whose, of in (macs or {}).get(name, {}).items()
+        }
+        lines.append({"setting": name} | cells | cost | {"seeds": f"n = {max(map(len, parts.values()), default=0)}"})
     return _frame(lines or [{"setting": DASH}], ["± is the sample standard deviation over seeds."])
 
 
 def penalty_table(penalties: Mapping[str, Mapping]) -> pd.DataFrame:
-    """One line a run: MACs aimed at (`target`), `reached`, their ratio, those `spent` in the end, and the `state`."""
+    """One line a run: MACs aimed at (`target`), `reached`, their ratio, if `held`, `state`, those `spent`."""
     lines = [
         {
             "run": name,
             "target, M": spread([one["target"]], "MMAC", 1),
             "expected, M": spread([one["reached"]], "MMAC", 1),
             "ratio": f"{one['reached'] / one['target']:.3f}",
+            "within 5 %": "yes" if one["held"] else "no",
             "the penalty is": one["state"],
             "at inference, M": spread([one["spent"]], "MMAC", 1),
         }
         for name, one in penalties.items()
     ]
-    return _frame(
-        lines
-        or [dict.fromkeys(("run", "target, M", "expected, M", "ratio", "the penalty is", "at inference, M"), DASH)],
-        [],
-    )
+    heads = ("run", "target, M", "expected, M", "ratio", "within 5 %", "the penalty is", "at inference, M")
+    return _frame(lines or [dict.fromkeys(heads, DASH)], [])
 
 
 def resolution_table(costs: Mapping[str, Mapping[str, int]], counted: Sequence[int]) -> pd.DataFrame:

@@ -76,11 +76,17 @@ def test_held_out_scores_stand_with_their_rates_and_binomial_errors():
     assert list(table)[-2:] == ["sent to 64 px, %", "sent to 32 px, %"]
 
 
+def test_parts_stand_beside_the_costs_of_the_networks_compared():
+    macs = {"alpha 0.5": {"dynamic": [27.1e6, 27.1e6], "96 px": []}}
+    row = tables_choices.parts_table({"alpha 0.5": {"together": [-0.006, -0.006]}}, macs).iloc[0]
+    assert row.tolist() == ["alpha 0.5", "−0.60 ± 0.00", "27.1", "–", "n = 2"]
+
+
 def test_penalties_show_both_sides_and_their_ratio():
     table = tables_choices.penalty_table(
-        {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "held"}}
+        {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "active", "held": True}}
     )
-    assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "held", "9.0"]
+    assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "yes", "active", "9.0"]
     assert set(tables_choices.penalty_table({}).iloc[0]) == {"–"}
 
 

@@ -9,7 +9,7 @@ MACS, PREDICTOR = [100.0, 60.0, 20.0], 4.0
 
 
 def record(seed=0, kind="training", config=None, **metrics):
-    return Record("drnet", kind, "public", config or {}, "", {}, seed, metrics, [], {}, 1.0)
+    return Record("drnet", kind, "public", config or {}, "", {"test_images": 10_000}, seed, metrics, [], {}, 1.0)
 
 
 def dynamic(seed=0, top1=0.83, shares=(0.25, 0.25, 0.5), full=0.84, blind=0.81, **more):
@@ -29,15 +29,15 @@ def dynamic(seed=0, top1=0.83, shares=(0.25, 0.25, 0.5), full=0.84, blind=0.81, 
     return record(seed, config={"method": {"alpha": 0.5, "eta": 0.2}}, **metrics | more)
 
 
-def plain(seed=0, top1=0.81):
-    return record(seed, top1=top1, macs=100.0)
+def plain(seed=0, top1=0.81, size_px=128, macs=100.0):
+    return record(seed, top1=top1, macs=macs, size_px=size_px)
 
 
 @pytest.mark.parametrize(
     ("cost", "best"),
-    [(1, None), (10, 0.5), (15, 0.6), (20, 0.7), (30, 0.75), (99, 0.8), (25, 0.725)],
+    [(1, None), (10, 0.5), (15, 0.6), (20, 0.7), (30, 0.4 + 0.4 / 3), (99, 0.8), (25, 0.4)],
 )
-def test_a_mixture_is_the_best_that_two_points_make_for_the_money(cost, best):
+def test_a_mixture_is_of_the_two_points_next_in_cost_whatever_they_score(cost, best):
     points = [(20, 0.7), (10, 0.5), (40, 0.8), (25, 0.4)]  # the last is worse than what lies around it
     assert answer.at_cost(points, cost) == (best if best is None else pytest.approx(best))
 
@@ -66,31 +66,62 @@ def test_policies_are_compared_seed_by_seed():
 
 def test_the_parts_of_the_gain_add_up_to_it():
     runs, baselines = [dynamic(0), dynamic(1, top1=0.86, full=0.80)], answer.by_seed([plain(0), plain(1, 0.79)])
-    training, economy, choice, together = answer.parts(runs, baselines).values()
+    training, economy, choice, together, cheaper = answer.parts(runs, baselines).values()
     assert [sum(cut) for cut in zip(training, economy, choice, strict=True)] == pytest.approx(together)
     assert together == pytest.approx([0.02, 0.07]) and choice == pytest.approx([0.02, 0.05])
-    assert list(map(len, answer.parts(runs, answer.by_seed([plain(1)])).values())) == [1, 2, 2, 1]
+    assert list(map(len, answer.parts(runs, answer.by_seed([plain(1)])).values())) == [1, 2, 2, 1, 0] and not cheaper
+    small = answer.by_seed([plain(1, 0.84, size_px=96, macs=60.0)])
+    assert answer.parts(runs, baselines, small)[answer.CHEAPER] == pytest.approx([0.02])
+    assert answer.spent(runs, baselines, small) == {"dynamic": [54, 54], "plain": [100, 100], "96 px": [60]}
+    split, macs = answer.tallies({"a": (runs, baselines, small)})
+    assert split["a"][answer.TOGETHER] == together and macs["a"]["96 px"] == [60]
+    assert answer.policies(runs, baselines, small)["the same, trained at 96 px"]["behind"] == pytest.approx([0.02])
+
+
+def test_training_at_several_sizes_is_paired_by_seed_and_size():
+    first = answer.by_seed([record(seed, sides_px=[128, 96, 64], fixed_top1=[0.8, 0.7, 0.6]) for seed in (0, 1)])
+    small = answer.by_seed([plain(1, 0.72, size_px=96), plain(2, size_px=96)])
+    found = answer.several_sizes(first, answer.by_seed([plain(0), plain(1, 0.79)]), small)
+    assert found == {"at full size": pytest.approx([-0.01, 0.01]), "at 96 px": pytest.approx([-0.02])}
+    assert answer.several_sizes({}, answer.by_seed([plain(0)]), small) == {"at full size": [], "at 96 px": []}
+
+
+def test_no_difference_below_the_error_of_the_test_set_is_bold():
+    run = dynamic(0, top1=0.65, blind=0.64)
+    assert "itself: **+1.00 points**" in answer.answer("alpha 0.5", [run], {})
+    weak = answer.answer("alpha 0.5", [dynamic(0, right_nowhere=0.81)], {})
+    assert "81 % of the test images are right at no size: **too weak" in weak
+    assert "too weak" not in answer.answer("alpha 0.5", [run], {})
+    run.dataset["test_images"] = 1500
+    text = answer.answer("alpha 0.5", [run, run], {})
+    assert "itself: +1.00 ± 0.00 points" in text and "less than the test set can tell" in text
+    assert "1,500 test images alone leave a standard error of 1.2 points" in text
 
 
 def test_the_answer_says_what_the_numbers_are():
     runs = [dynamic(0), dynamic(1, top1=0.81, blind=0.81)]
     text = answer.answer("alpha 0.5", runs, answer.by_seed([plain(0), plain(1)]))
-    assert "itself: **+1.00 ± 1.41 points** against the same choices dealt out at random" in text
+    assert "itself: +1.00 ± 1.41 points against the same choices dealt out at random" in text
     assert "random, +2.0, +0.0 standard deviations of a random deal" in text
     assert "over seeds that is not beyond chance" in text
     assert "one seed tells no spread" in answer.answer("alpha 0.5", runs[:1], {})
-    assert "blindly: −3.00 ± 0.00 points" in text and "several sizes: **+3.00 ± 0.00 points** with every" in text
-    assert "against a confidence cascade: " in text and "sent to one size" not in text
+    assert "blindly: **−3.00 ± 0.00 points**" in text and "several sizes: **+3.00 ± 0.00 points** with every" in text
+    assert "against a confidence cascade: " in text and "choose nothing" not in text
     assert answer.answer("alpha 0.5", [], {}) == "**alpha 0.5**: no record yet."
 
 
 def test_the_answer_tells_of_a_predictor_that_does_not_choose_and_of_a_missing_baseline():
     runs = [dynamic(0, shares=(0, 1, 0)), dynamic(1)]
     text = answer.answer("alpha 0.5", runs, {})
-    assert "In 1 of 2 runs more than 99 % of the images are sent to one size, 96 px: no choice is made" in text
+    assert "1 of 2 runs choose nothing but 96 px, in 0 the best single size" in text  # 128 px are better by 2 points
     assert "other sizes are drawn too (mean entropy 0.50 nats)" in text
-    assert "In 0 of these that is the best single size." in text  # 128 px are better by 2 points
-    assert "In 1 of these" in answer.answer("alpha 0.5", [dynamic(0, shares=(1, 0, 0))], {})
+    alone = [dynamic(0, shares=(1, 0, 0))]
+    text_alone = answer.answer("alpha 0.5", alone, {})
+    assert "in 1 the best" in text_alone and "The choice itself" not in text_alone
+    assert answer.collapsed({"a": alone, "b": runs}).endswith("go to one size: a (128 px).")
+    assert answer.collapsed({"b": runs}) == ""
+    assert answer.answers({"a": (alone, {}, {}), "b": (runs, {})}).count("\n\n") == 2
+    assert answer.answers({}) == "No record yet."
     assert "cannot be told: no plain network of the same seed" in text
 
 
@@ -123,14 +154,21 @@ def test_time_at_other_shares_is_the_sum_of_single_sizes_and_of_choosing():
 
 
 @pytest.mark.parametrize(
-    ("reached", "eta", "state"),
-    [(50, 0.2, "active, within"), (40, 0.2, "idle"), (60, 0.2, "too weak"), (90, 0.0, "none")],
+    ("reached", "eta", "state", "held"),
+    [
+        (50, 0.2, "active", True),
+        (49, 0.2, "idle", True),
+        (40, 0.2, "idle", False),
+        (60, 0.2, "active", False),
+        (90, 0.0, "none", False),
+    ],
 )
-def test_the_penalty_is_judged_with_the_predictor_on_both_sides(reached, eta, state):
+def test_the_penalty_is_judged_with_the_predictor_on_both_sides(reached, eta, state, held):
     run = dynamic(gate_macs=float(reached))
     run.config["method"]["eta"] = eta
     found = answer.penalty(run)
-    assert found.pop("state").startswith(state) and found == {"target": 54, "reached": reached + 4, "spent": 54}
+    assert found.pop("state").startswith(state) and found.pop("held") == held
+    assert found == {"target": 54, "reached": reached + 4, "spent": 54}
     assert list(answer.penalties({"alpha 0.5": [run, dynamic(3)]})) == ["alpha 0.5, seed 0", "alpha 0.5, seed 3"]
 
 

@@ -52,7 +52,7 @@ def test_the_random_row_costs_the_mean_of_three_sizes(counted):
 def test_every_row_that_we_answer_is_a_claim_and_every_setting_a_row_or_ours_alone():
     claimed = set(tables.claims("drnet").row)
     assert set(printed.ROWS) <= claimed
-    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {"alpha 0.35", printed.FIRST}
+    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {"alpha 0.35", printed.FIRST, printed.SMALL}
 
 
 def test_the_settings_are_those_that_the_command_line_trains():
@@ -75,6 +75,12 @@ def test_the_settings_are_those_that_the_command_line_trains():
         assert len(candidate_sizes((recipe.size_px,) * 2, config.candidates)) in (3, 5)
     assert len(seen) == len(printed.DATA) * len(printed.SETTINGS)
     assert printed.setting(printed.PLAIN, public)[1].lr > public.lr == printed.setting("eta 0", public)[1].lr
+
+
+def test_the_lines_of_missing_networks_without_choices_are_told():
+    assert printed.lacking({name: [run("a")] for name in printed.SILENT}) == ""
+    text = printed.lacking({printed.PLAIN: [run("a")]})
+    assert "size_px=96" in text and "joint=false" in text and text.count("`") == 4
 
 
 def test_records_are_gathered_by_data_and_setting_and_what_is_missing_is_told():

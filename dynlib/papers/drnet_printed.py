@@ -31,9 +31,10 @@ DATA = {  # what we train on at public scale, and what differs there from the pr
     "Tiny ImageNet-100": {"dataset": "tiny_imagenet100", "size_px": None, "train_images": 10000},
 }
 PLAIN, FIRST = "plain network", "first phase alone"
+SMALL = "plain network, 96 px"  # trained and tested there: three quarters of the side, as the middle candidate
 ALPHAS = {"2.0": 0.489, "2.5": 0.611, "3.0": 0.734, "3.5": 0.856}  # GMAC, as printed: share of ResNet-50's 4.089
 ETAS = (0.1, 0.5, 1.0)  # of Table 2, at alpha 3.0, beside 0.2
-SETTINGS = {  # what we train at public scale: fields of Config, and the learning rate where it is not the profile's
+SETTINGS = {  # what we train at public scale: fields of Config, and what of the recipe is not the profile's
     **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
     "alpha 0.35": {"alpha": 0.35},  # below the paper's: between its two smaller sizes
     "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
@@ -41,6 +42,7 @@ SETTINGS = {  # what we train at public scale: fields of Config, and the learnin
     **{f"alpha 0.734, eta {eta:g}": {"alpha": 0.734, "eta": eta} for eta in ETAS},
     FIRST: {"alpha": 0.611, "joint": False},
     PLAIN: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05},
+    SMALL: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05, "size_px": 96},
 }
 UNTRAINED = {  # rows of the tables that ask for another network or other candidates
     "five candidates": "python -m dynlib train drnet --profile public --data-root DIR -p size_px=112 "
@@ -68,6 +70,7 @@ TITLES = {  # of the paper's tables on our page, with what must be said of our s
     ],
     "table6": ["Table 6: MobileNetV2, as cost."],
 }
+SILENT = (PLAIN, SMALL, FIRST)  # of SETTINGS, those without a choice
 COMPARED = ("alpha 0.35", "alpha 0.489", "alpha 0.611", FIRST, PLAIN)  # of SETTINGS, on both data sets
 ROWS = {  # row of the paper, or a row between its own: our setting
     "ResNet-50": PLAIN,
@@ -95,8 +98,7 @@ def gather(lookup: Callable[[Config, Recipe], list[Record]], recipe: Recipe) -> 
 
 def choosing(evidence: Mapping[str, Mapping[str, list[Record]]]) -> dict[str, dict[str, list[Record]]]:
     """Of `gather`'s records those of networks whose predictor has learnt, by data and setting; no empty ones."""
-    silent = (PLAIN, FIRST)
-    return {data: {name: of for name, of in e.items() if of and name not in silent} for data, e in evidence.items()}
+    return {data: {name: of for name, of in e.items() if of and name not in SILENT} for data, e in evidence.items()}
 
 
 def unmade(evidence: Mapping[str, Mapping[str, list[Record]]]) -> str:
@@ -107,9 +109,15 @@ def unmade(evidence: Mapping[str, Mapping[str, list[Record]]]) -> str:
     return "\n".join([*lines, f"- {', '.join(UNTRAINED)}: `{'`, `'.join(UNTRAINED.values())}`"])
 
 
+def lacking(of: Mapping[str, Sequence[Record]]) -> str:
+    """The lines that make what the comparison without choices lacks, of the records of each of SETTINGS."""
+    lines = [f"`{command(name)}`" for name in SILENT if not of.get(name)]
+    return f"Not yet trained: {', '.join(lines)}." if lines else ""
+
+
 def command(name: str, dataset: str = "Imagenette", seed: int = 0) -> str:
     """The line that makes the record of one of SETTINGS on one of DATA."""
-    given = settings.plain(SETTINGS[name] | DATA[dataset])
+    given = settings.plain(DATA[dataset] | SETTINGS[name])
     fields = " ".join(f"-p {field}={settings.written(value)}" for field, value in given.items())
     return f"python -m dynlib train drnet --profile public --data-root DIR {fields} --seed {seed}"
 
