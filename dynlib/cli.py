@@ -90,9 +90,11 @@ def run(
 def cost(
     key: Key,
     arch: Arch,
-    size: Size = "224",
+    size: Annotated[str | None, typer.Option(help="HxW or one number, px; default 224, of cifar_ networks 32.")] = None,
     param: Params = None,
-    classes: Annotated[int, typer.Option(min=1, help="Outputs of the classifier.")] = 1000,
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="Outputs of the classifier; default 1000, of cifar_ networks 10.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Multiply-accumulates and parameters of a method on a network, for one image."""
@@ -100,6 +102,8 @@ def cost(
     from dynlib.cost import parse_size
 
     config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    usual = ("32", 10) if arch.startswith("cifar_") else ("224", 1000)
+    size, classes = size or usual[0], classes or usual[1]
     result = paperscale.cost_of(key, config, arch, parse_size(size), classes)
     if as_json:
         return _print_json(result)
@@ -112,7 +116,7 @@ def cost(
         *((f"MACs, {choice}", _giga(macs)) for choice, macs in result.get("macs_by_choice", {}).items()),
         ("not counted", ", ".join(result["uncounted"]) or "nothing"),
     ]
-    _print_table(f"{key} on {arch}, {size} px: {_words(result['config'])}", rows)
+    _print_table(f"{key} on {arch}, {size} px, {classes} classes: {_words(result['config'])}", rows)
 
 
 @app.command()

@@ -108,6 +108,13 @@ def test_an_oblong_image_is_named_by_height_and_width(capsys):
     assert cost["size"] == [32, 64] and cost["closed_form"] == cost["macs"]
 
 
+def test_cost_of_a_cifar_network_is_for_32_px_and_10_classes_unless_told_otherwise(capsys):
+    asked = ("cost", "octconv", "--arch", "cifar_resnet20", "-p", "alpha=0")
+    assert told(capsys, *asked) == told(capsys, *asked, "--size", "32", "--classes", "10")
+    assert main(["cost", "octconv", "--arch", "cifar_resnet20", "-p", "alpha=0"]) == 0
+    assert "32 px, 10 classes" in capsys.readouterr().out
+
+
 def test_a_cost_is_told_to_people_in_units(capsys):
     assert main(["cost", "octconv", *SMALL, "-p", "alpha=0", "--classes", "10"]) == 0
     out, _ = capsys.readouterr()
@@ -156,7 +163,7 @@ def stopwatch(monkeypatch):
 
 def test_a_latency_is_told_with_its_spread_and_what_was_to_hope_for(book, capsys, stopwatch):
     timed = told(capsys, "latency", "octconv", *SMALL, "-p", "alpha=0.5", "--batch", "2")
-    cost = told(capsys, "cost", "octconv", *SMALL, "-p", "alpha=0.5")
+    cost = told(capsys, "cost", "octconv", *SMALL, "-p", "alpha=0.5", "--classes", "1000")
     assert timed["macs_ratio"] == cost["ratio"] and timed["efficiency"] == pytest.approx(1.5 / cost["ratio"])
     assert timed["speedup_iqr"] == [1.4, 1.6] and timed["variants_ms"] == {"eager": 3.0} and timed["batch"] == 2
     assert timed["config"] == cost["config"] and timed["size"] == 32 and timed["environment"]["threads"] == 1

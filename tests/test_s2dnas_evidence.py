@@ -64,6 +64,8 @@ def table_of(*gains):
 
 def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
     good = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.03, 0.031), (0.01, 0.011)))
+    worse = s2dnas_evidence.verdict("x", table_of((-0.02, -0.022), (0.03, 0.031), (0.01, -0.011)))
+    assert "it is below at 2, at 1 of them beyond that bound" in worse
     assert "above uniform thinning at 3 of 3 budgets" in good and "were to be shown, and are." in good
     lucky = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.01, 0.03), (0.01, 0.011)))
     assert "at 2 of them beyond" in lucky and "but not beyond chance at three" in lucky
@@ -166,10 +168,14 @@ def search_of(rewards, tau=-0.2):
         "measured": 4,
         "seconds_a_candidate": 0.5,
     }
-    best = {name: {"macs": 5, "top1": 0.5} for name in rewards}
+    best = {name: {"macs": 5, "top1": 0.5, "threshold": 0.6 if name == "random" else 0.5} for name in rewards}
     metrics |= {
         "searches": [{"omega": -0.3, "rewards": rewards, "best": best}],
-        "retrained": [{"by": "policy"}, {"by": "random"}] * 2,
+        "retrained": [
+            {"by": "policy", "reward": 0.5, "alone": {"reward": 0.48}},
+            {"by": "random", "reward": 0.4, "alone": {"reward": 0.49}},
+        ]
+        * 2,
         "kendall_tau": tau,
         "found": {"shares": [0.2, 0.8], "top1": 0.5},
     }
@@ -185,6 +191,8 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead.**" in told
     assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
     assert "sends 80 % of the held−out" not in told and "sends 80 % of the held-out" in told
+    assert "2 of the 3 best candidates, over all omega, are at the lowest threshold that was offered, 0.5" in told
+    assert "by +0.100 in mean reward under shared weights, by −0.010 trained alone (n = 2 and 2)" in told
     assert "tau is −0.20 over n = 4 candidates" in told and "75 % of all orders" in told and "says little" in told
     near = s2dnas_found.words(search_of(drawn | {"policy": [0.61]}, tau=None))
     assert "cannot be ranked" in near and "These cannot be told apart" in near
@@ -228,12 +236,13 @@ def test_a_network_is_drawn_by_the_channels_and_readers_of_its_stages():
 
 def test_static_costs_are_those_of_the_literature_and_the_zoo_and_both_ways_to_count_agree():
     zoo = {None: "–", "resnet20": "40.81", "resnet56": "125.75", "vgg16_bn": "313.73", "mobilenetv2_x1_0": "87.98"}
-    lines = {line["network"]: line for line in s2dnas_counts.static_lines(zoo)}
+    lines = {line["network"]: line for line in s2dnas_counts.static_lines(zoo, {row: f"of {row}" for row in zoo})}
     mega = {name: line["M"] for name, line in lines.items()}
     assert (mega["ResNet-20"], mega["ResNet-56"], mega["ResNet-110"]) == ("40.55", "125.49", "252.89")
     assert (mega["VGG16-BN"], mega["DenseNet-BC-100-12"]) == ("313.20", "287.93")
     for name in ("ResNet-20, projections", "ResNet-56, projections", "MobileNetV2"):
         assert mega[name] == lines[name]["zoo, M"]
+    assert lines["ResNet-56, projections"]["zoo top-1, %"] == "of resnet56"
     assert all(line["closed form, one stage"] == line["counted"] for line in lines.values())
     assert s2dnas_counts.strides() == [1, 1, 1, 1, 2, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2, 1, 1, 1]
 

@@ -73,7 +73,7 @@ def test_gaps_are_of_each_run_against_the_curve_at_its_cost_where_that_reaches()
     assert orders["grid or none: alike"].gaps == pytest.approx((0.025,))
     assert orders["pruned and sampled above pruned"].gaps == pytest.approx((0.05,))
     for without in ("RBF above average", "interpolation above reuse", "two masks above one"):
-        assert orders[without][1:] == ((), "no runs to compare")
+        assert orders[without][1:] == ((), "no runs at a cost that both sides reach")
 
 
 def test_a_row_has_what_uniform_sampling_reaches_at_its_cost():
@@ -94,7 +94,7 @@ def test_a_gap_is_of_one_seed_and_of_what_all_seeds_have():
 @pytest.mark.parametrize(
     ("gaps", "verdict", "alike"),
     [
-        ([], "no runs to compare", "no runs to compare"),
+        ([], "no runs at a cost that both sides reach", "no runs at a cost that both sides reach"),
         ([0.1], "one seed, undecided", "one seed, undecided"),
         ([0.1, 0.12, 0.11], "confirmed", "not confirmed: they differ"),
         ([-0.1, -0.12, -0.11], "not confirmed: the reverse", "not confirmed: they differ"),
@@ -136,3 +136,9 @@ def test_words_on_sigma_tell_how_far_a_sample_reaches():
         run.metrics["sigma_by_mask"] = sigmas
     assert "between 0.95 and 3.00" in (words := evidence.sigma_words(runs)) and "reaches 1 to 3 positions" in words
     assert "reaches 3 positions" in evidence.sigma_words(runs[:1]) and evidence.sigma_words([]) == ""
+
+
+def test_stochastic_runs_stand_beside_a_smaller_image_price_by_price():
+    words = evidence.against_uniform(FOUND, "segmentation")
+    assert words.endswith("by price: gamma 0.3: +15.0 points (n = 1), gamma 1.0: +20.0 points (n = 1).")
+    assert evidence.against_uniform({"dense": [], "stochastic, gamma 1.0": []}, "segmentation") == ""

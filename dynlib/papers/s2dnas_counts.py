@@ -46,8 +46,8 @@ def counted(model: nn.Module) -> int:
     return count(model, example(SIZE).to("meta")).macs
 
 
-def static_lines(zoo: Mapping[str | None, str]) -> list[dict[str, str]]:
-    """The networks as they are: in closed form as one stage, counted, and in the public zoo (`zoo` by its row)."""
+def static_lines(zoo: Mapping[str | None, str], top1: Mapping[str | None, str]) -> list[dict[str, str]]:
+    """The networks as they are: in closed form as one stage, counted, and in the public zoo, whose two are by row."""
     lines = []
     for name, (_, _, row) in NETWORKS.items():
         closed, ran = (
@@ -55,7 +55,7 @@ def static_lines(zoo: Mapping[str | None, str]) -> list[dict[str, str]]:
             counted(network(name)),
         )
         line = {"network": name, "closed form, one stage": f"{closed:,}", "counted": f"{ran:,}"}
-        lines.append(line | {"M": f"{ran / 1e6:.2f}", "zoo, M": zoo[row]})
+        lines.append(line | {"M": f"{ran / 1e6:.2f}", "zoo, M": zoo[row], "zoo top-1, %": top1[row]})
     return lines
 
 

@@ -20,7 +20,8 @@ BACKBONES = {  # what differs from the chapter's recipe
     "ResNet-56": {"arch": "cifar_resnet56", "train_images": 8000},
     "VGG16-BN": {"arch": "cifar_vgg16_bn", "train_images": 5000},
 }
-THINNED = {"ResNet-20": (6, 8, 10, 12), "ResNet-56": (8, 12), "VGG16-BN": (32,)}  # widths; 16, 16 and 64 as published
+# Widths; 16, 16 and 64 as published.
+THINNED = {"ResNet-20": (6, 8, 10, 11, 12, 13), "ResNet-56": (8, 12), "VGG16-BN": (32,)}
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
 STAGED = (FOUND, FIXED)
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
@@ -139,11 +140,15 @@ def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> st
             f"**{name}**: even its first exit costs more than these: {', '.join(dear)}. No other budget has a record."
         )
     above = [other for other, values in gains.items() if mean(values) > 0]
-    clear = [other for other in above if beyond_chance(gains[other])]
+    below, clear = (
+        [other for other, values in gains.items() if sign * mean(values) > 0 and beyond_chance(values)]
+        for sign in (-1, 1)
+    )
     text = f"**{name}** is above uniform thinning at {len(above)} of {len(gains)} budgets, at {len(clear)} of them "
-    text += "beyond the 95 % bound of Student's t over its seeds. "
+    text += "beyond the 95 % bound of Student's t over its seeds"
+    text += f"; it is below at {len(gains) - len(above)}, at {len(below)} of them beyond that bound. "
     each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
-    text += f"Gains in points of top-1, at the thinned network's cost: {each}. "
+    text += f"Gains in points of top-1 (± the deviation over seeds), at the thinned network's cost: {each}. "
     if len(gains) > 1 and (means := _by_seed(table.values())):
         text += f"On average over the budgets: {in_points(means)} (n = {len(means)}), {_bound(means)}. "
     if dear:

@@ -5,6 +5,7 @@ from math import sqrt
 from statistics import mean
 
 from dynlib.papers.s2dnas import Config
+from dynlib.papers.s2dnas_exits import SHARED
 from dynlib.papers.s2dnas_owners import edges, is_read
 from dynlib.papers.s2dnas_search import chance_of
 from dynlib.records import Record
@@ -82,7 +83,30 @@ def words(search: Record | None) -> str:
     text += f"of the last {_mean(of['policy'][-quarter:])}; of all draws of the untrained one "
     text += f"{_mean(of['untrained'])}, of even ones {_mean(of['random'])}.\n"
     text += f"- **What was found**, trained alone, sends {100 * m['found']['shares'][-1]:.0f} % of the held-out images "
-    return text + f"to its last exit.\n- **Short against longer training**: {agreement(search)}"
+    text += f"to its last exit. {at_the_lowest(search)}\n"
+    return text + f"{lead(search)}- **Short against longer training**: {agreement(search)}"
+
+
+def at_the_lowest(search: Record) -> str:
+    """How many of the best candidates, one an omega and who drew, are at the lowest threshold that was offered."""
+    best = [one["threshold"] for of in search.metrics["searches"] for one in of["best"].values()]
+    lowest = min(SHARED)
+    text = f"{best.count(lowest)} of the {len(best)} best candidates, over all omega, are at the lowest threshold that "
+    return text + f"was offered, {lowest:g}: cheaper exits were never tried, which favours large first stages."
+
+
+def lead(search: Record) -> str:
+    """A line of `words`: the controller's lead over even draws under shared weights, and after training alone."""
+    both = {by: [one for one in search.metrics["retrained"] if one["by"] == by] for by in ("policy", "random")}
+    if not all(both.values()):
+        return ""
+    shared, alone = (
+        mean(map(pick, both["policy"])) - mean(map(pick, both["random"]))
+        for pick in (lambda one: one["reward"], lambda one: one["alone"]["reward"])
+    )
+    text = f"- **What sharing weights adds**: the best of the controller lead those of even draws by {shared:+.3f} in "
+    text += f"mean reward under shared weights, by {alone:+.3f} trained alone (n = {len(both['policy'])} and "
+    return f"{text}{len(both['random'])}).\n".replace("-0", "−0")
 
 
 def small_words(search: Record | None, command: str) -> str:

@@ -63,7 +63,7 @@ from dynlib.papers.sampling_masks import (
 )
 from dynlib.papers.sampling_pruning import pruned
 from dynlib.papers.sampling_training import groups, objective, watch
-from dynlib.papers.sampling_uniform import shrink_stem
+from dynlib.papers.sampling_uniform import fits_detector, shrink_stem
 from dynlib.train import Phase
 
 TASKS = ("classification", "segmentation", "detection")
@@ -159,6 +159,11 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         hosts = [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]
         if not hosts:
             raise InputError(f"{type(model).__name__} has no stem; uniform sampling needs one, conv1, to shrink before")
+        if hasattr(model, "roi_heads") and not fits_detector(config.density):
+            raise InputError(
+                f"density is {config.density}; for a detector uniform sampling takes 1/4, 1/16, ..: its pooling rounds "
+                "the scale of its maps to a power of two"
+            )
         for host in hosts:
             shrink_stem(host, config.density)
         return model

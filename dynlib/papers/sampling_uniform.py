@@ -39,8 +39,15 @@ class ShrunkConv2d(nn.Conv2d):
 def shrink_stem(host: nn.Module, density: float) -> None:
     """Let a network's stem, `conv1`, make the image smaller, in place; its weights keep their names.
 
-    What holds the network rests on the sizes of its maps: a detector finds its strides from them, a segmentation
-    network enlarges its answer to the image.
+    A segmentation network enlarges its answer to the image; a detector has to be asked with `fits_detector` first.
     """
     assert type(host.conv1) is nn.Conv2d
     host.conv1.__class__, host.conv1.density = ShrunkConv2d, density
+
+
+def fits_detector(density: float) -> bool:
+    """Whether a detector finds its objects on maps of the smaller image: its sides must be 1/2, 1/4, .. of the image's.
+
+    torchvision's rounds the scales of its maps to powers of two, and the strides of its anchors down.
+    """
+    return math.log2(density) / 2 == round(math.log2(density) / 2)
