@@ -18,6 +18,7 @@ from dynlib.papers.wae_evidence import (
     claimed_errors,
     heads,
     how_made,
+    in_short,
     pairs,
     ranked,
     reference,
@@ -172,3 +173,9 @@ def test_the_network_itself_is_asked_at_the_cost_of_wae():
         theirs = wae.cost(wae.convert(network, wae.Config()), public.size_px).macs
         ours = wae.cost(wae.convert(network, wae.Config(variant="full")), of.size_px).macs
         assert ours == pytest.approx(theirs, rel=0.1), net
+
+
+def test_a_network_is_told_in_short():
+    found = {"net": {"wae": [SimpleNamespace(metrics={"top1": top1}) for top1 in (0.1, 0.12)], "full": []}, "none": {}}
+    assert in_short("net", found) == "net: wae 11.00 % (n = 2)."
+    assert in_short("none", found) == "none: no record yet."

@@ -48,6 +48,16 @@ def at_equal_cost(public: object) -> dict[str, object]:
     return {net: replace(of, size_px=EQUAL_COST[net]) for net, of in recipes(public).items() if net in EQUAL_COST}
 
 
+def in_short(name: str, evidence: Mapping[str, Mapping[str, Sequence[Record]]]) -> str:
+    """A sentence with the accuracies of one network of `evidence`, and their number of seeds."""
+    shown = [
+        f"{variant} {100 * statistics.mean(run.metrics['top1'] for run in runs):.2f} % (n = {len(runs)})"
+        for variant, runs in evidence[name].items()
+        if runs
+    ]
+    return f"{name}: {', '.join(shown) or 'no record yet'}."
+
+
 def how_made(evidence: Mapping[str, Mapping[str, Sequence[Record]]]) -> list[str]:
     """Notes on records by network and variant: which are missing, what makes one."""
     lacking = {net: ", ".join(name for name, runs in of.items() if not runs) for net, of in evidence.items()}
