@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from dynlib.errors import InputError
 from dynlib.ops import pad_to_multiple
 
-EPSILON = (
-    1e-5 / 255**2
-)  # of the batch norms in front: 1e-5, Caffe's and torch's, belongs to the paper's pixels, 0 .. 255
+# Of the batch norms in front: 1e-5, Caffe's and torch's, belongs to the paper's pixels, 0 .. 255; ours are 0 .. 1.
+EPSILON = 1e-5 / 255**2
 
 
 class Output(NamedTuple):
