@@ -23,7 +23,7 @@ from dynlib.errors import InputError
 from dynlib.ops import evaluating
 
 NEVER = 2.0  # a threshold that no probability reaches
-SHARED = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # thresholds tried for a candidate of the search
+SHARED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # thresholds tried for a candidate of the search
 QUOTIENTS = tuple(round(0.05 * step, 2) for step in range(1, 40))  # of the shares of neighbouring exits, as MSDNet's
 TOLERANCES = (0.002, 0.005, 0.01, 0.02, 0.05)  # accuracy that a budget may lose
 MOST_CELLS = 200_000_000  # combinations of thresholds times images that `front` holds in memory
