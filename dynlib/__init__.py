@@ -4,6 +4,7 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
 
     0  errors  paths  catalogue     what a caller can get wrong; where things are; what there is
     1  records  settings            measured facts; values as people type them
+       authors_count                what else than products OctConv's authors count
     2  ops  cost  latency  data/    tensor functions two papers share; MACs; the timing protocol; data sets
        student                      whether a mean over few seeds says anything
     3  graphs  kernels              networks as graphs; CPU kernels

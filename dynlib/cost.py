@@ -2,9 +2,10 @@
 
 A "FLOP" of these papers is one multiply-accumulate. The rule "macs" counts convolutions, linear layers and matrix
 products and nothing else; what else computed is named in `Cost.uncounted`. The rule "authors" is the convention
-behind OctConv's figures, see `AUTHORS`. Counting takes no arithmetic: it runs on fake tensors, which have shapes and no
-values, so a network at 1000 px is counted in a second. A network that looks at values (an exit taken on confidence,
-positions chosen by a mask) cannot run on shapes alone; it is counted while it really runs, on the example given.
+behind OctConv's figures, see `authors_count`. Counting takes no arithmetic: it runs on fake tensors, which have shapes
+and no values, so a network at 1000 px is counted in a second. A network that looks at values (an exit taken on
+confidence, positions chosen by a mask) cannot run on shapes alone; it is counted while it really runs, on the example
+given.
 """
 
 import contextlib
@@ -12,8 +13,8 @@ import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, floor, prod
-from typing import Any, Literal
+from math import prod
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
+from dynlib.authors_count import AUTHORS
 from dynlib.errors import InputError
 
 aten = torch.ops.aten
@@ -84,60 +86,6 @@ def linear_macs(linear: nn.Linear, positions: int = 1) -> int:
     """MACs of a linear layer applied at `positions` places (tokens, pixels) of one image."""
     return linear.weight.numel() * positions
 
-
-# ------------------------------------------------------------------------------------- the authors' rule, by operator
-
-
-def _convolution(x, weight, bias, stride, padding, dilation, transposed, *_, out_shape) -> int:
-    pixels = (x if transposed else out_shape)[2:]
-    return x[0] * prod(weight) * prod(pixels) + (prod(out_shape) if bias else 0)
-
-
-def _linear_with_bias(bias, x, weight, *_, out_shape, **__) -> int:
-    return prod(x) * weight[1] + prod(out_shape)
-
-
-def _max_pool(x, kernel, *_, out_shape) -> int:
-    return _avg_pool(x, kernel, out_shape=out_shape[0])  # [1] are the indices
-
-
-def _avg_pool(x, kernel, *_, out_shape) -> int:
-    window = kernel[0] ** (len(x) - 2) if len(kernel) == 1 else prod(kernel)
-    return window * prod(out_shape)
-
-
-def _adaptive_pool(x, out_size, *_, out_shape) -> int:
-    """Window i of o along a side of n pixels covers floor(i n / o) up to ceil((i + 1) n / o)."""
-    sides = zip(x[2:], out_shape[2:], strict=True)
-    windows = (sum(ceil((i + 1) * n / o) - floor(i * n / o) for i in range(o)) for n, o in sides)
-    return prod(x[:2]) * prod(windows)
-
-
-def _one_per_input(x, *_, **__) -> int:
-    return prod(x)
-
-
-AUTHORS: dict[Any, Callable[..., int]] = {
-    aten.convolution: _convolution,
-    aten.addmm: _linear_with_bias,
-    aten.max_pool2d_with_indices: _max_pool,
-    aten.max_pool3d_with_indices: _max_pool,
-    aten.avg_pool2d: _avg_pool,
-    aten.avg_pool3d: _avg_pool,
-    aten._adaptive_avg_pool2d: _adaptive_pool,
-    aten._adaptive_avg_pool3d: _adaptive_pool,
-    aten.mean: _one_per_input,  # global average pooling arrives as a mean
-    aten.relu: _one_per_input,
-    aten.relu_: _one_per_input,
-}
-"""Operator -> count, from shapes: the rule of the counter that OctConv's authors credit (Chen et al., ICCV 2019).
-
-Convolution and linear layer: one per multiply-add, one more per output where there is a bias. Pooling: k*k per output;
-global pooling: one per input. ReLU: one per element. Batch norm, addition, up-sampling and the rest: free; so is ReLU6,
-because their framework calls it a clip. Their Gluon networks were counted without ReLU except in stems, because Gluon's
-activations are another kind of node; here every ReLU counts. ResNet-50 at 224 px comes to 4.103 G in their
-pre-activation form and to 4.101 G in torchvision's; 4.089 G of either are multiply-adds.
-"""
 
 # ------------------------------------------------------------------------------------------------------- counting
 
@@ -210,7 +158,7 @@ def count(module: nn.Module, *example: Tensor, rule: Literal["macs", "authors"] 
     Args:
         module: anything whose forward takes the example's tensors.
         example: its inputs, each (1, ...), on the module's device.
-        rule: "macs", or "authors" for the convention described at `AUTHORS`.
+        rule: "macs", or "authors" for the convention described at `authors_count.AUTHORS`.
 
     Raises:
         InputError: an input holds more than one image, or the rule is unknown.

@@ -10,7 +10,7 @@ from dynlib.paths import ROOT
 PACKAGE = ROOT / "dynlib"
 FLOORS = (
     ("errors", "paths", "catalogue"),
-    ("records", "settings"),
+    ("records", "settings", "authors_count"),
     ("ops", "cost", "latency", "data", "student"),
     ("graphs", "kernels"),
     ("backbones",),

@@ -3,7 +3,7 @@
 Batch norm and ReLU stand before every convolution, the projection included, which has its own; one more pair ends the
 network. These are the networks behind the ablation of the octave paper (Table 2 and Fig. 4 there), with the depths,
 widths and batch norms of the authors' code: ResNet-26 and ResNet-200 exist only in this form, and their rule for
-counting (`cost.AUTHORS`) gives their figures only here. Attribute names are those of torchvision's ResNet. The SE
+counting (`authors_count`) gives their figures only here. Attribute names are those of torchvision's ResNet. The SE
 variant gates a block before the sum (Hu et al., CVPR 2018, arXiv 1709.01507).
 """
 

@@ -108,7 +108,7 @@ def _plain(name: str) -> nn.Module:
 
 
 def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Schedule) -> int:
-    """The authors' count (`cost.AUTHORS`) of one image, less the operators that their counter took for nothing.
+    """The authors' count (`authors_count`) of one image, less the operators that their counter took for nothing.
 
     In a strided layer of the Gluon code the path from high to low is pooled 4 x 4 at once, here 2 x 2 twice, so that
     their count of ResNet-152 is larger by 0.01 %.
