@@ -29,7 +29,7 @@ Profile = Annotated[str, typer.Option(help="smoke, or a folder of notebooks/prof
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data sets; default data/raw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 Arch = Annotated[str, typer.Option(help="A torchvision model or one of ours, such as cifar_resnet20.")]
-Size = Annotated[str, typer.Option(metavar="S|HxW", help="Image in pixels.")]
+Size = Annotated[str | None, typer.Option(metavar="S|HxW", help="Image in pixels; default 224, of cifar_ networks 32.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,7 +90,7 @@ def run(
 def cost(
     key: Key,
     arch: Arch,
-    size: Annotated[str | None, typer.Option(help="HxW or one number, px; default 224, of cifar_ networks 32.")] = None,
+    size: Size = None,
     param: Params = None,
     classes: Annotated[
         int | None, typer.Option(min=1, help="Outputs of the classifier; default 1000, of cifar_ networks 10.")
@@ -102,8 +102,7 @@ def cost(
     from dynlib.cost import parse_size
 
     config = settings.build(papers.method(key).Config, settings.parse(param or ()))
-    usual = ("32", 10) if arch.startswith("cifar_") else ("224", 1000)
-    size, classes = size or usual[0], classes or usual[1]
+    size, classes = size or _usual_size(arch), classes or (10 if arch.startswith("cifar_") else 1000)
     result = paperscale.cost_of(key, config, arch, parse_size(size), classes)
     if as_json:
         return _print_json(result)
@@ -123,7 +122,7 @@ def cost(
 def latency(
     key: Key,
     arch: Arch,
-    size: Size = "224",
+    size: Size = None,
     param: Params = None,
     batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
@@ -142,7 +141,7 @@ def latency(
     mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
         records.check_writable(paths.RESULTS / key)
-    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}
+    how, size = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}, size or _usual_size(arch)
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config
@@ -265,6 +264,11 @@ def _existing(data_root: Path | None) -> Path | None:
             f"`python -m dynlib data NAME --data-root {data_root}` downloads a set into it"
         )
     return data_root
+
+
+def _usual_size(arch: str) -> str:
+    """The side of the images that a network was made for, in pixels."""
+    return "32" if arch.startswith("cifar_") else "224"
 
 
 def _giga(number: int) -> str:
