@@ -12,6 +12,7 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     5  fusion  train                networks frozen for inference; the training loop
     6  tasks                        classification, segmentation, detection: networks and scores
     7  papers/<key>                 one method a module: Config, convert, cost, deploy
+       recipes                      what decides a training besides the method; its data
     8  runs  searches  paperscale   one training or search, one record; cost and speed without training
     9  chapters                     executing notebooks
    10  cli                          python -m dynlib

@@ -113,7 +113,7 @@ def settle(name: str, profile: str, given: Mapping[str, Any], data_root: Path | 
         defaults = {parameter.name: parameter.default for parameter in known.values()}
         settings.build(config, settings.part_of(config, defaults | values))
         if {"arch", "dataset", "epochs"} <= known.keys():
-            recipe = importlib.import_module("dynlib.runs").Recipe
+            recipe = importlib.import_module("dynlib.recipes").Recipe
             settings.build(recipe, settings.part_of(recipe, defaults | values))
     return values
 

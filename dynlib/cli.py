@@ -182,11 +182,11 @@ def train(
     goes on from its last whole epoch when asked for again.
     """
     root = _existing(data_root)
-    from dynlib import papers, runs
+    from dynlib import papers, recipes, runs
     from dynlib.train import Hardware
 
     hardware = Hardware(precision=precision)
-    kinds = (papers.method(key).Config, runs.Recipe)
+    kinds = (papers.method(key).Config, recipes.Recipe)
     given = settings.parse(param or ())
     allowed = [name for kind in kinds for name in settings.names(kind)]
     for name in given:

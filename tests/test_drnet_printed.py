@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 
-from dynlib import chapters, records, runs, settings, tables
+from dynlib import chapters, recipes, records, runs, settings, tables
 from dynlib.papers import drnet_printed as printed
 from dynlib.papers.drnet import Config
 from dynlib.papers.drnet_layers import candidate_sizes
@@ -58,20 +58,20 @@ def test_every_row_that_we_answer_is_a_claim_and_every_setting_a_row_or_ours_alo
 def test_the_settings_are_those_that_the_command_line_trains():
     values = {name: parameter.default for name, parameter in chapters.parameters("05_drnet").items()}
     values |= chapters.profile_values("05_drnet", "public")
-    public = runs.profile_recipe("05_drnet", "public")
+    public = recipes.profile_recipe("05_drnet", "public")
     seen = set()
     for dataset, changed in printed.DATA.items():
         for name in printed.SETTINGS:
             words = printed.command(name, dataset, seed=2).split()
             assert words[-2:] == ["--seed", "2"] and words[:5] == ["python", "-m", "dynlib", "train", "drnet"]
             given = settings.parse([word for before, word in pairwise(words) if before == "-p"])
-            config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, runs.Recipe))
+            config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, recipes.Recipe))
             assert (config, recipe) == printed.setting(name, replace(public, **changed))
             seen.add(records.config_hash(settings.plain(runs.describe(config, recipe))))
     for line in printed.UNTRAINED.values():
         given = settings.parse([word for before, word in pairwise(line.split()) if before == "-p"])
-        config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, runs.Recipe))
-        assert set(given) <= {*settings.names(Config), *settings.names(runs.Recipe)}
+        config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, recipes.Recipe))
+        assert set(given) <= {*settings.names(Config), *settings.names(recipes.Recipe)}
         assert len(candidate_sizes((recipe.size_px,) * 2, config.candidates)) in (3, 5)
     assert len(seen) == len(printed.DATA) * len(printed.SETTINGS)
     assert printed.setting(printed.PLAIN, public)[1].lr > public.lr == printed.setting("eta 0", public)[1].lr
@@ -84,7 +84,7 @@ def test_the_lines_of_missing_networks_without_choices_are_told():
 
 
 def test_records_are_gathered_by_data_and_setting_and_what_is_missing_is_told():
-    recipe = runs.profile_recipe("05_drnet", "public")
+    recipe = recipes.profile_recipe("05_drnet", "public")
     evidence = printed.gather(lambda config, of: [run("a")] if (config.alpha, of) == (0.489, recipe) else [], recipe)
     assert list(evidence) == list(printed.DATA) and list(evidence["Imagenette"]) == list(printed.SETTINGS)
     assert {name for of in evidence.values() for name in of if of[name]} == {"alpha 0.489"}

@@ -16,7 +16,7 @@ FLOORS = (
     ("backbones",),
     ("fusion", "train"),
     ("tasks",),
-    ("papers",),
+    ("papers", "recipes"),
     ("runs", "searches", "paperscale"),
     ("chapters",),
     ("cli",),

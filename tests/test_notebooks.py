@@ -12,7 +12,7 @@ import yaml
 
 from dynlib.papers import searcher
 from dynlib.paths import NOTEBOOKS, PROFILES
-from dynlib.runs import Recipe
+from dynlib.recipes import Recipe
 
 CHAPTERS = sorted(NOTEBOOKS.glob("*.ipynb"))
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)

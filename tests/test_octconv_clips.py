@@ -9,7 +9,7 @@ from test_octconv_deploy import assert_deployed
 from torch import nn
 from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple, VideoResNet
 
-from dynlib import cost, runs, train
+from dynlib import cost, recipes, runs, train
 from dynlib.backbones import video_resnet
 from dynlib.data.augment import flip_and_shift, shift
 from dynlib.errors import InputError
@@ -18,7 +18,7 @@ from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv_ops import Octave, OctConv2d, Split, octave_conv, split_channels
 from dynlib.papers.octconv_released import video_macs
 from dynlib.papers.octconv_transposed import OctConvTranspose2d
-from dynlib.runs import Recipe
+from dynlib.recipes import Recipe
 
 
 def randn(*shape):
@@ -108,10 +108,10 @@ def test_a_recipe_of_clips_trains_and_its_record_counts_a_clip():
 
 
 def test_clips_are_shifted_in_training_but_never_mirrored_and_can_be_tested_at_another_size():
-    batches, valid = runs.data("scenes_clips", 16, 16, None, None)
-    assert batches.augment is shift and runs.data("scenes", 16, 16, None, None)[0].augment is flip_and_shift
+    batches, valid = recipes.data("scenes_clips", 16, 16, None, None)
+    assert batches.augment is shift and recipes.data("scenes", 16, 16, None, None)[0].augment is flip_and_shift
     few = replace(valid, samples=valid.samples.subset(range(2)))
-    assert runs.at_size(few, 16).samples.images.shape == (2, 3, 8, 16, 16)
+    assert recipes.at_size(few, 16).samples.images.shape == (2, 3, 8, 16, 16)
 
 
 @pytest.mark.parametrize(("arch", "data"), [("resnet18", "scenes_clips"), ("r3d_18", "scenes")])

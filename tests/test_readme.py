@@ -4,7 +4,7 @@ import re
 
 import torch
 
-from dynlib import paperscale, records, runs
+from dynlib import paperscale, recipes, records, runs
 from dynlib.backbones import build
 from dynlib.cost import count, example
 from dynlib.papers import octconv
@@ -40,7 +40,7 @@ def test_the_speed_ups_in_the_readme_are_those_of_the_records():
 
 
 def test_the_accuracy_in_the_readme_is_that_of_the_records():
-    recipe = runs.profile_recipe("02_octconv", "public")
+    recipe = recipes.profile_recipe("02_octconv", "public")
     top1 = [
         runs.recorded("octconv", config, recipe, profile="public", seed=0).metrics["top1"]
         for config in (octconv.Config(alpha=0), HALF)

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dynlib import papers, records, runs, settings, train
+from dynlib import papers, recipes, records, runs, settings, train
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
 from dynlib.paperscale import STREAM, stream
 from dynlib.paths import RESULTS
 
-RECIPE = runs.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
+RECIPE = recipes.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ def test_held_out_images_train_nothing_and_the_method_chooses_on_them(paper):
 
     paper.choose = choose
     record = runs.fit("toy", Config(), recipe, profile="test", seed=0, checkpoints=None)[0]
-    batches, valid = runs.data("scenes", 16, 32, None, None, 20)
+    batches, valid = recipes.data("scenes", 16, 32, None, None, 20)
     assert len(seen["held_out"].samples) == 20 and seen["held_out"].augment is None
     assert seen["held_out"].mean == seen["valid"].mean and seen["valid"].samples.checksum == valid.samples.checksum
     trained = {image.numpy().tobytes() for image in batches.samples.images}
@@ -154,7 +154,7 @@ def test_held_out_images_train_nothing_and_the_method_chooses_on_them(paper):
 
 
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
-    batches, valid = runs.data("scenes", 16, 32, None, None)
+    batches, valid = recipes.data("scenes", 16, 32, None, None)
     assert batches.augment.__name__ == "flip_and_shift" and valid.augment is None
 
 
@@ -162,7 +162,7 @@ def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
 def test_a_committed_record_is_found_by_its_settings(path):
     record = records.load(path)
     config = settings.build(papers.method(record.key).Config, record.config["method"])
-    recipe = runs.recipe_of(record.config["recipe"])
+    recipe = recipes.recipe_of(record.config["recipe"])
     assert runs.recorded(record.key, config, recipe, profile=record.profile, seed=record.seed) == record
 
 

@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from dynlib import chapters, runs, settings
+from dynlib import chapters, recipes, settings
 from dynlib.papers import sampling
 from dynlib.papers import sampling_evidence as evidence
 from dynlib.records import Record
@@ -16,7 +16,9 @@ def test_the_command_of_a_run_makes_the_run(task, name):
     words = evidence.command(task, name, 2).split()
     given = settings.parse(value for flag, value in pairwise(words) if flag == "-p")
     values = chapters.profile_values("04_sampling", "public") | given
-    config, recipe = (settings.build(kind, settings.part_of(kind, values)) for kind in (sampling.Config, runs.Recipe))
+    config, recipe = (
+        settings.build(kind, settings.part_of(kind, values)) for kind in (sampling.Config, recipes.Recipe)
+    )
     assert config == sampling.Config(**{"gamma": evidence.GAMMA, "sigma": evidence.SIGMA} | evidence.RUNS[name])
     assert recipe.task.name == task and words[-2:] == ["--seed", "2"]
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torchvision.models import ResNet, resnet
 
-from dynlib import runs
+from dynlib import recipes, runs
 from dynlib.errors import InputError
 from dynlib.papers import sampling
 from dynlib.papers.sampling_pruning import pruned
@@ -54,7 +54,7 @@ def test_a_pruned_network_is_costed_and_sampled_like_any_other():
 
 
 def test_a_run_takes_channels_from_the_network_that_the_dense_epochs_have_trained():
-    recipe = runs.Recipe("cifar_resnet20", "scenes", 3, batch_size=16, width=16, train_images=32)
+    recipe = recipes.Recipe("cifar_resnet20", "scenes", 3, batch_size=16, width=16, train_images=32)
     config = sampling.Config(pruned=0.5, density=1.0)
     record, model = runs.fit("sampling", config, recipe, profile="test", seed=0, checkpoints=None)
     assert [point["phase"] for point in record.curve] == ["dense", "dense", "sampled"]

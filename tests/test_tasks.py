@@ -7,13 +7,13 @@ import torch
 from torch import nn
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib import cost, runs, tasks, train
+from dynlib import cost, recipes, runs, tasks, train
 from dynlib.backbones import hosts
 from dynlib.data import IGNORED, Batches, DetectionBatches, Samples, load
 from dynlib.data.augment import flip_with_boxes
 from dynlib.errors import InputError
 from dynlib.papers import octconv, sampling
-from dynlib.runs import Recipe
+from dynlib.recipes import Recipe
 
 CPU = train.Hardware("cpu")
 SEGMENTATION, DETECTION = tasks.TASKS["segmentation"], tasks.TASKS["detection"]
@@ -182,8 +182,8 @@ def test_the_loss_falls_on_pixels_and_on_boxes(name, host):
 @pytest.fixture
 def few(monkeypatch):
     """Runs on a handful of scenes."""
-    monkeypatch.setattr(runs, "data", runs.data.__wrapped__)
-    monkeypatch.setattr(runs, "load", lambda *args, **options: load(*args, **options, n=4))
+    monkeypatch.setattr(recipes, "data", recipes.data.__wrapped__)
+    monkeypatch.setattr(recipes, "load", lambda *args, **options: load(*args, **options, n=4))
 
 
 @pytest.mark.parametrize(("name", "task"), [("scenes_masks", SEGMENTATION), ("scenes_boxes", DETECTION)])
@@ -203,8 +203,8 @@ def test_a_sampled_network_trains_on_pixels_and_on_boxes_and_its_record_has_the_
 
 def test_the_images_of_a_recipe_keep_their_aspect(monkeypatch):
     asked, some = [], load("scenes_masks", "val", n=4)
-    monkeypatch.setattr(runs, "load", lambda *args, **options: asked.append(options) or some)
-    runs.data.__wrapped__("camvid", 2, 3, 180, None)
+    monkeypatch.setattr(recipes, "load", lambda *args, **options: asked.append(options) or some)
+    recipes.data.__wrapped__("camvid", 2, 3, 180, None)
     assert asked == [{"size_px": (180, 240)}] * 2
 
 
@@ -235,11 +235,11 @@ def test_a_method_for_classification_alone_refuses_other_data_before_any_work():
 
 def test_more_training_images_than_there_are_is_refused(few):
     with pytest.raises(InputError, match="train_images is 9; the data set has 4"):
-        runs.data("scenes_boxes", 4, 9, 64, None)
+        recipes.data("scenes_boxes", 4, 9, 64, None)
 
 
 def test_a_detector_is_not_trained_with_its_boxes_rounded():
-    recipe = runs.Recipe("resnet18", "scenes_boxes", epochs=1, width=8)
+    recipe = recipes.Recipe("resnet18", "scenes_boxes", epochs=1, width=8)
     with pytest.raises(InputError, match="precision is 'bf16-mixed'; allowed for detection: 32-true"):
         hardware = train.Hardware("cpu", precision="bf16-mixed")
         runs.fit("sampling", sampling.Config(), recipe, profile="smoke", seed=0, hardware=hardware)

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from dynlib import backbones, records, runs, tables
+from dynlib import backbones, recipes, records, tables
 from dynlib.data import load
 from dynlib.errors import InputError
 from dynlib.papers import wae
@@ -165,7 +165,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it():
 
 
 def test_the_network_itself_is_asked_at_the_cost_of_wae():
-    public = runs.profile_recipe("01_wae", "public")
+    public = recipes.profile_recipe("01_wae", "public")
     found = at_equal_cost(public)
     assert {net: of.size_px for net, of in found.items()} == EQUAL_COST
     for net, of in found.items():

@@ -84,7 +84,7 @@ ROWS = {  # row of the paper, or a row between its own: our setting
 
 
 def setting(name: str, recipe: Recipe) -> tuple[Config, Recipe]:
-    """One of SETTINGS: the method's, and the recipe for it, from a `runs.Recipe` for the others."""
+    """One of SETTINGS: the method's, and the recipe for it, from a `recipes.Recipe` for the others."""
     values = PREDICTOR | SETTINGS[name]
     method = settings.part_of(Config, values)
     return Config(**method), replace(recipe, **{field: values[field] for field in values.keys() - method.keys()})
