@@ -28,7 +28,7 @@ Departures from the paper, each with its reason:
 - The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
 - All our rows start from one dense network, trained first on the same data for two thirds of the epochs, and their
   batch norms learn; the authors start from ImageNet's weights and freeze the norms.
-- Our sampled schedules have hundreds of steps, not 175,900. So gamma is higher, 0.3 to 3, to lower the density in time;
+- Our sampled schedules have hundreds of steps, not 175,900. So gamma is higher, 0.3 to 10, to lower the density in time;
   it rises over the first third, and the scores learn at a tenth of the rate: otherwise the price alone drives every
   probability to 0 or 1 in the first epoch, where it stays. The RBF of our real-data runs starts at sigma 1, since from
   3 it would not get far in so few steps.
@@ -159,11 +159,13 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         hosts = [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]
         if not hosts:
             raise InputError(f"{type(model).__name__} has no stem; uniform sampling needs one, conv1, to shrink before")
-        if hasattr(model, "roi_heads") and not fits_detector(config.density):
-            raise InputError(
-                f"density is {config.density}; for a detector uniform sampling takes 1/4, 1/16, ..: its pooling rounds "
-                "the scale of its maps to a power of two"
-            )
+        if hasattr(model, "roi_heads"):
+            if not fits_detector(config.density):
+                raise InputError(
+                    f"density is {config.density}; for a detector uniform sampling takes 1/4, 1/16, ..: its pooling "
+                    "rounds the scale of its maps to a power of two"
+                )
+            model.roi_heads.box_roi_pool.scales = None  # found at its first images; they may have been larger
         for host in hosts:
             shrink_stem(host, config.density)
         return model
