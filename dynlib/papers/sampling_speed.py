@@ -39,11 +39,15 @@ def here(
 
 
 def words(timed: Mapping[str, Record | None], density: float = 0.25) -> str:
-    """One sentence: in which stages skipping is faster than the fastest dense form, by the quartiles of the rounds."""
-    kinds: dict[str, list[str]] = {"faster": [], "slower": [], "as fast": []}
-    for number in READS:
-        if run := timed.get(f"stage {number}, density {density}"):
+    """One sentence: where skipping is faster than the fastest dense form, by the quartiles of the rounds."""
+    kinds: dict[str, list[str]] = {"faster": [], "slower": [], "as fast": [], "not measured": []}
+    for part in ("whole", *(f"stage {number}" for number in READS)):
+        where = "the whole network" if part == "whole" else part
+        if run := timed.get(f"{part}, density {density}"):
             low, high = run.metrics["speedup_iqr"]
-            kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(str(number))
-    told = [f"{kind} in stage {' and '.join(stages)}" for kind, stages in kinds.items() if stages]
-    return f"At density {density} skipping is {', '.join(told)}." if told else f"Density {density}: no record yet."
+            promised = f"{run.metrics['speedup']:.2f} times, of {run.metrics['macs_ratio']:.2f} in operations"
+            kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(f"{where} ({promised})")
+        else:
+            kinds["not measured"].append(where)
+    told = [f"{kind} in {', '.join(parts)}" for kind, parts in kinds.items() if parts]
+    return f"At density {density} skipping is {'; '.join(told)}."
