@@ -111,7 +111,7 @@ def cost(
         ("MACs", _giga(result["macs"])),
         ("  as OctConv's authors count", _giga(result["authors_macs"])),
         ("  of the network as it was", _giga(result["macs_static"])),
-        ("ratio", f"{result['ratio']:8.3f}"),
+        ("ratio", f"{result['ratio']:8.3f}", "MACs of the network as it was by those above"),
         ("parameters", _giga(result["params"])),
         *((f"MACs, {choice}", _giga(macs)) for choice, macs in result.get("macs_by_choice", {}).items()),
         ("not counted", ", ".join(result["uncounted"]) or "nothing"),
