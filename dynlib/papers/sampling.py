@@ -28,10 +28,10 @@ Departures from the paper, each with its reason:
 - The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
 - All our rows start from one dense network, trained first on the same data for two thirds of the epochs, and their
   batch norms learn; the authors start from ImageNet's weights and freeze the norms.
-- Our sampled schedules have hundreds of steps, not 175,900. So gamma is higher, 0.3 to 10, to lower the density in time;
-  it rises over the first third, and the scores learn at a tenth of the rate: otherwise the price alone drives every
-  probability to 0 or 1 in the first epoch, where it stays. The RBF of our real-data runs starts at sigma 1, since from
-  3 it would not get far in so few steps.
+- Our sampled schedules have hundreds of steps, not 175,900. So gamma is higher, to lower the density in time; it rises
+  over the first third, and the scores learn at a tenth of the rate: otherwise the price alone drives every probability
+  to 0 or 1 in the first epoch, where it stays. The RBF of our real-data runs starts at sigma 1, since from 3 it would
+  not get far in so few steps.
 - Pruning (Table 6) is not described in what could be read. Ours goes by batch-norm scale, within blocks.
 - No deformable convolutions: the authors' detectors have them in baseline and sampled network alike.
 """
@@ -52,15 +52,7 @@ from dynlib.errors import InputError
 from dynlib.papers.sampling_blocks import BLOCKS, SampledBlock, sampled_blocks
 from dynlib.papers.sampling_deploy import Deployed, deployed
 from dynlib.papers.sampling_interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
-from dynlib.papers.sampling_masks import (
-    DETERMINISTIC,
-    STOCHASTIC,
-    UNIFORM,
-    grid,
-    samplers,
-    set_seed,
-    tallied,
-)
+from dynlib.papers.sampling_masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling_pruning import pruned
 from dynlib.papers.sampling_training import groups, objective, watch
 from dynlib.papers.sampling_uniform import fits_detector, shrink_stem
@@ -169,21 +161,10 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         for host in hosts:
             shrink_stem(host, config.density)
         return model
+    how = {name: getattr(config, name) for name in ("window", "sigma", "epsilon", "bias", "density", "seed")}
+    how |= {"kind": config.interpolation, "interval": config.grid, "deterministic": config.sampling == DETERMINISTIC}
     for index, name in enumerate(blocks):
-        block = SampledBlock(
-            model.get_submodule(name),
-            config.masks,
-            index * config.masks,
-            kind=config.interpolation,
-            window=config.window,
-            sigma=config.sigma,
-            epsilon=config.epsilon,
-            deterministic=config.sampling == DETERMINISTIC,
-            bias=config.bias,
-            interval=config.grid,
-            density=config.density,
-            seed=config.seed,
-        )
+        block = SampledBlock(model.get_submodule(name), config.masks, index * config.masks, **how)
         model.set_submodule(name, block)
     return model
 
