@@ -53,21 +53,21 @@ def test_gaps_are_of_each_run_against_the_curve_at_its_cost_where_that_reaches()
     assert orders["stochastic above uniform"].each == "gamma 0.3: +15.0; gamma 1.0: +20.0"
     assert (
         orders["stochastic above deterministic"].each
-        == "gamma 1.0: +5.0; gamma 3.0: costs less than all of the other side"
+        == "gamma 1.0: +5.0; gamma 3.0: deterministic costs less than all of stochastic"
     )
     assert orders["interpolation above zeros"].each == ""
 
 
 def test_where_nothing_can_be_compared_the_verdict_says_why():
     orders = {order.claim: order for order in answer.orders(FOUND, "segmentation")}
-    assert orders["RBF above average"][1:3] == ((), {"": "costs less than all of the other side"})
-    assert orders["interpolation above reuse"][1:] == ((), {}, "no record yet")
+    assert orders["RBF above average"][1:3] == ((), {"": "average costs less than all of stochastic"})
+    assert orders["interpolation above reuse"][1:] == ((), {}, "no record yet of reuse")
     dear = FOUND | {"stochastic, gamma 0.3": [], "stochastic, gamma 1.0": [record(101, 0.6)]}
     above_line, above_even, *_ = answer.orders(dear, "segmentation")
-    assert above_even.verdict == "costs more than the dense network"
-    assert above_line.by_run["gamma 1.0"] == "the other side costs more than the dense network"
+    assert above_even.verdict == "stochastic costs more than the dense network"
+    assert above_line.by_run["gamma 1.0"] == "stochastic costs more than the dense network"
     without = answer.orders(FOUND | {"uniform, density 0.25": []}, "segmentation")
-    assert without[1].verdict == "no record yet of the other side"
+    assert without[1].verdict == "no record yet of uniform"
 
 
 def test_a_row_has_what_uniform_sampling_reaches_at_its_cost():

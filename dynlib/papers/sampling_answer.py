@@ -68,6 +68,7 @@ class Claim(NamedTuple):
 
 _STOCHASTIC, _DETERMINISTIC, _UNIFORM = FAMILIES
 ABOVE_UNIFORM = "stochastic above uniform"
+NO_RECORD = "no record yet"
 _LEARNED = (
     Claim("stochastic above deterministic", _DETERMINISTIC, _STOCHASTIC, False),
     Claim(ABOVE_UNIFORM, _STOCHASTIC, _UNIFORM, True),
@@ -136,14 +137,16 @@ def _beside(found: Found, name: str, claim: Claim, metric: str) -> dict[int, flo
 def _why_none(found: Found, runs: Sequence[Record], claim: Claim) -> str:
     """Why runs cannot be compared with the other side of a claim."""
     others = [run for name, of in found.items() if name.startswith(claim.against) for run in of]
-    if not (runs and others):
-        return "no record yet" if not runs else "no record yet of the other side"
     limit = max(map(macs, found.get(DENSE, ())), default=math.inf)
-    for who, side in {"costs": runs, "the other side costs": others}.items():
+    sides = {claim.runs: runs, claim.against: others}
+    for who, side in sides.items():
+        if not side:
+            return f"{NO_RECORD} of {who}"
+    for who, side in sides.items():
         if min(map(macs, side)) > limit:
-            return f"{who} more than the dense network"
+            return f"{who} costs more than the dense network"
     if max(map(macs, runs)) < min(map(macs, others)):
-        return "costs less than all of the other side"
+        return f"{claim.runs} costs less than all of {claim.against}"
     return "no cost that every seed of both sides reaches"
 
 
@@ -201,7 +204,8 @@ def summary(found: Mapping[str, Found]) -> str:
     for task, of in found.items():
         kinds: dict[str, list[str]] = {}
         for order in orders(of, task):
-            kinds.setdefault(order.verdict, []).append(order.claim)
+            became = NO_RECORD if order.verdict.startswith(NO_RECORD) else order.verdict
+            kinds.setdefault(became, []).append(order.claim)
         told = "; ".join(f"**{verdict}**: {', '.join(claims)}" for verdict, claims in kinds.items())
         lines.append(f"- {DATA[task]}, {task}. {told}.")
     return "\n".join(lines)
