@@ -114,7 +114,7 @@ FULL, EMPTY = 0.9, 0.05  # densities of masks that leave hardly a choice: one st
 def sampled_table(
     rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]], lots: bool = False
 ) -> pd.DataFrame:
-    """Networks that compute a share of the positions, one line a run, its records one a seed; nothing is claimed.
+    """Networks that compute a share of the positions, one line a run, its records one a seed.
 
     Scores are means over the seeds of the masks, then over those of the training. `levels` is what uniform sampling
     reaches at the cost of a row. With `lots`, two columns more: the deviation of one trained network over the seeds of
@@ -127,7 +127,7 @@ def sampled_table(
         masks = [m["density_by_mask"] for m in masked]
         full = _mean([sum(density > FULL for density in of) for of in masks])
         empty = _mean([sum(density < EMPTY for density in of) for of in masks])
-        line = {"row": name, "claimed": DASH}
+        line = {"row": name}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
         line["uniform there, %"] = spread(_mean(levels[name]), "%")
         line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)

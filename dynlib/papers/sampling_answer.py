@@ -174,18 +174,22 @@ def levels(found: Found, exhibit: Exhibit) -> dict[str, list[float]]:
 
 def beside_smaller(found: Mapping[str, Found]) -> str:
     """Whether stochastic sampling holds its accuracy, price by price; a sentence for each task that has runs."""
-    told, starred = [], False
+    told = []
     for task in ("segmentation", "detection"):
         (order,) = [of for of in orders(found[task], task) if of.claim == ABOVE_UNIFORM]
         known = {price: gaps for price, gaps in order.by_run.items() if not isinstance(gaps, str)}
-        if not known:
-            continue
-        above = [fmean(gaps) > 0 for gaps in known.values()]
-        short = "yes" if all(above) else "at some prices" if any(above) else "no"
-        prices = ", ".join(f"{points(gaps)} ({price})" for price, gaps in known.items())
-        seeds = max(map(len, known.values()))
-        told.append(f"On {DATA[task]} **{short}**: in points at equal cost {prices}, n = {seeds}.")
-        starred |= "*" in prices
+        if known:
+            above = [fmean(gaps) > 0 for gaps in known.values()]
+            short = "it does" if all(above) else "it does at some prices only" if any(above) else "it does not"
+            runs = {price: found[task][f"{_STOCHASTIC}, {price}"] for price in known}
+            dense = fmean(map(macs, found[task][DENSE]))
+            shares = {price: 100 * fmean(map(macs, of)) / dense for price, of in runs.items()}
+            gaps = ", ".join(f"{points(of)} at {shares[price]:.0f} % ({price})" for price, of in known.items())
+            seeds = max(map(len, known.values()))
+            told.append(
+                f"On {DATA[task]} **{short}**: by share of the dense cost the gap is, in points, {gaps}; n = {seeds}."
+            )
+    starred = "* at" in " ".join(told)
     return " ".join([*told, *["A star: beyond chance."] * starred]) if told else "Accuracy: no record yet."
 
 

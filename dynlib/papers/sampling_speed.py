@@ -39,14 +39,17 @@ def here(
 
 
 def words(timed: Mapping[str, Record | None], density: float = 0.25) -> str:
-    """One sentence: where skipping is faster than the fastest dense form, by the quartiles of the rounds."""
+    """One sentence: where skipping is faster than the fastest dense form, by the quartiles of the rounds.
+
+    In brackets the speed-up, and the one that the saved operations promise.
+    """
     kinds: dict[str, list[str]] = {"faster": [], "slower": [], "as fast": [], "not measured": []}
     for part in ("whole", *(f"stage {number}" for number in READS)):
         where = "the whole network" if part == "whole" else part
         if run := timed.get(f"{part}, density {density}"):
             low, high = run.metrics["speedup_iqr"]
-            promised = f"{run.metrics['speedup']:.2f} times, of {run.metrics['macs_ratio']:.2f} in operations"
-            kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(f"{where} ({promised})")
+            gained = f"{run.metrics['speedup']:.2f} times, {run.metrics['macs_ratio']:.2f} by operations"
+            kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(f"{where} ({gained})")
         else:
             kinds["not measured"].append(where)
     told = [f"{kind} in {', '.join(parts)}" for kind, parts in kinds.items() if parts]
