@@ -112,13 +112,13 @@ FULL, EMPTY = 0.9, 0.05  # densities of masks that leave hardly a choice: one st
 
 
 def sampled_table(
-    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]], lots: bool = False
+    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]], windows: bool = False
 ) -> pd.DataFrame:
     """Networks that compute a share of the positions, one line a run, its records one a seed.
 
-    Scores are means over the seeds of the masks, then over those of the training. `levels` is what uniform sampling
-    reaches at the cost of a row. With `lots`, two columns more: the deviation of one trained network over the seeds of
-    its masks, and the positions that have nothing to be interpolated from; without, the largest deviation in a note.
+    Scores are means over the seeds of the masks, then over those of the training; the largest deviation over masks is
+    a note. `levels` is what uniform sampling reaches at the cost of a row. With `windows`, a column more: the unsampled
+    positions without a sample to be interpolated from.
     """
     lines, notes = [], ["± is the sample standard deviation over seeds of training."]
     for name, runs in rows.items():
@@ -133,13 +133,12 @@ def sampled_table(
         line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
         line["seeds"] = f"n = {len(every)}"
         line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
-        line["full, empty masks"] = f"{full[0]:.0f}, {empty[0]:.0f} of {len(masks[0])}" if masks else DASH
-        if lots:
-            line["other lots, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
+        line["full, empty masks"] = f"{full[0]:.0f}, {empty[0]:.0f}" if masks else DASH
+        if windows:
             line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
         lines.append(line)
     deviations = [of.metrics[f"{metric}_spread"] for runs in rows.values() for of in runs if "density" in of.metrics]
-    if deviations and not lots:
+    if deviations:
         most = spread([max(deviations)], "points")
         notes.append(f"Over its lots the score of one network deviates by {most} points at most.")
     return _frame(lines, notes)

@@ -128,11 +128,14 @@ def configs(task: str) -> dict[str, Config]:
     return {name: Config(**{"gamma": GAMMA, "sigma": SIGMA} | RUNS[name]) for name in ASKED[task]}
 
 
+TRAIN = "python -m dynlib train sampling --profile public --data-root DIR"
+
+
 def command(task: str, run: str, seed: int = 0) -> str:
     """What makes a record."""
     given = RECIPES[task] | RUNS[run]
     values = (f" -p {name}={'null' if value is None else value}" for name, value in given.items())
-    return f"python -m dynlib train sampling --profile public --data-root DIR{''.join(values)} --seed {seed}"
+    return f"{TRAIN}{''.join(values)} --seed {seed}"
 
 
 METRICS = {task: TASKS[task].metric for task in RECIPES}
@@ -142,7 +145,15 @@ Found = Mapping[str, Sequence[Record]]  # records of a task by the name of the r
 def missing(found: Mapping[str, Found]) -> str:
     """The commands that make what the tables of all tasks lack, as a list of code; nothing where nothing is."""
     lines = [command(task, name) for task, of in found.items() for name, runs in of.items() if not runs]
-    told = ["Without a record so far; each line makes one:", "", "```bash", *lines, "```"]
+    short = [f"train{line.removeprefix(TRAIN)}" for line in lines]
+    told = [
+        "Without a record so far; each line makes one:",
+        "",
+        "```bash",
+        f'train() {{ {TRAIN} "$@"; }}',
+        *short,
+        "```",
+    ]
     return "\n".join(told) if lines else ""
 
 
