@@ -125,12 +125,10 @@ def test_the_answer_stands_beside_a_smaller_image_price_by_price():
     nothing = {"segmentation": {}, "detection": {}}
     assert answer.beside_smaller(nothing) == "Accuracy: no record yet."
     words = answer.beside_smaller(nothing | {"segmentation": FOUND})
-    told = (
-        "by share of the dense cost the gap is, in points, +15.0 at 60 % (gamma 0.3), +20.0 at 20 % (gamma 1.0); n = 1."
-    )
-    assert words == f"On CamVid **it does**: {told}"
+    told = "by share of the dense cost +15.0 at 60 %, +20.0 at 20 % (points, n = 1). All within chance."
+    assert words == f"On CamVid sampling scores **above at 2 of 2 prices**: {told}"
     mixed = FOUND | {"stochastic, gamma 1.0": [record(20, 0.05)]}
-    assert "**it does at some prices only**" in answer.beside_smaller(nothing | {"segmentation": mixed})
+    assert "**above at 1 of 2 prices**" in answer.beside_smaller(nothing | {"segmentation": mixed})
 
 
 def test_released_models_stand_beside_their_smaller_images():

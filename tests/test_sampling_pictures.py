@@ -96,7 +96,7 @@ def test_words_on_speed_go_by_the_quartiles():
     words = speed.words(timed | {"stage 1, density 0.5": run(3, 4), "whole, density 0.25": run(9, 9)})
     assert "faster in the whole network (9.00 times, 3.00 by operations), stage 3 (2.00" in words
     assert "slower in stage 1 (0.90" in words and "as fast in stage 2 (1.10" in words
-    assert words.endswith("not measured in stage 4.")
+    assert words.endswith("no record yet: stage 4.")
 
 
 def test_probabilities_on_objects_and_behind_them_are_told_apart(scenes):

@@ -11,7 +11,7 @@ loss (`gamma`), d share of the positions that are computed (`density`).
 `sampling_masks.py` draws masks, `sampling_interpolate.py` fills what they leave out, `sampling_blocks.py` joins both to
 a residual block, `sampling_training.py` has the loss, `sampling_released.py` is the authors' formula for MACs,
 `sampling_pruning.py` takes channels away, `sampling_deploy.py` really skips. For the chapter, `sampling_pictures.py`
-looks at masks, `sampling_speed.py` times stages, and `sampling_evidence.py` names the runs and reads their records.
+looks at masks, `sampling_speed.py` times stages, `sampling_evidence.py` names runs and `sampling_answer.py` reads them.
 
 Departures from the paper, each with its reason:
 

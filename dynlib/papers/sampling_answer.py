@@ -180,18 +180,15 @@ def beside_smaller(found: Mapping[str, Found]) -> str:
         (order,) = [of for of in orders(found[task], task) if of.claim == ABOVE_UNIFORM]
         known = {price: gaps for price, gaps in order.by_run.items() if not isinstance(gaps, str)}
         if known:
-            above = [fmean(gaps) > 0 for gaps in known.values()]
-            short = "it does" if all(above) else "it does at some prices only" if any(above) else "it does not"
-            runs = {price: found[task][f"{_STOCHASTIC}, {price}"] for price in known}
+            above = sum(fmean(gaps) > 0 for gaps in known.values())
             dense = fmean(map(macs, found[task][DENSE]))
-            shares = {price: 100 * fmean(map(macs, of)) / dense for price, of in runs.items()}
-            gaps = ", ".join(f"{points(of)} at {shares[price]:.0f} % ({price})" for price, of in known.items())
-            seeds = max(map(len, known.values()))
-            told.append(
-                f"On {DATA[task]} **{short}**: by share of the dense cost the gap is, in points, {gaps}; n = {seeds}."
-            )
-    starred = "* at" in " ".join(told)
-    return " ".join([*told, *["A star: beyond chance."] * starred]) if told else "Accuracy: no record yet."
+            costs = {price: fmean(map(macs, found[task][f"{_STOCHASTIC}, {price}"])) for price in known}
+            gaps = ", ".join(f"{points(of)} at {100 * costs[price] / dense:.0f} %" for price, of in known.items())
+            words = f"On {DATA[task]} sampling scores **above at {above} of {len(known)} prices**"
+            told.append(f"{words}: by share of the dense cost {gaps} (points, n = {max(map(len, known.values()))}).")
+    if not told:
+        return "Accuracy: no record yet."
+    return " ".join([*told, "A star: beyond chance." if "* at" in " ".join(told) else "All within chance."])
 
 
 def released_words(printed: Mapping[str, Mapping[str, float]]) -> str:

@@ -135,7 +135,8 @@ def command(task: str, run: str, seed: int = 0) -> str:
     """What makes a record."""
     given = RECIPES[task] | RUNS[run]
     values = (f" -p {name}={'null' if value is None else value}" for name, value in given.items())
-    return f"{TRAIN}{''.join(values)} --seed {seed}"
+    precision = "" if task == "detection" else " --precision bf16-mixed"  # as our records; a detector takes float32
+    return f"{TRAIN}{precision}{''.join(values)} --seed {seed}"
 
 
 METRICS = {task: TASKS[task].metric for task in RECIPES}

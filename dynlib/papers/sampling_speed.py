@@ -43,7 +43,8 @@ def words(timed: Mapping[str, Record | None], density: float = 0.25) -> str:
 
     In brackets the speed-up, and the one that the saved operations promise.
     """
-    kinds: dict[str, list[str]] = {"faster": [], "slower": [], "as fast": [], "not measured": []}
+    kinds: dict[str, list[str]] = {"faster": [], "slower": [], "as fast": []}
+    without = []
     for part in ("whole", *(f"stage {number}" for number in READS)):
         where = "the whole network" if part == "whole" else part
         if run := timed.get(f"{part}, density {density}"):
@@ -51,6 +52,7 @@ def words(timed: Mapping[str, Record | None], density: float = 0.25) -> str:
             gained = f"{run.metrics['speedup']:.2f} times, {run.metrics['macs_ratio']:.2f} by operations"
             kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(f"{where} ({gained})")
         else:
-            kinds["not measured"].append(where)
-    told = [f"{kind} in {', '.join(parts)}" for kind, parts in kinds.items() if parts]
-    return f"At density {density} skipping is {'; '.join(told)}."
+            without.append(where)
+    found = "; ".join(f"{kind} in {', '.join(parts)}" for kind, parts in kinds.items() if parts)
+    told = [f"At density {density} skipping is {found}."] * bool(found)
+    return " ".join([*told, *[f"Speed at density {density}, no record yet: {', '.join(without)}."] * bool(without)])
