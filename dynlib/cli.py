@@ -106,13 +106,18 @@ def cost(
     result = paperscale.cost_of(key, config, arch, parse_size(size), classes)
     if as_json:
         return _print_json(result)
+    expected = ()
+    if "macs_expected" in result:
+        ratio = f"{result['ratio_expected']:8.3f}"
+        expected = (("MACs, expected", _giga(result["macs_expected"])), ("ratio, as it was to expected", ratio))
     rows = [
         ("MACs", _giga(result["macs"])),
         ("  as OctConv's authors count", _giga(result["authors_macs"])),
         ("  of the network as it was", _giga(result["macs_static"])),
-        ("ratio", f"{result['ratio']:8.3f}"),
+        ("ratio, as it was to MACs", f"{result['ratio']:8.3f}"),
+        *expected,
         ("parameters", _giga(result["params"])),
-        *((f"MACs, {choice}", _giga(macs)) for choice, macs in result.get("macs_by_choice", {}).items()),
+        *((f"MACs, choice {choice}", _giga(macs)) for choice, macs in result.get("macs_by_choice", {}).items()),
         ("not counted", ", ".join(result["uncounted"]) or "nothing"),
     ]
     _print_table(f"{key} on {arch}, {size} px, {classes} classes: {_words(result['config'])}", rows)

@@ -108,30 +108,39 @@ def resolution_table(costs: Mapping[str, Mapping[str, int]], counted: Sequence[i
     return _frame(frame, [*notes, f"Break-even, share at 112 px: {', '.join(pays)}."])
 
 
-def sampled_table(
-    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]]
-) -> pd.DataFrame:
-    """Networks that compute a share of the positions, one line a run, its records one a seed; nothing is claimed.
+FULL, EMPTY = 0.9, 0.05  # densities of masks that leave hardly a choice: one starts at 0.953; the grid alone has 0.02
 
-    Scores are means over the seeds of the masks, then over those of the training. Where the masks are random, `other
-    masks` is the deviation of one trained network. `levels` is what uniform sampling reaches at the cost of a row.
+
+def sampled_table(
+    rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]], windows: bool = False
+) -> pd.DataFrame:
+    """Networks that compute a share of the positions, one line a run, its records one a seed.
+
+    Scores are means over the seeds of the masks, then over those of the training; the largest deviation over masks is
+    a note. `levels` is what uniform sampling reaches at the cost of a row. With `windows`, a column more: the unsampled
+    positions without a sample to be interpolated from.
     """
-    lines, notes = [], ["MACs are expected ones of the backbone, stem and stages."]
-    if any(len(runs) > 1 for runs in rows.values()):
-        notes.append("± is the sample standard deviation over seeds of training.")
+    lines, notes = [], ["± is the sample standard deviation over seeds of training."]
     for name, runs in rows.items():
         every = [run.metrics for run in runs]
         masked = [m for m in every if "density" in m]
-        line = {"row": name, "claimed": DASH}
+        masks = [m["density_by_mask"] for m in masked]
+        full = _mean([sum(density > FULL for density in of) for of in masks])
+        empty = _mean([sum(density < EMPTY for density in of) for of in masks])
+        line = {"row": name}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
         line["uniform there, %"] = spread(_mean(levels[name]), "%")
         line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
         line["seeds"] = f"n = {len(every)}"
         line["density, %"] = spread(_mean([m["density"] for m in masked]), "%", 1)
-        line["undecided, %"] = spread(_mean([m["undecided"] for m in masked]), "%", 1)
-        line["other masks, points"] = spread(_mean([m[f"{metric}_spread"] for m in masked]), "points")
-        line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
+        line["full, empty masks"] = f"{full[0]:.0f}, {empty[0]:.0f}" if masks else DASH
+        if windows:
+            line["empty windows, %"] = spread(_mean([m["empty_windows"] for m in masked]), "%")
         lines.append(line)
+    deviations = [of.metrics[f"{metric}_spread"] for runs in rows.values() for of in runs if "density" in of.metrics]
+    if deviations:
+        most = spread([max(deviations)], "points")
+        notes.append(f"Over its lots the score of one network deviates by {most} points at most.")
     return _frame(lines, notes)
 
 
@@ -140,14 +149,19 @@ def _mean(values: Sequence[float]) -> list[float]:
     return [sum(values) / len(values)] if values else []
 
 
-def order_table(orders: Sequence[tuple]) -> pd.DataFrame:
-    """(claim, gaps, verdict) a line; gaps are kept fractions, one a seed, at equal cost."""
+def order_table(orders: Sequence) -> pd.DataFrame:
+    """A line each, with its `claim`, `verdict`, `each` of its runs in words, and `gaps`.
+
+    Gaps are kept fractions, one a seed, at equal cost.
+    """
     lines = [
-        {"the paper": claim, "ours": verdict, "gap at equal cost, points": spread(gaps, "points", signed=True)}
-        | {"seeds": f"n = {len(gaps)}"}
-        for claim, gaps, verdict in orders
+        {"the paper": of.claim, "ours": of.verdict, "gap at equal cost, points": spread(of.gaps, "points", signed=True)}
+        | {"run by run": of.each or DASH, "seeds": f"n = {len(of.gaps)}"}
+        for of in orders
     ]
-    return _frame(lines, ["± is the sample standard deviation over seeds of training."])
+    notes = ["± is the sample standard deviation over seeds of training."]
+    notes += ["* beyond the 95 % bound, for this run alone."] * any("*" in of.each for of in orders)
+    return _frame(lines, notes)
 
 
 def mixture_table(claimed: pd.DataFrame, allowed: Callable[[str, float], Mapping], ours: Mapping) -> pd.DataFrame:

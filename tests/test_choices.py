@@ -1,5 +1,7 @@
 """Tables and figures of networks that choose: what stands in a cell, where a point lies, what an empty one says."""
 
+from types import SimpleNamespace
+
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
@@ -301,20 +303,25 @@ def sampled(metrics, seed=0):
 
 def test_sampled_networks_show_masks_and_seeds_and_dense_ones_neither():
     masked = {"miou": 0.2, "miou_mean": 0.21, "miou_spread": 0.004, "density": 0.3, "macs": 9e8, "macs_backbone": 3e8}
-    masked |= {"undecided": 0.75, "empty_windows": 0.125}
+    masked |= {"empty_windows": 0.125, "density_by_mask": [0.95, 0.3, 0.02, 0.91]}
     rows = {"ours": [sampled(masked), sampled(masked | {"miou_mean": 0.23, "macs_backbone": 5e8}, 1)]}
     rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8, "macs_backbone": 7e8})], "none": []}
-    table = tables_choices.sampled_table(rows, "miou", {"ours": [0.2, 0.21], "dense": [], "none": []})
-    ours = ["ours", "–", "22.00 ± 1.41", "20.50", "400.0", "n = 2", "30.0", "75.0", "0.40", "12.50"]
+    levels = {"ours": [0.2, 0.21], "dense": [], "none": []}
+    table = tables_choices.sampled_table(rows, "miou", levels, windows=True)
+    ours = ["ours", "22.00 ± 1.41", "20.50", "400.0", "n = 2", "30.0", "2, 1", "12.50"]
     assert table.iloc[0].tolist() == ours
-    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "–", "700.0", "n = 1", *"––––"]
-    assert table.iloc[2].tolist() == ["none", "–", "–", "–", "–", "n = 0", *"––––"] and "mIoU, %" in table
+    assert table.iloc[1].tolist() == ["dense", "25.00", "–", "700.0", "n = 1", *"–––"]
+    assert table.iloc[2].tolist() == ["none", "–", "–", "–", "n = 0", *"–––"] and "mIoU, %" in table
+    short = tables_choices.sampled_table(rows, "miou", levels)
+    assert short.iloc[0].tolist() == ours[:-1] and "0.40 points" in short.attrs["notes"][-1]
 
 
 def test_orders_show_their_gaps_with_a_sign():
-    table = tables_choices.order_table([("a above b", (0.01, 0.03), "confirmed"), ("b above c", (), "not measured")])
-    assert table.iloc[0].tolist() == ["a above b", "confirmed", "+2.00 ± 1.41", "n = 2"]
-    assert table.iloc[1].tolist() == ["b above c", "not measured", "–", "n = 0"]
+    first = SimpleNamespace(claim="a above b", gaps=(0.01, 0.03), verdict="confirmed", each="x: +1.0; y: +3.0*")
+    table = tables_choices.order_table([first, SimpleNamespace(claim="b above c", gaps=(), verdict="none", each="")])
+    assert table.iloc[0].tolist() == ["a above b", "confirmed", "+2.00 ± 1.41", "x: +1.0; y: +3.0*", "n = 2"]
+    assert table.iloc[1].tolist() == ["b above c", "none", "–", "–", "n = 0"]
+    assert "*" in table.attrs["notes"][-1]
 
 
 def test_density_maps_share_one_scale_and_name_their_means():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dynlib.data import load
+from dynlib.data.scenes import BACKGROUND
 from dynlib.papers import sampling_pictures as pictures
 from dynlib.papers import sampling_speed as speed
 from dynlib.papers.sampling_masks import Sample
@@ -88,16 +89,17 @@ def test_every_time_that_the_chapter_looks_for_is_a_row_of_the_makefile():
 
 def test_words_on_speed_go_by_the_quartiles():
     def run(low, high):
-        return Record("sampling", "latency", "paper", {}, "", {}, 0, {"speedup_iqr": [low, high]}, [], {}, 0.0)
+        metrics = {"speedup_iqr": [low, high], "speedup": high, "macs_ratio": 3.0}
+        return Record("sampling", "latency", "paper", {}, "", {}, 0, metrics, [], {}, 0.0)
 
     timed = {f"stage {n}, density 0.25": of for n, of in {1: run(0.8, 0.9), 2: run(0.9, 1.1), 3: run(1.5, 2)}.items()}
-    timed |= {
-        "stage 4, density 0.25": run(1.1, 1.2),
-        "stage 1, density 0.5": run(3, 4),
-        "whole, density 0.25": run(9, 9),
-    }
-    assert (
-        speed.words(timed)
-        == "At density 0.25 skipping is faster in stage 3 and 4, slower in stage 1, as fast in stage 2."
-    )
-    assert speed.words(dict.fromkeys(speed.CASES)) == "Density 0.25: no record yet."
+    words = speed.words(timed | {"stage 1, density 0.5": run(3, 4), "whole, density 0.25": run(9, 9)})
+    assert "faster in the whole network (9.00 times, 3.00 by operations), stage 3 (2.00" in words
+    assert "slower in stage 1 (0.90" in words and "as fast in stage 2 (1.10" in words
+    assert words.endswith("no record yet: stage 4.")
+
+
+def test_probabilities_on_objects_and_behind_them_are_told_apart(scenes):
+    of = scenes.masks[:, None] != BACKGROUND
+    seen = Sample(of.float(), torch.where(of, 0.75, 0.25))
+    assert of.any() and pictures.on_objects(scenes, seen) == pytest.approx((0.75, 0.25))

@@ -11,7 +11,7 @@ loss (`gamma`), d share of the positions that are computed (`density`).
 `sampling_masks.py` draws masks, `sampling_interpolate.py` fills what they leave out, `sampling_blocks.py` joins both to
 a residual block, `sampling_training.py` has the loss, `sampling_released.py` is the authors' formula for MACs,
 `sampling_pruning.py` takes channels away, `sampling_deploy.py` really skips. For the chapter, `sampling_pictures.py`
-looks at masks, `sampling_speed.py` times stages, and `sampling_evidence.py` names the runs and reads their records.
+looks at masks, `sampling_speed.py` times stages, `sampling_evidence.py` names runs and `sampling_answer.py` reads them.
 
 Departures from the paper, each with its reason:
 
@@ -28,10 +28,10 @@ Departures from the paper, each with its reason:
 - The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
 - All our rows start from one dense network, trained first on the same data for two thirds of the epochs, and their
   batch norms learn; the authors start from ImageNet's weights and freeze the norms.
-- Our sampled schedules have hundreds of steps, not 175,900. So gamma is higher, 0.3 to 3, to lower the density in time;
-  it rises over the first third, and the scores learn at a tenth of the rate: otherwise the price alone drives every
-  probability to 0 or 1 in the first epoch, where it stays. The RBF of our real-data runs starts at sigma 1, since from
-  3 it would not get far in so few steps.
+- Our sampled schedules have hundreds of steps, not 175,900. So gamma is higher, to lower the density in time; it rises
+  over the first third, and the scores learn at a tenth of the rate: otherwise the price alone drives every probability
+  to 0 or 1 in the first epoch, where it stays. The RBF of our real-data runs starts at sigma 1, since from 3 it would
+  not get far in so few steps.
 - Pruning (Table 6) is not described in what could be read. Ours goes by batch-norm scale, within blocks.
 - No deformable convolutions: the authors' detectors have them in baseline and sampled network alike.
 """
@@ -52,15 +52,7 @@ from dynlib.errors import InputError
 from dynlib.papers.sampling_blocks import BLOCKS, SampledBlock, sampled_blocks
 from dynlib.papers.sampling_deploy import Deployed, deployed
 from dynlib.papers.sampling_interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
-from dynlib.papers.sampling_masks import (
-    DETERMINISTIC,
-    STOCHASTIC,
-    UNIFORM,
-    grid,
-    samplers,
-    set_seed,
-    tallied,
-)
+from dynlib.papers.sampling_masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling_pruning import pruned
 from dynlib.papers.sampling_training import groups, objective, watch
 from dynlib.papers.sampling_uniform import fits_detector, shrink_stem
@@ -159,29 +151,20 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         hosts = [part for part in model.modules() if {"conv1", "layer1"} <= dict(part.named_children()).keys()]
         if not hosts:
             raise InputError(f"{type(model).__name__} has no stem; uniform sampling needs one, conv1, to shrink before")
-        if hasattr(model, "roi_heads") and not fits_detector(config.density):
-            raise InputError(
-                f"density is {config.density}; for a detector uniform sampling takes 1/4, 1/16, ..: its pooling rounds "
-                "the scale of its maps to a power of two"
-            )
+        if hasattr(model, "roi_heads"):
+            if not fits_detector(config.density):
+                raise InputError(
+                    f"density is {config.density}; for a detector uniform sampling takes 1/4, 1/16, ..: its pooling "
+                    "rounds the scale of its maps to a power of two"
+                )
+            model.roi_heads.box_roi_pool.scales = None  # found at its first images; they may have been larger
         for host in hosts:
             shrink_stem(host, config.density)
         return model
+    how = {name: getattr(config, name) for name in ("window", "sigma", "epsilon", "bias", "density", "seed")}
+    how |= {"kind": config.interpolation, "interval": config.grid, "deterministic": config.sampling == DETERMINISTIC}
     for index, name in enumerate(blocks):
-        block = SampledBlock(
-            model.get_submodule(name),
-            config.masks,
-            index * config.masks,
-            kind=config.interpolation,
-            window=config.window,
-            sigma=config.sigma,
-            epsilon=config.epsilon,
-            deterministic=config.sampling == DETERMINISTIC,
-            bias=config.bias,
-            interval=config.grid,
-            density=config.density,
-            seed=config.seed,
-        )
+        block = SampledBlock(model.get_submodule(name), config.masks, index * config.masks, **how)
         model.set_submodule(name, block)
     return model
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib import train
@@ -75,6 +76,13 @@ def portraits(scenes: Samples, sample: Sample) -> dict[str, Tensor]:
 
 def _zoomed(images: Tensor, times: int) -> Tensor:
     return images.repeat_interleave(times, 2).repeat_interleave(times, 3).permute(0, 2, 3, 1)
+
+
+def on_objects(scenes: Samples, sample: Sample) -> tuple[float, float]:
+    """Mean probability on objects, and on what is behind them."""
+    size = sample.probability.shape[-2:]
+    objects = F.interpolate((scenes.masks != BACKGROUND)[:, None].float(), size)  # nearest: zeros and ones
+    return tuple(((sample.probability * part).sum() / part.sum()).item() for part in (objects, 1 - objects))
 
 
 def maps(seen: dict[str, Sample], image: int) -> dict[str, Tensor]:

@@ -39,11 +39,20 @@ def here(
 
 
 def words(timed: Mapping[str, Record | None], density: float = 0.25) -> str:
-    """One sentence: in which stages skipping is faster than the fastest dense form, by the quartiles of the rounds."""
+    """One sentence: where skipping is faster than the fastest dense form, by the quartiles of the rounds.
+
+    In brackets the speed-up, and the one that the saved operations promise.
+    """
     kinds: dict[str, list[str]] = {"faster": [], "slower": [], "as fast": []}
-    for number in READS:
-        if run := timed.get(f"stage {number}, density {density}"):
+    without = []
+    for part in ("whole", *(f"stage {number}" for number in READS)):
+        where = "the whole network" if part == "whole" else part
+        if run := timed.get(f"{part}, density {density}"):
             low, high = run.metrics["speedup_iqr"]
-            kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(str(number))
-    told = [f"{kind} in stage {' and '.join(stages)}" for kind, stages in kinds.items() if stages]
-    return f"At density {density} skipping is {', '.join(told)}." if told else f"Density {density}: no record yet."
+            gained = f"{run.metrics['speedup']:.2f} times, {run.metrics['macs_ratio']:.2f} by operations"
+            kinds["faster" if low > 1 else "slower" if high < 1 else "as fast"].append(f"{where} ({gained})")
+        else:
+            without.append(where)
+    found = "; ".join(f"{kind} in {', '.join(parts)}" for kind, parts in kinds.items() if parts)
+    told = [f"At density {density} skipping is {found}."] * bool(found)
+    return " ".join([*told, *[f"Speed at density {density}, no record yet: {', '.join(without)}."] * bool(without)])
