@@ -97,7 +97,7 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead:**" in told
     assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
     assert "each is a maximum and biased upward" in told
-    assert "96 / 4 % of the held-out images leave at its exits, at the threshold 0.3. **Hardly used**: exit 2" in told
+    assert "96 / 4 % of the held-out images leave at its exits, at the threshold 0.3. Hardly used: exit 2" in told
     assert "lowest threshold on offer, 0.2, is that of 2 of the 3 best candidates, over all omega: still lower" in told
     assert "+0.100 in mean reward under shared weights, where they were picked, by −0.010 trained alone (n = 2" in told
     assert "tau is −0.20 over n = 4 candidates" in told and "75 % of all orders" in told and "says little" in told
@@ -111,7 +111,7 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
 
 def test_an_exit_that_a_run_hardly_uses_is_named_with_all_runs():
     told = s2dnas_found.hardly_used([[0.5, 0.4, 0.1], [0.6, 0.4, 0.0]])
-    assert told == "**Hardly used**: exit 3, where 10.0, 0.0 % leave."
+    assert told == "Hardly used: exit 3, where 10.0, 0.0 % leave."
     assert s2dnas_found.hardly_used([[0.5, 0.5]]) == "Every exit is used by 5 % or more."
 
 

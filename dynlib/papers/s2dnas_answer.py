@@ -155,14 +155,14 @@ def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping
         table, loss = against(name, runs), rows(runs)[name]
         (above, clear), points, means = ahead(table), operating_points(table), by_seed(table)
         text = f"{SPOKEN[name]} at {above} of {len(points)} operating points, at {clear} of them beyond chance"
-        told += [f"{text}, on average {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
+        told += [f"{text}, on average by {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
         if None not in loss["static_top1"]:
             gains = [top1 - whole for top1, whole in zip(loss["top1"], loss["static_top1"], strict=True)]
             saved = 1 - mean(loss["macs"]) / mean(loss["static_macs"])
             losses.append(f"{SPOKEN[name]} {100 * saved:.0f} % fewer MACs at {in_points(gains)} points")
-    text = "**Does it beat simply a thinner network?** On ResNet-20, within that one's mean MACs, it is above it: "
+    text = "**Does it beat simply a thinner network?** At no more mean MACs than that one's, in ResNet-20: "
     text += f"{'; '.join(told) or 'no record yet'}. **What does it cost?** "
-    text += f"Beside the whole network {', '.join(losses)}. " if losses else ""
+    text += f"Beside the whole network: {'; '.join(losses)} of top-1. " if losses else ""
     text += f"The search took {minutes(search):.0f} minutes of {search.metrics['clock']} time. " if search else ""
     speedups, ratios = ([run.metrics[of] for run in timed.values() if run] for of in ("speedup", "macs_ratio"))
     if not speedups:

@@ -110,7 +110,7 @@ def hardly_used(runs: Sequence[Sequence[float]]) -> str:
     """A sentence on the exits where, of a run's `shares` by exit, fewer leave than `LITTLE`; all runs are told."""
     few = {f"exit {number}": of for number, of in enumerate(zip(*runs, strict=True), 1) if min(of) < LITTLE}
     told = [f"{name}, where {', '.join(f'{100 * share:.1f}' for share in of)} % leave" for name, of in few.items()]
-    return f"**Hardly used**: {'; '.join(told)}." if few else f"Every exit is used by {100 * LITTLE:.0f} % or more."
+    return f"Hardly used: {'; '.join(told)}." if few else f"Every exit is used by {100 * LITTLE:.0f} % or more."
 
 
 def lead(search: Record) -> str:
