@@ -74,7 +74,9 @@ def search_of(rewards, tau=-0.2, lowest=0.2):
         "measured": 4,
         "seconds_a_candidate": 0.5,
     }
-    best = {name: {"macs": 5, "top1": 0.5, "threshold": 0.6 if name == "random" else lowest} for name in rewards}
+    best = {name: {"macs": 5, "top1": 0.5, "shares": [0.9, 0.1]} for name in rewards}
+    for name, one in best.items():
+        one["threshold"] = 0.6 if name == "random" else lowest
     metrics |= {
         "searches": [{"omega": -0.3, "rewards": rewards, "best": best}],
         "retrained": [
@@ -98,11 +100,12 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
     assert "each is a maximum and biased upward" in told
     assert "96 / 4 % of the held-out images leave at its exits, at the threshold 0.3. Hardly used: exit 2" in told
-    assert "lowest threshold on offer, 0.2, is that of 2 of the 3 best candidates, over all omega: still lower" in told
+    assert "The lowest threshold on offer, 0.2, is that of 2 of the 3 best candidates under shared weights" in told
+    assert "there 90 % of the images leave at exit 1, so **it is thin networks" in told
     assert "+0.100 in mean reward under shared weights, where they were picked, by −0.010 trained alone (n = 2" in told
     assert "tau is −0.20 over n = 4 candidates" in told and "75 % of all orders" in told and "says little" in told
     free = s2dnas_found.words(search_of(drawn, lowest=0.3))
-    assert "is that of none of the 3 best candidates, over all omega.\n" in free
+    assert "is that of 0 of the 3 best candidates" in free and "it binds none." in free
     near = s2dnas_found.words(search_of(drawn | {"policy": [0.61]}, tau=None))
     assert "cannot be ranked" in near and "These cannot be told apart" in near
     assert "The controller is ahead: " in s2dnas_found.words(search_of(drawn | {"policy": [0.75]}))
