@@ -124,6 +124,10 @@ def test_a_search_is_drawn_by_who_drew_and_a_ranked_space_has_a_level_and_places
     assert s2dnas_found.rewards(search_of(drawn)) == (names, None)
     assert s2dnas_found.rewards(None) == ({}, None)
     assert s2dnas_found.omega_plane(search_of(drawn)) == {name: {"ω = −0.3": (5, 0.5)} for name in names}
+    twice = search_of(drawn)
+    twice.metrics["searches"].append(twice.metrics["searches"][0] | {"omega": 0})
+    assert s2dnas_found.omega_plane(twice) == {name: {"ω = −0.3, 0": (5, 0.5)} for name in names}
+    assert not any(s2dnas_found.omega_plane(None).values())
     assert [one["by"] for one in s2dnas_found.retrained(search_of(drawn))] == ["controller", "even draws"] * 2
     assert s2dnas_found.retrained(None) == []
     ranked = search_of(drawn | {"every": [0.7, 0.65, 0.6, 0.5, 0.4]})

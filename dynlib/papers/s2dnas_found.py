@@ -41,11 +41,14 @@ def retrained(search: Record | None) -> list[dict]:
 
 
 def omega_plane(search: Record | None) -> dict[str, dict[str, tuple[float, float]]]:
-    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
-    plane = {name: {} for name in DRAWN_BY.values()}
-    for of in [] if search is None else search.metrics["searches"]:
-        for by, name in DRAWN_BY.items():
-            plane[name][f"ω = {of['omega']:g}".replace("-", "−")] = (of["best"][by]["macs"], of["best"][by]["top1"])
+    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it; of equals one."""
+    plane = {}
+    for by, name in DRAWN_BY.items():
+        points: dict[tuple[float, float], list[str]] = {}
+        for of in [] if search is None else search.metrics["searches"]:
+            best = of["best"][by]
+            points.setdefault((best["macs"], best["top1"]), []).append(f"{of['omega']:g}".replace("-", "−"))
+        plane[name] = {f"ω = {', '.join(omegas)}": point for point, omegas in points.items()}
     return plane
 
 
