@@ -12,7 +12,8 @@ an image stops at the first stage that is sure. A search finds the cuts and what
 
 `s2dnas_owners.py` finds out who owns a channel, `s2dnas_layers.py` has the layers, `s2dnas_exits.py` the exit rules,
 `s2dnas_split.py` and `s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py`, `s2dnas_trials.py` and
-`s2dnas_study.py` the search, `s2dnas_layerwise.py` and `s2dnas_msdnet.py` the rivals, which `Config.form` asks for.
+`s2dnas_study.py` the search, `s2dnas_layerwise.py` and `s2dnas_msdnet.py` the rivals, which `Config.form` asks for;
+`s2dnas_counts.py`, `s2dnas_found.py`, `s2dnas_evidence.py` and `s2dnas_answer.py` say what came of it.
 
 Departures from the paper, each with its reason:
 
