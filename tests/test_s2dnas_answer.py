@@ -70,7 +70,7 @@ def test_the_verdict_says_plainly_whether_three_operating_points_were_shown():
     assert "On average over the operating points: +2.07 ± 0.09 (n = 2), beyond the 95 % bound" in good
     twice = s2dnas_answer.verdict("x", table_of(*clear, same=[2]))
     assert "at 2 of 2 operating points" in twice and "**A lead at three was to be shown: it is not.**" in twice
-    assert "Within the budgets of thinned to width 1, thinned to width 2 every seed chooses the same" in twice
+    assert "Within the budgets of width 1, 2 every seed chooses the same" in twice
     worse = s2dnas_answer.verdict("x", table_of((-0.02, -0.022), (0.03, 0.031), (0.01, -0.011)))
     assert "it is below at 2, at 1 beyond it" in worse
     lucky = s2dnas_answer.verdict("x", table_of((0.02, 0.022), (0.01, 0.03), (0.01, 0.011)))
@@ -89,13 +89,11 @@ def test_budgets_below_the_first_exit_s_cost_are_named():
     dear["thinned to width 1"]["dear"] = [5]
     words = s2dnas_answer.verdict("x", dear)
     assert "at 1 of 1 operating points" in words and "it is not" in words
-    assert "first exit costs more than these: thinned to width 1." in words
+    assert "first exit costs more than those of width 1." in words
     dear = table_of((), ())
     assert s2dnas_answer.verdict("x", dear).endswith("no record yet.")
     dear["thinned to width 1"]["dear"] = [5]
-    assert s2dnas_answer.verdict("x", dear).endswith(
-        "than these: thinned to width 1. No other budget has a record yet."
-    )
+    assert s2dnas_answer.verdict("x", dear).endswith("than those of width 1. No other budget has a record yet.")
 
 
 def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_costs_seed_by_seed():
@@ -109,10 +107,10 @@ def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_cost
         FOUND: [run(seed, 0.7, 60, outcomes=better) for seed in (0, 1, 7)],
     }
     words = s2dnas_answer.found_against_fixed(runs)
-    assert "width 8 +2.00 ± 0.00; thinned to width 12 +4.00 ± 0.00. On average +3.00 ± 0.00 (n = 2), beyond" in words
+    assert "width 8 +2.00 ± 0.00; width 12 +4.00 ± 0.00. On average +3.00 ± 0.00 (n = 2), beyond" in words
     runs["thinned to width 13"] = [thinned(0, 0.6, 95)]
     words = s2dnas_answer.found_against_fixed(runs)
-    assert "thinned to width 12, thinned to width 13 +4.00 ± 0.00. On average +3.00" in words
+    assert "width 12, 13 +4.00 ± 0.00. On average +3.00" in words
     assert "no seed has records" in s2dnas_answer.found_against_fixed(runs | {FOUND: runs[FOUND][2:]})
 
 
@@ -130,8 +128,11 @@ def test_the_page_begins_with_what_was_won_and_what_it_cost():
     told = s2dnas_answer.in_short(
         {"ResNet-20": runs | {FIXED: STAGED, FOUND: []}}, SimpleNamespace(metrics=metrics), timed
     )
-    assert "the fixed cuts at 1 of 1 operating points, at 0 of them beyond chance, on average by +3.00 points" in told
-    assert "Beside the whole network: the fixed cuts 40 % fewer MACs at −10.00 ± 0.00 points of top-1." in told
+    assert (
+        "that of fixed cuts beats it at 1 of 1 operating points, at 0 of them beyond chance, on average by +3.00 points"
+        in told
+    )
+    assert "Beside the whole network: that of fixed cuts 40 % fewer MACs at −10.00 ± 0.00 points of top-1." in told
     assert "took 2 minutes of processor time" in told and "1.2 to 1.2 times as fast for 5.0 to 5.0" in told
     assert "the network found" not in told
     none = s2dnas_answer.in_short({"ResNet-20": {STATIC: [], FIXED: []}}, None, {"small": None})

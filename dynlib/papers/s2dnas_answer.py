@@ -12,7 +12,7 @@ from dynlib.papers.s2dnas_found import minutes
 from dynlib.records import Record
 from dynlib.student import beyond_chance
 
-SPOKEN = {FOUND: "the network found", FIXED: "the fixed cuts"}
+SPOKEN = {FOUND: "the network found", FIXED: "that of fixed cuts"}
 Table = Mapping[str, Mapping[str, Sequence]]  # by rival, see `against`
 
 
@@ -94,7 +94,7 @@ def by_seed(table: Table) -> list[float]:
 def verdict(name: str, table: Table) -> str:
     """One paragraph: at how many operating points the network with exits is above the thinned ones, and how surely."""
     points, dear = operating_points(table), [other for other, row in table.items() if row["dear"]]
-    too_dear = f"Even its first exit costs more than these: {', '.join(dear)}. " if dear else ""
+    too_dear = f"Even its first exit costs more than those of {_widths(dear)}. " if dear else ""
     if not points:
         return f"**{name}** against uniform thinning: {too_dear}{'No other budget has a' if dear else 'no'} record yet."
     (above, clear), (below, clearly_below) = ahead(table), ahead(table, -1)
@@ -104,7 +104,7 @@ def verdict(name: str, table: Table) -> str:
     )
     for same in points:
         if len(same) > 1:
-            text += f"Within the budgets of {', '.join(same)} every seed chooses the same thresholds: that is one "
+            text += f"Within the budgets of {_widths(same)} every seed chooses the same thresholds: that is one "
             text += "operating point, above only where it is above each of these. "
     if len(points) > 1 and (means := by_seed(table)):
         text += f"On average over the operating points: {in_points(means)} (n = {len(means)}), {_bound(means)}. "
@@ -142,7 +142,7 @@ def found_against_fixed(runs: Runs) -> str:
     means = by_seed(table)
     if not means:
         return "**Found against fixed cuts**: no seed has records of both yet."
-    each = "; ".join(f"{', '.join(point)} {in_points(table[point[0]]['gain'])}" for point in operating_points(table))
+    each = "; ".join(f"{_widths(point)} {in_points(table[point[0]]['gain'])}" for point in operating_points(table))
     text = f"**Found against fixed cuts**, points of top-1 within the cost of each thinned network: {each}. On average "
     return text + f"{in_points(means)} (n = {len(means)}), {_bound(means)}."
 
@@ -154,13 +154,13 @@ def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping
     for name in (name for name in STAGED if runs.get(name)):
         table, loss = against(name, runs), rows(runs)[name]
         (above, clear), points, means = ahead(table), operating_points(table), by_seed(table)
-        text = f"{SPOKEN[name]} at {above} of {len(points)} operating points, at {clear} of them beyond chance"
+        text = f"{SPOKEN[name]} beats it at {above} of {len(points)} operating points, at {clear} of them beyond chance"
         told += [f"{text}, on average by {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
         if None not in loss["static_top1"]:
             gains = [top1 - whole for top1, whole in zip(loss["top1"], loss["static_top1"], strict=True)]
             saved = 1 - mean(loss["macs"]) / mean(loss["static_macs"])
             losses.append(f"{SPOKEN[name]} {100 * saved:.0f} % fewer MACs at {in_points(gains)} points")
-    text = "**Does it beat simply a thinner network?** At no more mean MACs than that one's, in ResNet-20: "
+    text = "**Does it beat simply a thinner network?** In ResNet-20, at no more mean MACs: "
     text += f"{'; '.join(told) or 'no record yet'}. **What does it cost?** "
     text += f"Beside the whole network: {'; '.join(losses)} of top-1. " if losses else ""
     text += f"The search took {minutes(search):.0f} minutes of {search.metrics['clock']} time. " if search else ""
@@ -180,6 +180,10 @@ def speed_words(timed: Mapping[str, Record | None]) -> str:
     ]
     text = "At the forced shares, beside the fastest form of the whole network: "
     return f"{text}{'; '.join(each)}." if each else "Nothing has been timed yet."
+
+
+def _widths(thinned: Sequence[str]) -> str:
+    return f"width {', '.join(name.rpartition(' ')[2] for name in thinned)}"
 
 
 def _bound(values: Sequence[float]) -> str:
