@@ -12,7 +12,7 @@ from dynlib.papers.s2dnas_found import minutes
 from dynlib.records import Record
 from dynlib.student import beyond_chance
 
-SPOKEN = {FOUND: "the network found", FIXED: "that of fixed cuts"}
+SPOKEN = {FOUND: "the cuts found", FIXED: "the fixed cuts"}
 Table = Mapping[str, Mapping[str, Sequence]]  # by rival, see `against`
 
 
@@ -154,13 +154,13 @@ def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping
     for name in (name for name in STAGED if runs.get(name)):
         table, loss = against(name, runs), rows(runs)[name]
         (above, clear), points, means = ahead(table), operating_points(table), by_seed(table)
-        text = f"{SPOKEN[name]} beats it at {above} of {len(points)} operating points, at {clear} of them beyond chance"
+        text = f"with {SPOKEN[name]} at {above} of {len(points)} operating points, at {clear} of them beyond chance"
         told += [f"{text}, on average by {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
         if None not in loss["static_top1"]:
             gains = [top1 - whole for top1, whole in zip(loss["top1"], loss["static_top1"], strict=True)]
             saved = 1 - mean(loss["macs"]) / mean(loss["static_macs"])
             losses.append(f"{SPOKEN[name]} {100 * saved:.0f} % fewer MACs at {in_points(gains)} points")
-    text = "**Does it beat simply a thinner network?** In ResNet-20, at no more mean MACs: "
+    text = "**Does it beat simply a thinner network?** In ResNet-20, at no more mean MACs, it does: "
     text += f"{'; '.join(told) or 'no record yet'}. **What does it cost?** "
     text += f"Beside the whole network: {'; '.join(losses)} of top-1. " if losses else ""
     text += f"The search took {minutes(search):.0f} minutes of {search.metrics['clock']} time. " if search else ""
