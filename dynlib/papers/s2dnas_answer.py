@@ -68,17 +68,14 @@ def operating_points(table: Table) -> list[list[str]]:
     return points
 
 
-def ahead(table: Table, sign: int = 1) -> tuple[int, int]:
-    """At how many operating points the gain is above 0 (below, by `sign`), and at how many of them beyond chance.
+def ahead(table: Table, sign: int = 1) -> tuple[list[list[str]], int]:
+    """The operating points whose gain is above 0 (below, by `sign`), and at how many of them beyond chance.
 
-    A point of several budgets counts where it is ahead at each.
+    A point of several budgets is ahead where it is so at each.
     """
-    won = [
-        [table[other]["gain"] for other in point]
-        for point in operating_points(table)
-        if all(sign * mean(table[other]["gain"]) > 0 for other in point)
-    ]
-    return len(won), sum(all(map(beyond_chance, gains)) for gains in won)
+    gains = {other: row["gain"] for other, row in table.items()}
+    won = [point for point in operating_points(table) if all(sign * mean(gains[other]) > 0 for other in point)]
+    return won, sum(all(beyond_chance(gains[other]) for other in point) for point in won)
 
 
 def by_seed(table: Table) -> list[float]:
@@ -98,10 +95,8 @@ def verdict(name: str, table: Table) -> str:
     if not points:
         return f"**{name}** against uniform thinning: {too_dear}{'No other budget has a' if dear else 'no'} record yet."
     (above, clear), (below, clearly_below) = ahead(table), ahead(table, -1)
-    text = f"**{name}** is above uniform thinning at {above} of {len(points)} operating points, at {clear} of them "
-    text += (
-        f"beyond the 95 % bound of Student's t over its seeds; it is below at {below}, at {clearly_below} beyond it. "
-    )
+    text = f"**{name}** is above uniform thinning at {_named(above)} of {len(points)} operating points, at {clear} of them "
+    text += f"beyond the 95 % bound of Student's t over its seeds; it is below at {_named(below)}, at {clearly_below} beyond it. "
     for same in points:
         if len(same) > 1:
             text += f"Within the budgets of {_widths(same)} every seed chooses the same thresholds: that is one "
@@ -113,7 +108,7 @@ def verdict(name: str, table: Table) -> str:
         return text
     if clear >= 3:
         return text + "A lead at three was to be shown, and is."
-    if above >= 3:
+    if len(above) >= 3:
         return text + "**A lead at three was to be shown: the means stand, but not beyond chance at three.**"
     return text + "**A lead at three was to be shown: it is not.**"
 
@@ -154,7 +149,7 @@ def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping
     for name in (name for name in STAGED if runs.get(name)):
         table, loss = against(name, runs), rows(runs)[name]
         (above, clear), points, means = ahead(table), operating_points(table), by_seed(table)
-        text = f"with {SPOKEN[name]} at {above} of {len(points)} operating points, at {clear} of them beyond chance"
+        text = f"with {SPOKEN[name]} at {_named(above)} of {len(points)} operating points, at {clear} of them beyond chance"
         told += [f"{text}, on average by {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
         if None not in loss["static_top1"]:
             gains = [top1 - whole for top1, whole in zip(loss["top1"], loss["static_top1"], strict=True)]
@@ -180,6 +175,11 @@ def speed_words(timed: Mapping[str, Record | None]) -> str:
     ]
     text = "At the forced shares, beside the fastest form of the whole network: "
     return f"{text}{'; '.join(each)}." if each else "Nothing has been timed yet."
+
+
+def _named(points: Sequence[Sequence[str]]) -> str:
+    """How many, and of what widths."""
+    return f"{len(points)} ({_widths([other for point in points for other in point])})" if points else "0"
 
 
 def _widths(thinned: Sequence[str]) -> str:
