@@ -68,33 +68,33 @@ def test_the_verdict_says_plainly_whether_three_operating_points_were_shown():
     clear = (0.02, 0.022), (0.03, 0.031), (0.01, 0.011)
     good = s2dnas_answer.verdict("x", table_of(*clear))
     assert (
-        "above uniform thinning at 3 (width 0, 1, 2) of 3 operating points, at 3 of them" in good and "and is." in good
+        "above uniform thinning at 3 of 3 operating points (width 0, 1, 2), at 3 of them" in good and "and is." in good
     )
     assert "On average over the operating points: +2.07 ± 0.09 (n = 2), beyond the 95 % bound" in good
     twice = s2dnas_answer.verdict("x", table_of(*clear, same=[2]))
     assert (
-        "at 2 (width 0, 1, 2) of 2 operating points" in twice
+        "at 2 of 2 operating points (width 0, 1, 2)" in twice
         and "**A lead at three was to be shown: it is not.**" in twice
     )
     assert "Within the budgets of width 1, 2 every seed chooses the same" in twice
     worse = s2dnas_answer.verdict("x", table_of((-0.02, -0.022), (0.03, 0.031), (0.01, -0.011)))
-    assert "it is below at 2 (width 0, 2), at 1 beyond it" in worse
+    assert "it is below at 2 of 3 operating points (width 0, 2), at 1 beyond it" in worse
     lucky = s2dnas_answer.verdict("x", table_of((0.02, 0.022), (0.01, 0.03), (0.01, 0.011)))
     assert "at 2 of them beyond" in lucky and "but not beyond chance at three" in lucky
     assert "+1.72 ± 0.54 (n = 2), **within** the 95 % bound" in lucky
     uneven = s2dnas_answer.verdict("x", table_of((0.02, 0.09), (0.01,), (0.03,)))
     assert "+2.00 (n = 1), but one seed" in uneven
     bad = s2dnas_answer.verdict("x", table_of((0.02, 0.05), (-0.01, -0.02), (0.001, 0.03)))
-    assert "at 2 (width 0, 2) of 3 operating points, at 0 of them" in bad and "it is not" in bad
+    assert "at 2 of 3 operating points (width 0, 2), at 0 of them" in bad and "it is not" in bad
     one = s2dnas_answer.verdict("x", table_of((0.02,)))
-    assert "at 1 (width 0) of 1 operating points, at 0 of them" in one and "to be shown" not in one
+    assert "at 1 of 1 operating points (width 0), at 0 of them" in one and "to be shown" not in one
 
 
 def test_budgets_below_the_first_exit_s_cost_are_named():
     dear = table_of((0.02,), (), ())
     dear["thinned to width 1"]["dear"] = [5]
     words = s2dnas_answer.verdict("x", dear)
-    assert "at 1 (width 0) of 1 operating points" in words and "it is not" in words
+    assert "at 1 of 1 operating points (width 0)" in words and "it is not" in words
     assert "first exit costs more than those of width 1." in words
     dear = table_of((), ())
     assert s2dnas_answer.verdict("x", dear).endswith("no record yet.")
@@ -134,10 +134,8 @@ def test_the_page_begins_with_what_was_won_and_what_it_cost():
     told = s2dnas_answer.in_short(
         {"ResNet-20": runs | {FIXED: STAGED, FOUND: []}}, SimpleNamespace(metrics=metrics), timed
     )
-    assert (
-        "with the fixed cuts at 1 (width 8) of 1 operating points, at 0 of them beyond chance, on average by +3.00 points"
-        in told
-    )
+    assert "with the fixed cuts at 1 of 1 operating points (width 8), at 0 of them beyond chance" in told
+    assert "on average by +3.00 points of top-1 (n = 1)" in told
     assert "Beside the whole network: the fixed cuts 40 % fewer MACs at −10.00 ± 0.00 points of top-1." in told
     assert "took 2 minutes of processor time" in told and "1.2 to 1.2 times as fast for 5.0 to 5.0" in told
     assert "the cuts found" not in told

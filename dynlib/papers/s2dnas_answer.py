@@ -95,8 +95,10 @@ def verdict(name: str, table: Table) -> str:
     if not points:
         return f"**{name}** against uniform thinning: {too_dear}{'No other budget has a' if dear else 'no'} record yet."
     (above, clear), (below, clearly_below) = ahead(table), ahead(table, -1)
-    text = f"**{name}** is above uniform thinning at {_named(above)} of {len(points)} operating points, at {clear} of them "
-    text += f"beyond the 95 % bound of Student's t over its seeds; it is below at {_named(below)}, at {clearly_below} beyond it. "
+    text = (
+        f"**{name}** is above uniform thinning at {_named(above, points)}, at {clear} of them beyond the 95 % bound of "
+    )
+    text += f"Student's t over its seeds; it is below at {_named(below, points)}, at {clearly_below} beyond it. "
     for same in points:
         if len(same) > 1:
             text += f"Within the budgets of {_widths(same)} every seed chooses the same thresholds: that is one "
@@ -149,7 +151,7 @@ def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping
     for name in (name for name in STAGED if runs.get(name)):
         table, loss = against(name, runs), rows(runs)[name]
         (above, clear), points, means = ahead(table), operating_points(table), by_seed(table)
-        text = f"with {SPOKEN[name]} at {_named(above)} of {len(points)} operating points, at {clear} of them beyond chance"
+        text = f"with {SPOKEN[name]} at {_named(above, points)}, at {clear} of them beyond chance"
         told += [f"{text}, on average by {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
         if None not in loss["static_top1"]:
             gains = [top1 - whole for top1, whole in zip(loss["top1"], loss["static_top1"], strict=True)]
@@ -177,9 +179,10 @@ def speed_words(timed: Mapping[str, Record | None]) -> str:
     return f"{text}{'; '.join(each)}." if each else "Nothing has been timed yet."
 
 
-def _named(points: Sequence[Sequence[str]]) -> str:
-    """How many, and of what widths."""
-    return f"{len(points)} ({_widths([other for point in points for other in point])})" if points else "0"
+def _named(some: Sequence[Sequence[str]], points: Sequence[Sequence[str]]) -> str:
+    """2 of 3 operating points (width 8, 10)."""
+    text = f"{len(some)} of {len(points)} operating points"
+    return f"{text} ({_widths([other for point in some for other in point])})" if some else text
 
 
 def _widths(thinned: Sequence[str]) -> str:
