@@ -184,11 +184,19 @@ def test_changing_a_late_piece_leaves_early_logits_bit_identical(arch, kw, size,
 
 
 @pytest.mark.parametrize(
-    ("channels", "cuts"), [(12, (0, 2, 4, 8)), (16, (0, 1, 3, 8)), (6, (0, 2, 5, 8)), (3, (0, 1, 2))]
+    ("channels", "cuts"),
+    [(12, (0, 2, 4, 8)), (16, (0, 1, 3, 8)), (16, (0, 2, 4, 9)), (6, (0, 2, 5, 8)), (3, (0, 1, 2))],
 )
 def test_edges_are_the_nearest_channels_halves_up(channels, cuts):
     exact = [channels * cut / cuts[-1] for cut in cuts]
     assert all(-0.5 < edge - value <= 0.5 for edge, value in zip(edges(channels, cuts), exact, strict=True))
+
+
+def test_groups_that_do_not_divide_the_channels_are_cut_and_counted_at_the_nearest_channel():
+    assert edges(16, (0, 2, 4, 9)) == (0, 4, 7, 16)
+    convolution = convert(chain(nn.Conv2d(8, 8, 1)), Config(cuts=((0, 2, 4, 9),))).get_submodule("2")
+    assert [len(rows) for rows in convolution.rows] == [2, 2, 4]  # at 1.8 and 3.6
+    assert convolution.stage_macs(1) == [2 * 2, 2 * 4, 4 * 8]
 
 
 def test_reuse_bits_run_source_by_source():

@@ -4,6 +4,7 @@ import shlex
 from types import SimpleNamespace
 
 import pytest
+from stage_records import CHEAP, STAGED, outcome, run, thinned
 
 from dynlib import settings
 from dynlib.papers import s2dnas_counts, s2dnas_evidence, s2dnas_found
@@ -11,105 +12,10 @@ from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas_evidence import FIXED, FOUND, STATIC
 
 
-def outcome(held_out_top1, held_out_macs, top1, macs):
-    return {"held_out_top1": held_out_top1, "held_out_macs": held_out_macs, "top1": top1, "macs": macs}
-
-
-def run(seed, top1, macs, *, outcomes=(), exits=1):
-    """A record's part that is read here."""
-    whole = {
-        "exit_top1": [top1] * exits,
-        "exit_share": [1 / exits] * exits,
-        "leaver_top1": [top1, *[None] * (exits - 1)],
-    }
-    costs = {"macs": 100, "expected_macs": macs, "exit_macs": [macs * (k + 1) for k in range(exits)]}
-    return SimpleNamespace(
-        seed=seed, metrics={"top1": top1, "rules": {"quota": list(outcomes), "front": list(outcomes)}} | whole | costs
-    )
-
-
-def thinned(seed, top1, macs):
-    made = run(seed, top1, macs)
-    made.metrics["macs"] = macs
-    return made
-
-
-CHEAP, MIDDLE, DEAR = outcome(0.5, 20, 0.52, 21), outcome(0.6, 40, 0.58, 41), outcome(0.7, 80, 0.71, 79)
-STAGED = [run(seed, 0.7, 60, outcomes=(CHEAP, MIDDLE, DEAR), exits=3) for seed in (0, 1)]
-
-
-def test_what_is_picked_within_a_budget_is_picked_by_the_held_out_images_alone():
-    better_on_test = outcome(0.59, 30, 0.99, 30)
-    one = run(0, 0.7, 60, outcomes=(CHEAP, better_on_test, MIDDLE, DEAR), exits=3)
-    assert s2dnas_evidence.within(one, 50) == MIDDLE
-    assert s2dnas_evidence.within(one, 80) == DEAR
-    assert s2dnas_evidence.within(one, 19) is None
-
-
-def test_against_a_thinned_network_only_seeds_with_both_count():
-    runs = {FIXED: STAGED, "thinned to width 8": [thinned(0, 0.55, 45)], "thinned to width 2": [thinned(0, 0.1, 5)]}
-    table = s2dnas_evidence.against_thinned(FIXED, runs)
-    row = table["thinned to width 8"]
-    assert (row["budget"], row["ours"], row["macs"]) == ([45], [0.58], [41])
-    assert row["gain"] == [pytest.approx(0.03)]
-    assert (table["thinned to width 2"]["gain"], table["thinned to width 2"]["dear"]) == ([], [5])
-    assert s2dnas_evidence.against_thinned(FOUND, runs)["thinned to width 8"]["gain"] == []
-
-
-def table_of(*gains):
-    return {
-        f"thinned to width {n}": {"gain": list(of), "seed": [*range(len(of))], "dear": []} for n, of in enumerate(gains)
-    }
-
-
-def test_the_verdict_says_plainly_whether_three_budgets_were_shown():
-    good = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.03, 0.031), (0.01, 0.011)))
-    worse = s2dnas_evidence.verdict("x", table_of((-0.02, -0.022), (0.03, 0.031), (0.01, -0.011)))
-    assert "it is below at 2, at 1 of them beyond that bound" in worse
-    assert "above uniform thinning at 3 of 3 budgets" in good and "were to be shown, and are." in good
-    lucky = s2dnas_evidence.verdict("x", table_of((0.02, 0.022), (0.01, 0.03), (0.01, 0.011)))
-    assert "at 2 of them beyond" in lucky and "but not beyond chance at three" in lucky
-    assert "On average over the budgets: +2.07 ± 0.09 (n = 2), beyond the 95 % bound" in good
-    assert "On average over the budgets: +1.72 ± 0.54 (n = 2), **within** the 95 % bound" in lucky
-    assert "at 3 of them beyond" in good and "width 0 +2.10 ± 0.14 (n = 2)" in good
-    uneven = s2dnas_evidence.verdict("x", table_of((0.02, 0.09), (0.01,), (0.03,)))
-    assert "On average over the budgets: +2.00 (n = 1), but one seed" in uneven
-    bad = s2dnas_evidence.verdict("x", table_of((0.02, 0.05), (-0.01, -0.02), (0.001, 0.03)))
-    assert "at 2 of 3 budgets, at 0 of them" in bad and "they are not" in bad and "width 1 −1.50 ± 0.71" in bad
-    dear = table_of((0.02,), (), ())
-    dear["thinned to width 1"]["dear"] = [5]
-    words = s2dnas_evidence.verdict("x", dear)
-    assert "at 1 of 1 budgets" in words and "first exit costs more than these: thinned to width 1." in words
-    assert "they are not" in words
-    one = s2dnas_evidence.verdict("x", table_of((0.02,)))
-    assert "at 1 of 1 budgets, at 0 of them" in one and "to be shown" not in one
-    assert s2dnas_evidence.verdict("x", table_of((), ())).endswith("no record yet.")
-    dear["thinned to width 0"]["gain"] = []
-    assert s2dnas_evidence.verdict("x", dear).endswith("than these: thinned to width 1. No other budget has a record.")
-
-
-def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_costs_seed_by_seed():
-    better = [
-        outcome(o["held_out_top1"], o["held_out_macs"], o["top1"] + gain, o["macs"])
-        for o, gain in ((CHEAP, 0.02), (DEAR, 0.04))
-    ]
-    runs = {FIXED: STAGED, "thinned to width 8": [thinned(0, 0.55, 30)], "thinned to width 12": [thinned(0, 0.6, 90)]}
-    runs |= {
-        "thinned to width 2": [thinned(0, 0.1, 5)],
-        FOUND: [run(seed, 0.7, 60, outcomes=better) for seed in (0, 1, 7)],
-    }
-    words = s2dnas_evidence.found_against_fixed(runs)
-    assert "width 8 +2.00 ± 0.00; thinned to width 12 +4.00 ± 0.00. On average +3.00 ± 0.00 (n = 2), beyond" in words
-    assert "no seed has records" in s2dnas_evidence.found_against_fixed(runs | {FOUND: runs[FOUND][2:]})
-
-
-def test_every_backbone_with_stages_is_answered_and_what_is_missing_has_its_command():
-    runs = {FIXED: STAGED, FOUND: [], "thinned to width 8": [thinned(0, 0.55, 45)]}
-    tables, told = s2dnas_evidence.answers({"A": runs, "B": {FIXED: []}})
-    assert list(tables) == ["A: stages, 0 2 4 8"]
+def test_the_stages_told_are_those_with_most_records_and_what_is_missing_has_its_command():
+    runs = {FIXED: STAGED, FOUND: []}
     assert s2dnas_evidence.staged({"A": runs, "B": {FIXED: []}}) == {"A, stages, 0 2 4 8": STAGED}
     assert list(s2dnas_evidence.staged({"A": runs | {FOUND: STAGED}})) == ["A, stages, found"]
-    assert "A. **Found against fixed cuts**" in told and "B. **Found" not in told and told.count("no record yet") == 2
     every = {name: STAGED for name in s2dnas_evidence.networks("VGG16-BN", None)} | {STATIC: []}
     (line,) = s2dnas_evidence.unmade("VGG16-BN", every, None, "{} s2dnas {}".format)
     assert line.startswith("No record yet: static. `train s2dnas -p 'cuts=[[0, 8]]' -p arch=cifar_vgg16_bn")
@@ -159,7 +65,7 @@ def test_curves_are_means_over_seeds_and_the_plane_is_empty_without_records():
     assert not any(s2dnas_evidence.plane({STATIC: [], FIXED: []}).values())
 
 
-def search_of(rewards, tau=-0.2):
+def search_of(rewards, tau=-0.2, lowest=0.2):
     metrics = {
         "clock": "processor",
         "weights_s": 60.0,
@@ -168,7 +74,9 @@ def search_of(rewards, tau=-0.2):
         "measured": 4,
         "seconds_a_candidate": 0.5,
     }
-    best = {name: {"macs": 5, "top1": 0.5, "threshold": 0.6 if name == "random" else 0.5} for name in rewards}
+    best = {name: {"macs": 5, "top1": 0.5, "shares": [0.9, 0.1]} for name in rewards}
+    for name, one in best.items():
+        one["threshold"] = 0.6 if name == "random" else lowest
     metrics |= {
         "searches": [{"omega": -0.3, "rewards": rewards, "best": best}],
         "retrained": [
@@ -177,7 +85,7 @@ def search_of(rewards, tau=-0.2):
         ]
         * 2,
         "kendall_tau": tau,
-        "found": {"shares": [0.2, 0.8], "top1": 0.5},
+        "found": {"shares": [0.96, 0.04], "top1": 0.5, "threshold": 0.3},
     }
     config = {"proxy_held_out_images": 100, "search_stages": 2, "search_groups": 4}
     return SimpleNamespace(metrics=metrics, environment={"threads": 1}, config=config)
@@ -188,16 +96,26 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     told = s2dnas_found.words(search_of(drawn))
     for part in ("2.0 minutes of processor time on 1 thread", "60 s for the shared weights", "error of 5.0 points"):
         assert part in told
-    assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead.**" in told
+    assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead:**" in told
     assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
-    assert "sends 80 % of the held−out" not in told and "sends 80 % of the held-out" in told
-    assert "2 of the 3 best candidates, over all omega, are at the lowest threshold that was offered, 0.5" in told
-    assert "by +0.100 in mean reward under shared weights, by −0.010 trained alone (n = 2 and 2)" in told
+    assert "each is a maximum and biased upward" in told
+    assert "96 / 4 % of the held-out images leave at its exits, at the threshold 0.3. Hardly used: exit 2" in told
+    assert "The lowest threshold on offer, 0.2, is that of 2 of the 3 best candidates under shared weights" in told
+    assert "there 90 % of the images leave at exit 1, so **it is thin networks" in told
+    assert "+0.100 in mean reward under shared weights, where they were picked, by −0.010 trained alone (n = 2" in told
     assert "tau is −0.20 over n = 4 candidates" in told and "75 % of all orders" in told and "says little" in told
+    free = s2dnas_found.words(search_of(drawn, lowest=0.3))
+    assert "is that of 0 of the 3 best candidates" in free and "it binds none." in free
     near = s2dnas_found.words(search_of(drawn | {"policy": [0.61]}, tau=None))
     assert "cannot be ranked" in near and "These cannot be told apart" in near
-    assert "The controller is ahead. " in s2dnas_found.words(search_of(drawn | {"policy": [0.75]}))
+    assert "The controller is ahead: " in s2dnas_found.words(search_of(drawn | {"policy": [0.75]}))
     assert s2dnas_found.words(None) == "The search has no record yet."
+
+
+def test_an_exit_that_a_run_hardly_uses_is_named_with_all_runs():
+    told = s2dnas_found.hardly_used([[0.5, 0.4, 0.1], [0.6, 0.4, 0.0]])
+    assert told == "Hardly used: exit 3, where 10.0, 0.0 % leave."
+    assert s2dnas_found.hardly_used([[0.5, 0.5]]) == "Every exit is used by 5 % or more."
 
 
 def test_a_search_is_drawn_by_who_drew_and_a_ranked_space_has_a_level_and_places():
@@ -206,6 +124,10 @@ def test_a_search_is_drawn_by_who_drew_and_a_ranked_space_has_a_level_and_places
     assert s2dnas_found.rewards(search_of(drawn)) == (names, None)
     assert s2dnas_found.rewards(None) == ({}, None)
     assert s2dnas_found.omega_plane(search_of(drawn)) == {name: {"ω = −0.3": (5, 0.5)} for name in names}
+    twice = search_of(drawn)
+    twice.metrics["searches"].append(twice.metrics["searches"][0] | {"omega": 0})
+    assert s2dnas_found.omega_plane(twice) == {name: {"ω = −0.3, 0": (5, 0.5)} for name in names}
+    assert not any(s2dnas_found.omega_plane(None).values())
     assert [one["by"] for one in s2dnas_found.retrained(search_of(drawn))] == ["controller", "even draws"] * 2
     assert s2dnas_found.retrained(None) == []
     ranked = search_of(drawn | {"every": [0.7, 0.65, 0.6, 0.5, 0.4]})

@@ -12,14 +12,15 @@ an image stops at the first stage that is sure. A search finds the cuts and what
 
 `s2dnas_owners.py` finds out who owns a channel, `s2dnas_layers.py` has the layers, `s2dnas_exits.py` the exit rules,
 `s2dnas_split.py` and `s2dnas_deploy.py` the stage-wise network, `s2dnas_search.py`, `s2dnas_trials.py` and
-`s2dnas_study.py` the search, `s2dnas_layerwise.py` and `s2dnas_msdnet.py` the rivals, which `Config.form` asks for.
+`s2dnas_study.py` the search, `s2dnas_layerwise.py` and `s2dnas_msdnet.py` the rivals, which `Config.form` asks for;
+`s2dnas_counts.py`, `s2dnas_found.py`, `s2dnas_evidence.py` and `s2dnas_answer.py` say what came of it.
 
 Departures from the paper, each with its reason:
 
 - The paper's body could not be read and it has no public code. What its abstract and a detailed note leave open is our
   choice: 8 groups and 3 stages, no empty stage, sum of the exits' cross-entropies with weights 1.
 - What pooling and addition tie together is cut alike, so ResNet's stem has the cuts of its first stage.
-- Channels that do not divide by the number of groups are cut at the nearest channel (`edges`), in one place.
+- Where the number of groups does not divide a layer's channels, cuts go to the nearest channel (`edges`).
 - Behind a change of map size a layer reads with the reuse matrix of the features that it reads. A head reads all stages
   up to its own, whatever the matrix says.
 - Kernels are the network's own, masked, not redrawn for their smaller fan-in: batch norm makes their scale irrelevant,
@@ -29,8 +30,7 @@ Departures from the paper, each with its reason:
 - The reward's form and exponent are MnasNet's; it is taken on held-out images, where the note speaks of test images.
 - In the records the search's candidates share weights, and four are retrained, not ten: a CPU cannot train each by
   itself. `Search.shared_weights` false does so, as the paper.
-- Ranked to the end are the 216 networks of two stages in four groups, not the 2,744 in eight: each takes a CPU half a
-  second. `Search.ranked` decides.
+- Ranked to the end are the 216 networks of two stages in four groups, not the 2,744 in eight (`Search.ranked`).
 - MSDNet is compared with a cut ResNet-20, whose cost is of its order, not with a cut DenseNet.
 """
 
@@ -63,7 +63,9 @@ FORMS = ("stages", "layers", "msdnet")
 class Config:
     """Settings of a network with stages; each value is checked and a bad one named."""
 
-    cuts: tuple[tuple[int, ...], ...] = NESTED  # one row for all map sizes, or one a size; [0, 8] is one stage
+    # One row for all map sizes, or one a size, in groups of channels, whose number is the last of each; [0, 8] is one
+    # stage. A cut between two channels goes to the nearest: [0, 2, 4, 9] of 16 channels is 0, 4, 7, 16.
+    cuts: tuple[tuple[int, ...], ...] = NESTED
     reuse: tuple[tuple[int, ...], ...] | None = None  # rows as in cuts: m_12, m_13, m_23; None: everything is reused
     exit_thresholds: tuple[float, ...] = (0.9,)  # one for all exits or one each; 0 stops all images, above 1 none
     form: str = "stages"  # or a rival: exits on layers, or msdnet in the network's place

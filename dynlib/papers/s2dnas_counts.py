@@ -29,8 +29,8 @@ CUT = ("ResNet-20", "ResNet-56", "VGG16-BN", "DenseNet-BC-100-12", "MobileNetV2"
 SIZE = 32  # px
 SHARES = (0.6, 0.25, 0.15)  # of the images that are made to leave at each exit where stages are timed
 TIMED = {  # arch, size, batch, threads and shares of the latency records
-    f"{name}, batch {batch}": (f"cifar_{name}", (SIZE, SIZE), batch, 1, SHARES)
-    for name, batch in (("vgg16_bn", 1), ("vgg16_bn", 16), ("resnet20", 1), ("resnet56", 1))
+    f"{name}, batch {batch}": (NETWORKS[name][0], (SIZE, SIZE), batch, 1, SHARES)
+    for name, batch in (("VGG16-BN", 1), ("VGG16-BN", 16), ("ResNet-20", 1), ("ResNet-56", 1))
 }
 
 

@@ -1,19 +1,17 @@
-"""What the records of stages say: every network at its cost, and whether choosing beats simply being smaller.
+"""The networks whose records the chapter reads, and what these say of each: at what cost, exit by exit, in the plane.
 
-Pure functions of training and search records, see `s2dnas.choose` and `s2dnas_study.search` for what these hold. All
-lists have one value a run. What is picked, is picked by what held-out images of the training split promised; accuracies
+Pure functions of training records, see `s2dnas.choose` for what these hold. All lists have one value a run. Accuracies
 and costs are those of the test images.
 """
 
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import mean, stdev
+from statistics import mean
 
 from dynlib import settings
 from dynlib.papers.s2dnas import NESTED, Config
 from dynlib.records import Record
-from dynlib.student import beyond_chance
 
 BACKBONES = {  # what differs from the chapter's recipe
     "ResNet-20": {},
@@ -24,6 +22,7 @@ BACKBONES = {  # what differs from the chapter's recipe
 THINNED = {"ResNet-20": (6, 8, 10, 11, 12, 13), "ResNet-56": (8, 12), "VGG16-BN": (32,)}
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
 STAGED = (FOUND, FIXED)
+APART, LAYERS, MSDNET = RIVALS = ("stages, nothing reused", "exits on layers", "MSDNet")
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
 
 
@@ -38,9 +37,9 @@ def networks(backbone: str, found: Config | None) -> dict[str, tuple[Config, dic
     if found is not None and backbone.startswith("ResNet"):
         rows[FOUND] = (found, changes)
     if backbone == "ResNet-20":
-        rows["stages, nothing reused"] = (Config(reuse=((0, 0, 0),)), changes)
-        rows["exits on layers"] = (Config(form="layers"), changes)
-        rows["MSDNet"] = (Config(form="msdnet"), changes)
+        rows[APART] = (Config(reuse=((0, 0, 0),)), changes)
+        rows[LAYERS] = (Config(form="layers"), changes)
+        rows[MSDNET] = (Config(form="msdnet"), changes)
     return rows
 
 
@@ -96,115 +95,6 @@ def rows(runs: Runs) -> dict[str, dict]:
     }
 
 
-def within(run: Record, macs: float) -> dict | None:
-    """Of the whole front of thresholds the most accurate that cost at most `macs`, both on held-out images.
-
-    None where even the first exit costs more.
-    """
-    allowed = [one for one in run.metrics["rules"]["front"] if one["held_out_macs"] <= macs]
-    return max(allowed, key=lambda one: one["held_out_top1"], default=None)
-
-
-def against_thinned(name: str, runs: Runs) -> dict[str, dict[str, list[float]]]:
-    """A network with exits against each thinned one at that one's cost, seed by seed: `seed`, `budget`, `thinned`,
-    `ours`, `macs` that ours really spent, and the `gain` in top-1. Only seeds that have both; `dear` are budgets that
-    are less than our first exit costs.
-    """
-    keys, table = ("seed", "budget", "thinned", "ours", "macs", "gain"), {}
-    for other, of in runs.items():
-        if not other.startswith("thinned"):
-            continue
-        row = table[other] = {key: [] for key in (*keys, "dear")}
-        for run in runs.get(name, ()):
-            rival = next((one.metrics for one in of if one.seed == run.seed), None)
-            if rival is None:
-                continue
-            if (ours := within(run, rival["macs"])) is None:
-                row["dear"].append(rival["macs"])
-                continue
-            gain = ours["top1"] - rival["top1"]
-            values = (run.seed, rival["macs"], rival["top1"], ours["top1"], ours["macs"], gain)
-            for key, value in zip(keys, values, strict=True):
-                row[key].append(value)
-    return table
-
-
-def verdict(name: str, table: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """One paragraph: at how many budgets the network with exits is above the thinned one, and by how much."""
-    gains = {other: row["gain"] for other, row in table.items() if row["gain"]}
-    dear = [other for other, row in table.items() if row["dear"]]
-    if not gains and not dear:
-        return f"**{name}** against uniform thinning: no record yet."
-    if not gains:
-        return (
-            f"**{name}**: even its first exit costs more than these: {', '.join(dear)}. No other budget has a record."
-        )
-    above = [other for other, values in gains.items() if mean(values) > 0]
-    below, clear = (
-        [other for other, values in gains.items() if sign * mean(values) > 0 and beyond_chance(values)]
-        for sign in (-1, 1)
-    )
-    text = f"**{name}** is above uniform thinning at {len(above)} of {len(gains)} budgets, at {len(clear)} of them "
-    text += "beyond the 95 % bound of Student's t over its seeds"
-    text += f"; it is below at {len(gains) - len(above)}, at {len(below)} of them beyond that bound. "
-    each = "; ".join(f"{other} {in_points(values)} (n = {len(values)})" for other, values in gains.items())
-    text += f"Gains in points of top-1 (± the deviation over seeds), at the thinned network's cost: {each}. "
-    if len(gains) > 1 and (means := _by_seed(table.values())):
-        text += f"On average over the budgets: {in_points(means)} (n = {len(means)}), {_bound(means)}. "
-    if dear:
-        text += f"Even its first exit costs more than these: {', '.join(dear)}. "
-    if len(table) < 3:
-        return text
-    if len(clear) >= 3:
-        return text + "Three budgets were to be shown, and are."
-    if len(above) >= 3:
-        return text + "**Three budgets were to be shown: so the means stand, but not beyond chance at three.**"
-    return text + "**Three budgets were to be shown: they are not.**"
-
-
-def answers(evidence: Mapping[str, Runs]) -> tuple[dict[str, dict], str]:
-    """By backbone and network with stages what `against_thinned` finds, if anything; all verdicts, a paragraph each."""
-    found = {f"{b}: {n}": against_thinned(n, of) for b, of in evidence.items() for n in STAGED if n in of}
-    told = [verdict(name, table) for name, table in found.items()]
-    told += [f"{b}. {found_against_fixed(of)}" for b, of in evidence.items() if of.keys() >= {*STAGED}]
-    filled = {name: table for name, table in found.items() if any(row["gain"] for row in table.values())}
-    return filled, "\n\n".join(told)
-
-
-def found_against_fixed(runs: Runs) -> str:
-    """One sentence: the network found against the fixed cuts, both within the cost of each thinned network."""
-    budgets = {name: of[0].metrics["macs"] for name, of in runs.items() if name.startswith("thinned") and of}
-    rows = {name: {"seed": [], "gain": []} for name in budgets}
-    for ours in runs.get(FOUND, ()):
-        for fixed in (run for run in runs.get(FIXED, ()) if run.seed == ours.seed):
-            for name, macs in budgets.items():
-                picked = within(ours, macs), within(fixed, macs)
-                if None not in picked:
-                    rows[name]["seed"].append(ours.seed)
-                    rows[name]["gain"].append(picked[0]["top1"] - picked[1]["top1"])
-    means = _by_seed(rows.values())
-    if not means:
-        return "**Found against fixed cuts**: no seed has records of both yet."
-    each = "; ".join(f"{name} {in_points(row['gain'])}" for name, row in rows.items() if row["gain"])
-    text = f"**Found against fixed cuts**, points of top-1 within the cost of each thinned network: {each}. On average "
-    return text + f"{in_points(means)} (n = {len(means)}), {_bound(means)}."
-
-
-def _by_seed(rows: Iterable[Mapping[str, Sequence[float]]]) -> list[float]:
-    """The mean gain over the rows with gains, of each seed that is in all of them: like is averaged with like."""
-    gains: dict[int, list[float]] = {}
-    for row in (filled := [row for row in rows if row["gain"]]):
-        for seed, gain in zip(row["seed"], row["gain"], strict=True):
-            gains.setdefault(seed, []).append(gain)
-    return [mean(values) for values in gains.values() if len(values) == len(filled)]
-
-
-def _bound(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return "but one seed tells nothing of chance"
-    return f"{'beyond' if beyond_chance(values) else '**within**'} the 95 % bound of Student's t"
-
-
 def staged(evidence: Mapping[str, Runs]) -> dict[str, Sequence[Record]]:
     """Records of the network with stages that has the most, of each backbone that has any; the found one of equals."""
     most = {b: max((n for n in STAGED if n in of), key=lambda name: len(of[name])) for b, of in evidence.items()}
@@ -236,9 +126,9 @@ def plane(runs: Runs) -> dict[str, list[tuple[float, float]]]:
     A family with fewer seeds than the static network says so.
     """
     sized = [(mean(row["macs"]), mean(row["top1"])) for n, row in rows(runs).items() if _is_sized(n) and row["top1"]]
-    families = {FOUND: (FOUND, "quota"), "nothing reused, at its budgets": ("stages, nothing reused", "budget")}
+    families = {FOUND: (FOUND, "quota"), "nothing reused, at its budgets": (APART, "budget")}
     families |= {"static, thinned": None, FIXED: (FIXED, "quota")}
-    families |= {f"{name}, at its budgets": (name, "budget") for name in ("exits on layers", "MSDNet")}
+    families |= {f"{name}, at its budgets": (name, "budget") for name in (LAYERS, MSDNET)}
     drawn = {}
     for label, of in families.items():
         found = runs.get(of[0], ()) if of else ()
@@ -249,9 +139,3 @@ def plane(runs: Runs) -> dict[str, list[tuple[float, float]]]:
 
 def _is_sized(name: str) -> bool:
     return name == STATIC or name.startswith("thinned")
-
-
-def in_points(values: Sequence[float]) -> str:
-    """+1.23 ± 0.45, in percent of the images."""
-    text = f"{100 * mean(values):+.2f}".replace("-", "−")
-    return text + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")

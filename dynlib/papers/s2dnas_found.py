@@ -11,6 +11,8 @@ from dynlib.papers.s2dnas_search import chance_of
 from dynlib.records import Record
 
 DRAWN_BY = {"policy": "controller", "untrained": "untrained controller", "random": "even draws"}
+LITTLE = 0.05  # of the images
+MOSTLY = 0.8  # of the images at exit 1: the rest hardly counts in a reward
 SMALL = {  # what differs from the chapter's search where the space is ranked to the end
     "search_stages": 2,
     "search_groups": 4,
@@ -39,11 +41,14 @@ def retrained(search: Record | None) -> list[dict]:
 
 
 def omega_plane(search: Record | None) -> dict[str, dict[str, tuple[float, float]]]:
-    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it."""
-    plane = {name: {} for name in DRAWN_BY.values()}
-    for of in [] if search is None else search.metrics["searches"]:
-        for by, name in DRAWN_BY.items():
-            plane[name][f"ω = {of['omega']:g}".replace("-", "−")] = (of["best"][by]["macs"], of["best"][by]["top1"])
+    """(mean MACs, top-1) on held-out images of the best candidate for each omega, by who drew it; of equals one."""
+    plane = {}
+    for by, name in DRAWN_BY.items():
+        points: dict[tuple[float, float], list[str]] = {}
+        for of in [] if search is None else search.metrics["searches"]:
+            best = of["best"][by]
+            points.setdefault((best["macs"], best["top1"]), []).append(f"{of['omega']:g}".replace("-", "−"))
+        plane[name] = {f"ω = {', '.join(omegas)}": point for point, omegas in points.items()}
     return plane
 
 
@@ -57,16 +62,20 @@ def drawn(config: Config | None, widths: Mapping[str, int]) -> tuple[dict[str, t
     return edge, [[(i, j) for j in stages for i in range(j) if is_read(bits, i, j, len(stages))] for bits in reuse]
 
 
+def minutes(search: Record) -> float:
+    """What the whole search took."""
+    return sum(search.metrics[f"{part}_s"] for part in ("weights", "candidates", "retraining")) / 60
+
+
 def words(search: Record | None) -> str:
     """A list of sentences: the search's time, the controller beside its controls, its find, short against long."""
     if search is None:
         return "The search has no record yet."
     m, of = search.metrics, search.metrics["searches"][0]["rewards"]
-    spent = m["weights_s"] + m["candidates_s"] + m["retraining_s"]
     parts = [f"{m['weights_s']:.0f} s for the shared weights"] if m["weights_s"] >= 1 else []
     parts += [f"{m['candidates_s']:.0f} s for {m['measured']} candidates ({m['seconds_a_candidate']:.2f} s each)"]
     parts += [f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone"]
-    text = f"- **Time**: {spent / 60:.1f} minutes of {m['clock']} time on {search.environment['threads']} thread: "
+    text = f"- **Time**: {minutes(search):.1f} minutes of {m['clock']} time on {search.environment['threads']} thread: "
     text += f"{', '.join(parts)}.\n"
     best = {by: max(of[by]) for by in DRAWN_BY}
     ahead = best["policy"] - max(best["untrained"], best["random"])
@@ -74,25 +83,46 @@ def words(search: Record | None) -> str:
     figures = ", ".join(f"{name} {best[by]:.4f}" for by, name in DRAWN_BY.items())
     text += f"- **Best reward of {len(of['policy'])} draws**: {figures}. "
     if ahead <= 0:
-        text += "**The controller is not ahead.** "
+        text += "**The controller is not ahead:** "
     else:
-        text += "The controller is ahead. " if ahead > 2 * error else "**These cannot be told apart:** "
-    text += f"the accuracy in a reward has a standard error of {100 * error:.1f} points.\n"
+        text += "The controller is ahead: " if ahead > 2 * error else "**These cannot be told apart:** "
+    text += (
+        f"each is a maximum and biased upward, the accuracy in it has a standard error of {100 * error:.1f} points.\n"
+    )
     quarter = -(-len(of["policy"]) // 4)
     text += f"- **Does it learn?** Mean reward of the first quarter of its draws {_mean(of['policy'][:quarter])}, "
     text += f"of the last {_mean(of['policy'][-quarter:])}; of all draws of the untrained one "
     text += f"{_mean(of['untrained'])}, of even ones {_mean(of['random'])}.\n"
-    text += f"- **What was found**, trained alone, sends {100 * m['found']['shares'][-1]:.0f} % of the held-out images "
-    text += f"to its last exit. {at_the_lowest(search)}\n"
+    shares = " / ".join(f"{100 * share:.0f}" for share in m["found"]["shares"])
+    text += f"- **What was found**, trained alone: {shares} % of the held-out images leave at its exits, "
+    text += (
+        f"at the threshold {m['found']['threshold']:g}. {hardly_used([m['found']['shares']])} {at_the_lowest(search)}\n"
+    )
     return text + f"{lead(search)}- **Short against longer training**: {agreement(search)}"
 
 
 def at_the_lowest(search: Record) -> str:
-    """How many of the best candidates, one an omega and who drew, are at the lowest threshold that was offered."""
-    best = [one["threshold"] for of in search.metrics["searches"] for one in of["best"].values()]
-    lowest = min(SHARED)
-    text = f"{best.count(lowest)} of the {len(best)} best candidates, over all omega, are at the lowest threshold that "
-    return text + f"was offered, {lowest:g}: cheaper exits were never tried, which favours large first stages."
+    """How many of the best candidates, one an omega and who drew, have the lowest threshold on offer, and what it does.
+
+    Under shared weights, which are rarely sure.
+    """
+    best = [one for of in search.metrics["searches"] for one in of["best"].values()]
+    bound = [one["shares"][0] for one in best if one["threshold"] == min(SHARED)]
+    text = (
+        f"The lowest threshold on offer, {min(SHARED):g}, is that of {len(bound)} of the {len(best)} best candidates "
+    )
+    text += "under shared weights, over all omega"
+    if not bound:
+        return f"{text}: it binds none."
+    text += f"; there {100 * mean(bound):.0f} % of the images leave at exit 1"
+    return text + (", so **it is thin networks that were ranked, not stages**." if mean(bound) > MOSTLY else ".")
+
+
+def hardly_used(runs: Sequence[Sequence[float]]) -> str:
+    """A sentence on the exits where, of a run's `shares` by exit, fewer leave than `LITTLE`; all runs are told."""
+    few = {f"exit {number}": of for number, of in enumerate(zip(*runs, strict=True), 1) if min(of) < LITTLE}
+    told = [f"{name}, where {', '.join(f'{100 * share:.1f}' for share in of)} % leave" for name, of in few.items()]
+    return f"Hardly used: {'; '.join(told)}." if few else f"Every exit is used by {100 * LITTLE:.0f} % or more."
 
 
 def lead(search: Record) -> str:
@@ -105,8 +135,8 @@ def lead(search: Record) -> str:
         for pick in (lambda one: one["reward"], lambda one: one["alone"]["reward"])
     )
     text = f"- **What sharing weights adds**: the best of the controller lead those of even draws by {shared:+.3f} in "
-    text += f"mean reward under shared weights, by {alone:+.3f} trained alone (n = {len(both['policy'])} and "
-    return f"{text}{len(both['random'])}).\n".replace("-0", "−0")
+    text += f"mean reward under shared weights, where they were picked, by {alone:+.3f} trained alone "
+    return f"{text}(n = {len(both['policy'])} and {len(both['random'])}).\n".replace("-0", "−0")
 
 
 def small_words(search: Record | None, command: str) -> str:
