@@ -87,6 +87,8 @@ def test_penalties_show_both_sides_and_their_ratio():
         {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "active", "held": True}}
     )
     assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "yes", "active", "9.0"]
+    idle = {"target": 20e6, "reached": 9e6, "spent": 9e6, "state": "idle", "held": None}
+    assert tables_choices.penalty_table({"idle": idle}).iloc[0].tolist()[4:6] == ["–", "idle"]
     assert set(tables_choices.penalty_table({}).iloc[0]) == {"–"}
 
 

@@ -39,14 +39,16 @@ def test_policies_are_compared_seed_by_seed():
 
 def test_the_parts_of_the_gain_add_up_to_it():
     runs, baselines = [dynamic(0), dynamic(1, top1=0.86, full=0.80)], answer.by_seed([plain(0), plain(1, 0.79)])
-    training, economy, choice, together, cheaper = answer.parts(runs, baselines).values()
+    training, economy, choice, together = answer.parts(runs, baselines).values()
     assert [sum(cut) for cut in zip(training, economy, choice, strict=True)] == pytest.approx(together)
     assert together == pytest.approx([0.02, 0.07]) and choice == pytest.approx([0.02, 0.05])
-    assert list(map(len, answer.parts(runs, answer.by_seed([plain(1)])).values())) == [1, 2, 2, 1, 0] and not cheaper
+    assert list(map(len, answer.parts(runs, answer.by_seed([plain(1)])).values())) == [1, 2, 2, 1]
     small = answer.by_seed([plain(1, 0.84, size_px=96, macs=60.0)])
-    assert answer.parts(runs, baselines, small)[answer.CHEAPER] == pytest.approx([0.02])
     split, macs = answer.tallies({"a": (runs, baselines, small)})
     assert split["a"][answer.TOGETHER] == together and macs == {"a": {"dynamic": [54, 54]}}
+    mixture, cascade, cheaper = answer.ahead({"a": (runs, baselines, small)})["a"].values()
+    assert cheaper == pytest.approx([0.02]) and len(mixture) == 2
+    assert cascade == pytest.approx([run.metrics["top1"] - (0.75 + 0.08 * 24 / 40) for run in runs])
     assert answer.policies(runs, baselines, small)["the same, trained at 96 px"]["behind"] == pytest.approx([0.02])
 
 
@@ -58,33 +60,30 @@ def test_training_at_several_sizes_is_paired_by_seed_and_size():
     assert answer.several_sizes(answer.by_seed([plain(0)]), small, {}) == {"at full size": [], "at 96 px": []}
 
 
-def test_no_difference_below_the_error_of_the_test_set_is_bold():
-    run = dynamic(0, top1=0.65, blind=0.64)
-    assert "worth **+1.00 points**" in answer.answer("alpha 0.5", [run])
-    weak = answer.answer("alpha 0.5", [dynamic(0, right_nowhere=0.81)])
-    assert "81 % of the test images right at no size, **too weak" in weak
-    assert "too weak" not in answer.answer("alpha 0.5", [run])
+def test_what_choosing_is_worth_is_bold_only_beyond_luck_and_chance():
+    run = dynamic(0, top1=0.65, blind=0.63)
+    assert answer.worth([run]) == "+2.00 points (+2.0 standard deviations of a random deal)"
+    assert answer.luck([run, run]) == pytest.approx(4 / 2**0.5) and answer.luck([dynamic(permuted_std=0)]) == 0
+    both = "+2.00 ± 0.00 points (+2.8 standard deviations of a random deal): beyond chance"
+    assert answer.worth([run, run]) == f"**{both}**"
+    assert answer.worth([run, dynamic(1, blind=0.77)]).endswith(
+        "(+5.7 standard deviations of a random deal): over seeds not beyond chance"
+    )
+    assert answer.worth([dynamic(0), dynamic(1, blind=0.83)]).endswith("no more than luck in dealing")
     run.dataset["test_images"] = 1500
-    text = answer.answer("alpha 0.5", [run, run])
-    assert "worth +1.00 ± 0.00 points" in text and "less than the test set can tell" in text
-    assert "1,500 test images alone leave a standard error of 1.2 points" in answer.answers({"a": ([run], {}, {})})
-
-
-def test_the_answer_says_what_the_numbers_are():
-    runs = [dynamic(0), dynamic(1, top1=0.81, blind=0.81)]
-    text = answer.answer("alpha 0.5", runs)
-    assert "(n = 2): the choice is worth +1.00 ± 1.41 points, +2.0, +0.0 standard deviations of a random deal" in text
-    assert "over seeds not beyond chance" in text and "against a confidence cascade: " in text
-    assert "one seed tells no spread" in answer.answer("alpha 0.5", runs[:1])
+    text = answer.answers({"a": ([run, run], {}, {}), "b": ([dynamic(0, right_nowhere=0.81)], {}, {})})
+    assert "1,500 test images leave every top-1 a standard error of 1.2 points; policies of one" in text
+    assert "- **a**: the choice" in text and "With one seed, which tells no spread: b +2.00 points" in text
+    assert "**too weak to bear on the question**: b." in text and "**No choice" not in text
+    assert answer.answers({}) == "No record yet."
 
 
 def test_settings_that_make_no_choice_are_told_once():
     mixed, alone = [dynamic(0, shares=(0, 1, 0), permuted_std=0), dynamic(1)], [dynamic(0, shares=(1, 0, 0))]
     assert answer.collapsed({"a": alone, "b": mixed}).count("(128 px)") == 1 and answer.collapsed({"b": mixed}) == ""
-    assert "+2.0 standard deviations" in answer.answer("b", mixed)
+    assert "(+2.0 standard deviations" in answer.worth(mixed[1:])
     said = answer.answers({"a": (alone, {}, {}), "b": (mixed, {}, {})})
-    assert said.count("- **") == 2 and "a (128 px)" in said
-    assert answer.answers({}) == "No record yet."
+    assert "a (128 px)" in said and "one seed" not in said
 
 
 def test_the_verdict_tells_gain_cost_and_whether_choosing_is_shown_to_help():
@@ -92,9 +91,14 @@ def test_the_verdict_tells_gain_cost_and_whether_choosing_is_shown_to_help():
     several = {"at full size": [0.01, 0.03], "at 96 px": []}
     helped = [dynamic(0), dynamic(1, top1=0.831)]
     text = answer.verdict({"a": (helped, *rivals), "b": ([dynamic(0, shares=(0, 1, 0), top1=0.8)], *rivals)}, several)
-    assert "**Choosing is shown to help in a.**" in text and "In 1 of 2 settings every image goes to one size" in text
+    assert "**Choosing is shown to help in a** (settings with a single seed, which can show nothing: 1)" in text
+    assert "In 1 of 2 settings nearly every image goes to one size" in text
     assert "With 54 to 64 % of the plain" in text and "scores −1.00 to +2.05 points beside it" in text
-    assert "worth +2.05 points over itself" in text and "worth +2.00 ± 1.41 points at full size." in text
+    assert (
+        "choosing is worth +2.05 points over a random deal" in text
+        and "at equal cost" in text
+        and "worth +2.00 ± 1.41 points at full size." in text
+    )
     text = answer.verdict({"a": ([dynamic(0)], *rivals), "five": ([dynamic(0)], {}, {})}, {})
     assert "in none of our 2 settings" in text and "With 54 % of" in text and "Training at" not in text
     assert "once there are records" in answer.verdict({}, {}) == answer.verdict({"a": ([dynamic()], {}, {})}, {})

@@ -11,9 +11,11 @@ from dynlib.records import Record
 from dynlib.student import beyond_chance
 
 TRAINING, ECONOMY = "training at several sizes", "fewer pixels, blindly"
-CHOICE, TOGETHER, CHEAPER = "the choice", "together", "over plain, trained at 96 px"
+CHOICE, TOGETHER = "the choice", "together"
 DYNAMIC, PERMUTED, NOISY = "dynamic choice", "its choices permuted", "drawn with noise, as in training"
 MIXTURE, CASCADE, AT_ONE = "mixture of fixed sizes", "confidence cascade", ", same cost"
+SIZES, UNIFORM, ORACLE = "always one size", "uniform random", "oracle"
+SURE = 1.96  # standard deviations: 95 % of a normal distribution, two-sided
 NONE: Mapping[int, Record] = MappingProxyType({})  # no record of any seed
 Point = tuple[float, float]  # mean MACs or ms an image, top-1
 
@@ -51,9 +53,9 @@ def outcomes(run: Record, plain: Record | None, small: Record | None = None) -> 
     for name, points in {MIXTURE: fixed, CASCADE: cascade(run)}.items():
         if (top1 := at_cost(points, spent)) is not None:
             found[f"{name}{AT_ONE}"] = (spent, top1)
-    found["uniform random"] = (m["uniform_macs"], mean(m["uniform_top1"]))
+    found[UNIFORM] = (m["uniform_macs"], mean(m["uniform_top1"]))
     found |= {f"always {side} px": point for side, point in zip(m["sides_px"], fixed, strict=True)}
-    found["oracle, smallest sufficient"] = (m["sufficient_macs"], m["sufficient_top1"])
+    found[f"{ORACLE}, smallest sufficient"] = (m["sufficient_macs"], m["sufficient_top1"])
     if plain is not None:
         found["plain network, as many epochs"] = (plain.metrics["macs"], plain.metrics["top1"])
     if small is not None:
@@ -80,16 +82,13 @@ def policies(
     return table
 
 
-def parts(
-    runs: Sequence[Record], plain: Mapping[int, Record], small: Mapping[int, Record] = NONE
-) -> dict[str, list[float]]:
+def parts(runs: Sequence[Record], plain: Mapping[int, Record]) -> dict[str, list[float]]:
     """The gain of dynamic resolution over the plain network, as the sum of three parts; the first for seeds with both.
 
     Training: the same network with every image at full resolution, over the plain one. Fewer pixels: its choices dealt
     out at random, over full resolution for all. The choice: the same where they belong, over dealt out at random.
-    Last, no part of the sum: the gain over `small`, the plain network trained and tested at a smaller size.
     """
-    found: dict[str, list[float]] = {TRAINING: [], ECONOMY: [], CHOICE: [], TOGETHER: [], CHEAPER: []}
+    found: dict[str, list[float]] = {TRAINING: [], ECONOMY: [], CHOICE: [], TOGETHER: []}
     for run in runs:
         blind, full = run.metrics["permuted_top1"], run.metrics["fixed_top1"][0]
         found[ECONOMY].append(blind - full)
@@ -97,15 +96,25 @@ def parts(
         if run.seed in plain:
             found[TRAINING].append(full - plain[run.seed].metrics["top1"])
             found[TOGETHER].append(run.metrics["top1"] - plain[run.seed].metrics["top1"])
-        if run.seed in small:
-            found[CHEAPER].append(run.metrics["top1"] - small[run.seed].metrics["top1"])
     return found
 
 
 def tallies(settings: Mapping[str, tuple]) -> tuple[dict, dict]:
-    """`parts` of every setting, and the MACs an image behind them, by its name; arguments of `parts` are the values."""
+    """`parts` of every setting, and the MACs an image behind them, by its name; (runs, plain, small) are the values."""
     macs = {name: {"dynamic": [run.metrics["macs_expected"] for run in runs]} for name, (runs, *_) in settings.items()}
-    return {name: parts(*given) for name, given in settings.items()}, macs
+    return {name: parts(runs, plain) for name, (runs, plain, _) in settings.items()}, macs
+
+
+def ahead(settings: Mapping[str, tuple]) -> dict[str, dict[str, list[float]]]:
+    """By how much the dynamic choice of every setting is ahead of rivals at its cost, the last at about that."""
+    found = {}
+    for name, (runs, _, small) in settings.items():
+        table = policies(runs, NONE)
+        found[name] = {f"of a {of}": table.get(f"{of}{AT_ONE}", {"behind": []})["behind"] for of in (MIXTURE, CASCADE)}
+        found[name]["of a plain network at 96 px"] = [
+            run.metrics["top1"] - small[run.seed].metrics["top1"] for run in runs if run.seed in small
+        ]
+    return found
 
 
 def several_sizes(plain: Mapping[int, Record], small: Mapping[int, Record], first: Mapping[int, Record]) -> dict:
@@ -131,69 +140,64 @@ def sampling_error(runs: Sequence[Record]) -> float:
 def verdict(settings: Mapping[str, tuple], several: Mapping[str, Sequence[float]]) -> str:
     """Does it help, by how much, and is it the choice: one paragraph; arguments as of `answers`, from `several_sizes`.
 
-    A choice is shown to help where it is beyond `sampling_error` and, over seeds, beyond chance.
+    A choice is shown to help where it is beyond luck in dealing and, over seeds, beyond chance.
     """
-    found = {name: parts(*given) for name, given in settings.items()}
+    found, _ = tallies(settings)
     together = [mean(of[TOGETHER]) for of in found.values() if of[TOGETHER]]
     if not together:
         return "That is told here once there are records."
     divided = {name: runs for name, (runs, *_) in settings.items() if _divides(runs)}
-    shown = [name for name, runs in divided.items() if _helps(found[name][CHOICE], sampling_error(runs))]
+    shown = [name for name, runs in divided.items() if luck(runs) > SURE and beyond_chance(found[name][CHOICE])]
     pairs = [[(run, plain.get(run.seed)) for run in runs] for runs, plain, _ in settings.values()]
     shares = [[100 * a.metrics["macs_expected"] / b.metrics["macs"] for a, b in of if b] for of in pairs]
-    mixed = [policies(runs, NONE).get(f"{MIXTURE}{AT_ONE}") for runs, *_ in settings.values()]
-    mixed = [mean(row["behind"]) for row in mixed if row]
-    text = f"**Choosing is shown to help in {', '.join(shown) or f'none of our {len(settings)} settings'}.** "
-    text += (
-        f"With {_between([mean(of) for of in shares if of], '.0f', 1)} % of the plain network's multiply-accumulates "
-    )
-    text += f"dynamic resolution scores {_between(together)} points beside it; against a random mixture of fixed sizes "
-    text += (
-        f"of the same classifier, at the same cost, {_between(mixed)} points. " if mixed else "of its cost, nothing. "
-    )
-    text += f"In {len(settings) - len(divided)} of {len(settings)} settings every image goes to one size"
+    mixed = [mean(of[f"of a {MIXTURE}"]) for of in ahead(settings).values() if of[f"of a {MIXTURE}"]]
+    lone = sum(len(runs) == 1 for runs, *_ in settings.values())
+    text = f"**Choosing is shown to help in {', '.join(shown) or f'none of our {len(settings)} settings'}**"
+    text += f" (settings with a single seed, which can show nothing: {lone}). " if lone else ". "
+    text += f"With {_between([mean(of) for of in shares if of], '.0f', 1)} % of the plain network's operations "
+    text += f"dynamic resolution scores {_between(together)} points beside it"
+    text += f"; at equal cost, {_between(mixed)} beside a random mixture of its own fixed sizes" if mixed else ""
+    text += f". In {len(settings) - len(divided)} of {len(settings)} settings nearly every image goes to one size"
     gained = [mean(found[name][CHOICE]) for name in divided]
-    text += (
-        f"; elsewhere the choice is worth {_between(gained)} points over itself dealt out at random" if gained else ""
-    )
+    text += f"; elsewhere choosing is worth {_between(gained)} points over a random deal of it" if gained else ""
     told = [f"{in_points(gains)} {where}" for where, gains in several.items() if gains]
     text += f". Training at several sizes, without any choice, is worth {' and '.join(told)}" if told else ""
     error = mean(sampling_error(runs) for runs, *_ in settings.values())
-    return f"{text}. The test images alone leave a standard error of {100 * error:.1f} points."
+    return f"{text}. The test images leave every top-1 a standard error of {100 * error:.1f} points."
 
 
 def answers(settings: Mapping[str, tuple]) -> str:
     """What the choice is worth in every setting that makes one, and which make none: (runs, plain, small) by name."""
     given = {name: runs for name, (runs, *_) in settings.items()}
-    said = [answer(name, runs) for name, runs in given.items() if _divides(runs)]
-    said += [f"- {collapsed(given)}"] * bool(collapsed(given))
-    errors = {runs[0].dataset["test_images"]: sampling_error(runs) for runs in given.values()}
-    told = [
-        f"{count:,} test images alone leave a standard error of {100 * e:.1f} points" for count, e in errors.items()
-    ]
-    return (
-        "\n".join([*said, f"\n{', '.join(told)}; no smaller difference decides anything."])
-        if given
-        else "No record yet."
-    )
+    divided = {name: runs for name, runs in given.items() if _divides(runs)}
+    said = [f"**{name}**: the choice is worth {worth(runs)}." for name, runs in divided.items() if len(runs) > 1]
+    if once := [f"{name} {worth(runs)}" for name, runs in divided.items() if len(runs) == 1]:
+        said.append(f"With one seed, which tells no spread: {'; '.join(once)}.")
+    if none := collapsed(given):
+        said.append(none)
+    if weak := [name for name, runs in given.items() if mean(run.metrics["right_nowhere"] for run in runs) > 0.5]:
+        said.append(f"Most test images are right at no size, **too weak to bear on the question**: {', '.join(weak)}.")
+    for count, error in {runs[0].dataset["test_images"]: sampling_error(runs) for runs in given.values()}.items():
+        text = f"{count:,} test images leave every top-1 a standard error of {100 * error:.1f} points; policies of one"
+        said.append(f"{text} network, which see the same images, differ with less.")
+    return "\n".join(f"- {line}" for line in said) or "No record yet."
 
 
-def answer(name: str, runs: Sequence[Record]) -> str:
-    """One line, in points of top-1: what choosing is worth, and how it does against policies of the same cost.
+def worth(runs: Sequence[Record]) -> str:
+    """What choosing is worth in points of top-1; bold where neither luck in dealing nor the seeds explain it."""
+    gains = parts(runs, NONE)[CHOICE]
+    text = f"{in_points(gains)} ({luck(runs):+.1f} standard deviations of a random deal)".replace("-", "−")
+    if len(gains) < 2:
+        return text
+    if abs(luck(runs)) < SURE:
+        return f"{text}: no more than luck in dealing"
+    return f"**{text}: beyond chance**" if beyond_chance(gains) else f"{text}: over seeds not beyond chance"
 
-    Bold is only what exceeds `sampling_error` and the deviation over seeds.
-    """
-    gains, error = [run.metrics["top1"] - run.metrics["permuted_top1"] for run in runs], sampling_error(runs)
-    noise = max(error, stdev(gains) if len(gains) > 1 else 0)
-    worth = f"**{in_points(gains)}**" if abs(mean(gains)) > noise else in_points(gains)
-    text = f"- **{name}** (n = {len(runs)}): the choice is worth {worth}, {_deals(runs)}; {_established(gains, error)}."
-    table = policies(runs, NONE)
-    rivals = {rival: table.get(f"{rival}{AT_ONE}") for rival in (MIXTURE, CASCADE)}
-    against = [f"a {rival}: {in_points(row['behind'])}" for rival, row in rivals.items() if row]
-    text += f" At its cost, against {', against '.join(against)}." if against else ""
-    if (lost := mean(run.metrics["right_nowhere"] for run in runs)) > 0.5:
-        text += f" With {100 * lost:.0f} % of the test images right at no size, **too weak to bear on the question**."
-    return text
+
+def luck(runs: Sequence[Record]) -> float:
+    """By how many of its standard deviations under random deals the mean worth of the choice is above 0."""
+    spread = sum(run.metrics["permuted_std"] ** 2 for run in runs) ** 0.5
+    return sum(parts(runs, NONE)[CHOICE]) / spread if spread else 0.0
 
 
 def collapsed(evidence: Mapping[str, Sequence[Record]]) -> str:
@@ -219,25 +223,6 @@ def _between(values: Sequence[float], form: str = "+.2f", scale: float = 100) ->
     return low if low == high else f"{low} to {high}"
 
 
-def _helps(gains: Sequence[float], error: float) -> bool:
-    return mean(gains) > error and beyond_chance(gains)
-
-
-def _established(values: Sequence[float], error: float) -> str:
-    if len(values) < 2:
-        return "one seed tells no spread"
-    if abs(mean(values)) <= error:
-        return "less than the test set can tell"
-    return f"over seeds {'' if beyond_chance(values) else 'not '}beyond chance (Student's t, 95 %)"
-
-
-def _deals(runs: Sequence[Record]) -> str:
-    """How far the choice stands from random deals of itself, in their standard deviations, run by run that divides."""
-    of = [run.metrics for run in runs if run.metrics["permuted_std"]]
-    far = [f"{(m['top1'] - m['permuted_top1']) / m['permuted_std']:+.1f}" for m in of]
-    return f"{', '.join(far)} standard deviations of a random deal".replace("-", "−")
-
-
 def plane(
     evidence: Mapping[str, Sequence[Record]], plain: Mapping[int, Record], small: Mapping[int, Record] = NONE
 ) -> dict[str, list[Point]]:
@@ -260,13 +245,13 @@ def plane(
     steps = [tuple(map(mean, zip(*step, strict=True))) for step in zip(*map(cascade, runs), strict=True)]
     sizes = all_of([first], "always")
     return {
+        SIZES: sizes,
         DYNAMIC: all_of(each, DYNAMIC),
-        PERMUTED: all_of(each, PERMUTED),
-        "always one size": sizes,
         CASCADE: [step for step in steps if step[0] <= max(sizes)[0]],
-        "oracle": all_of([first], "oracle"),
+        UNIFORM: all_of([first], UNIFORM),
+        ORACLE: all_of([first], ORACLE),
         "plain network": alone,
-        "uniform random": all_of([first], "uniform"),
+        PERMUTED: all_of(each, PERMUTED),
     }
 
 

@@ -6,7 +6,7 @@ Pure functions of records, see `drnet_controls.report` for what these hold.
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from dynlib.papers.drnet_answer import DYNAMIC, PERMUTED, Point
+from dynlib.papers.drnet_answer import DYNAMIC, PERMUTED, SIZES, Point, plane
 from dynlib.records import Record
 
 
@@ -85,14 +85,14 @@ def penalty(run: Record) -> dict[str, float | str]:
     """What the penalty aimed at, what the gate expects and what the argmax spends, MACs with predictor; its state.
 
     The penalty sees the gate with its noise, so that is what it is judged by; inference takes the argmax. It is active
-    where the gate costs alpha or more, within a hundredth, and `held` where that is within 5 % of the target.
+    where the gate costs alpha or more, within a hundredth, and then `held` where that is within 5 % of the target.
     """
     m, config = run.metrics, run.config["method"]
     aim = config["alpha"] * m["macs_by_side"][0]
     target, reached = aim + m["macs_predictor"], m["gate_macs"] + m["macs_predictor"]
     state = "active" if m["gate_macs"] >= 0.99 * aim else "idle, the cost is lower"
     state = state if config["eta"] else "none, eta is 0"
-    held = abs(reached / target - 1) <= 0.05
+    held = abs(reached / target - 1) <= 0.05 if state == "active" else None
     return {"target": target, "reached": reached, "spent": m["macs_expected"], "state": state, "held": held}
 
 
@@ -146,16 +146,14 @@ def time_plane(
     """
     if mixture is None or not all(alone) or not evidence:
         return {}
-    choosing, found = choosing_ms(mixture, alone), {DYNAMIC: [], PERMUTED: []}
+    choosing, found = choosing_ms(mixture, alone), {name: [] for name in plane(evidence, {})}  # its order: its marks
     for runs in filter(None, evidence.values()):
         spent = mean(choosing + _mixed(run.metrics["shares"], alone) for run in runs)
         found[DYNAMIC].append((spent, mean(run.metrics["top1"] for run in runs)))
         found[PERMUTED].append((spent, mean(run.metrics["permuted_top1"] for run in runs)))
-    first = next(iter(evidence.values()))
-    fixed = map(mean, zip(*(run.metrics["fixed_top1"] for run in first), strict=True))
-    return found | {
-        "always one size": [(run.metrics["method_ms"], top1) for run, top1 in zip(alone, fixed, strict=False)]
-    }
+    fixed = map(mean, zip(*(run.metrics["fixed_top1"] for run in next(iter(evidence.values()))), strict=True))
+    found[SIZES] = [(run.metrics["method_ms"], top1) for run, top1 in zip(alone, fixed, strict=False)]
+    return found
 
 
 def _mixed(shares: Sequence[float], alone: Sequence[Record]) -> float:
