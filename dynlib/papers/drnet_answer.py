@@ -10,7 +10,7 @@ from types import MappingProxyType
 from dynlib.records import Record
 from dynlib.student import beyond_chance
 
-TRAINING, ECONOMY = "training at several sizes", "fewer pixels, blindly"
+TRAINING, ECONOMY = "several sizes", "fewer pixels, blindly"
 CHOICE, TOGETHER = "the choice", "together"
 DYNAMIC, PERMUTED, NOISY = "dynamic choice", "its choices permuted", "drawn with noise, as in training"
 MIXTURE, CASCADE, AT_ONE = "mixture of fixed sizes", "confidence cascade", ", same cost"
