@@ -93,14 +93,14 @@ def test_the_verdict_tells_gain_cost_and_whether_choosing_is_shown_to_help():
     text = answer.verdict({"a": (helped, *rivals), "b": ([dynamic(0, shares=(0, 1, 0), top1=0.8)], *rivals)}, several)
     assert "**Choosing is shown to help in a** (settings with a single seed, which can show nothing: 1)" in text
     assert "In 1 of 2 settings nearly every image goes to one size" in text
-    assert "With 54 to 64 % of the plain" in text and "scores −1.00 to +2.05 points beside it" in text
+    assert "scores +2.05 ± 0.07 points with 54 % of its operations (a), the cheapest" in text
     assert (
         "choosing is worth +2.05 points over a random deal" in text
-        and "at equal cost" in text
+        and "at equal cost all score" in text
         and "worth +2.00 ± 1.41 points at full size." in text
     )
     text = answer.verdict({"a": ([dynamic(0)], *rivals), "five": ([dynamic(0)], {}, {})}, {})
-    assert "in none of our 2 settings" in text and "With 54 % of" in text and "Training at" not in text
+    assert "in none of our 2 settings" in text and "with 54 % of" in text and "Training at" not in text
     assert "once there are records" in answer.verdict({}, {}) == answer.verdict({"a": ([dynamic()], {}, {})}, {})
 
 

@@ -143,20 +143,26 @@ def verdict(settings: Mapping[str, tuple], several: Mapping[str, Sequence[float]
     A choice is shown to help where it is beyond luck in dealing and, over seeds, beyond chance.
     """
     found, _ = tallies(settings)
-    together = [mean(of[TOGETHER]) for of in found.values() if of[TOGETHER]]
-    if not together:
+    beside = {}  # by setting: share of the plain network's MACs in %, points beside it
+    for name, (runs, plain, _) in settings.items():
+        if both := [(run, plain[run.seed]) for run in runs if run.seed in plain]:
+            share = mean(100 * run.metrics["macs_expected"] / alone.metrics["macs"] for run, alone in both)
+            beside[name] = (share, found[name][TOGETHER])
+    cheaper = {name: pair for name, pair in beside.items() if pair[0] < 100}
+    if not cheaper:
         return "That is told here once there are records."
+    best, least = max(cheaper, key=lambda name: mean(cheaper[name][1])), min(cheaper, key=lambda name: cheaper[name][0])
     divided = {name: runs for name, (runs, *_) in settings.items() if _divides(runs)}
     shown = [name for name, runs in divided.items() if luck(runs) > SURE and beyond_chance(found[name][CHOICE])]
-    pairs = [[(run, plain.get(run.seed)) for run in runs] for runs, plain, _ in settings.values()]
-    shares = [[100 * a.metrics["macs_expected"] / b.metrics["macs"] for a, b in of if b] for of in pairs]
     mixed = [mean(of[f"of a {MIXTURE}"]) for of in ahead(settings).values() if of[f"of a {MIXTURE}"]]
     lone = sum(len(runs) == 1 for runs, *_ in settings.values())
     text = f"**Choosing is shown to help in {', '.join(shown) or f'none of our {len(settings)} settings'}**"
     text += f" (settings with a single seed, which can show nothing: {lone}). " if lone else ". "
-    text += f"With {_between([mean(of) for of in shares if of], '.0f', 1)} % of the plain network's operations "
-    text += f"dynamic resolution scores {_between(together)} points beside it"
-    text += f"; at equal cost, {_between(mixed)} beside a random mixture of its own fixed sizes" if mixed else ""
+    told = [f"{in_points(cheaper[of][1])} with {cheaper[of][0]:.0f} % of its operations ({of})" for of in (best, least)]
+    text += f"Beside the plain network, the best of the cheaper settings scores {told[0]}, the cheapest {told[1]}"
+    text += (
+        f". Beside a random mixture of their own fixed sizes at equal cost all score {_between(mixed)}" if mixed else ""
+    )
     text += f". In {len(settings) - len(divided)} of {len(settings)} settings nearly every image goes to one size"
     gained = [mean(found[name][CHOICE]) for name in divided]
     text += f"; elsewhere choosing is worth {_between(gained)} points over a random deal of it" if gained else ""
@@ -218,8 +224,8 @@ def _divides(runs: Sequence[Record]) -> bool:
     return any(max(run.metrics["shares"]) <= 0.99 for run in runs)
 
 
-def _between(values: Sequence[float], form: str = "+.2f", scale: float = 100) -> str:
-    low, high = (f"{scale * end(values):{form}}".replace("-", "−") for end in (min, max))
+def _between(values: Sequence[float]) -> str:
+    low, high = (f"{100 * end(values) + 0:+.2f}".replace("-", "−") for end in (min, max))
     return low if low == high else f"{low} to {high}"
 
 

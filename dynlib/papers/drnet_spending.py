@@ -97,15 +97,16 @@ def penalty(run: Record) -> dict[str, float | str]:
 
 
 def penalty_words(evidence: Mapping[str, Sequence[Record]]) -> str:
-    """One paragraph: in how many runs the penalty is active, where it holds the cost and where it does not."""
-    active = {name: one for name, one in penalties(evidence).items() if one["state"] == "active"}
-    if not active:
-        return "In no run so far is the penalty active."
-    missed = [f"{name} ({one['reached'] / one['target']:.2f})" for name, one in active.items() if not one["held"]]
-    count = sum(map(len, evidence.values()))
-    text = f"The penalty is active in {len(active)} of {count} runs, and in {len(active) - len(missed)} of these the "
-    text += "expected cost is within 5 % of alpha plus the predictor"
-    text += f"; not in {', '.join(missed)}" if missed else ""
+    """One paragraph: where an active penalty holds the cost, where not, each with expected over target cost by run."""
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for name, runs in evidence.items():
+        active = [one for one in map(penalty, runs) if one["state"] == "active"]
+        for held, told in found.items():
+            if ratios := [f"{one['reached'] / one['target']:.2f}" for one in active if one["held"] is held]:
+                told.append(f"{name} ({', '.join(ratios)})")
+    text = "Where the penalty is active, the expected cost is within 5 % of alpha plus the predictor in "
+    text += "; ".join(found[True]) or "no setting"
+    text += f"; not in {'; '.join(found[False])}" if found[False] else ""
     m = next(iter(evidence.values()))[0].metrics
     share = 100 * m["macs_predictor"] / m["macs_by_side"][0]
     return f"{text}. The predictor takes {share:.1f} % of what the classifier takes at full resolution."
