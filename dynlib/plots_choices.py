@@ -57,10 +57,31 @@ def stacked(ax: Axes, rows: Mapping[str, Sequence[float]], segments: Sequence[st
                 ax.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", color=ink, size=SMALL)
         left += shares
     ax.set_yticks(range(len(rows)), list(rows))
-    ax.set(ylim=(max(6, len(rows)) - 0.4, -0.6), xlim=(0, 100), xlabel="share of the held-out images (%)")
+    ax.set(ylim=(len(rows) - 0.4, -0.6), xlim=(0, 100), xlabel="share of the held-out images (%)")
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(segments))
+
+
+def settings(left: Axes, right: Axes, rows: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
+    """One line a setting, a mark a run: `top1` and `permuted`; and costs: `target`, `expected`, `spent`, fractions."""
+    marks = {
+        "top1": (left, "dynamic choice", {"marker": "o", "color": PALETTE[0]}),
+        "permuted": (left, "its choices permuted", {"marker": "v", "color": PALETTE[1], "markerfacecolor": "none"}),
+        "target": (right, "target", {"marker": "|", "markersize": 18, "color": INK}),
+        "expected": (right, "expected by the gate", {"marker": "o", "color": PALETTE[0], "markerfacecolor": "white"}),
+        "spent": (right, "at inference", {"marker": "D", "markersize": 5, "color": PALETTE[0]}),
+    }
+    for key, (ax, label, look) in marks.items():
+        points = [(100 * value, place) for place, of in enumerate(rows.values()) for value in of[key]]
+        ax.plot(*np.reshape(points, (-1, 2)).T, linestyle="none", label=label, **look)
+    for ax, label in ((left, "top-1 accuracy (%)"), (right, "mean cost, share of full resolution (%)")):
+        ax.set(xlabel=label, ylim=(max(len(rows), 1) - 0.5, -0.5), yticks=range(len(rows)), yticklabels=[])
+        ax.grid(linewidth=0.4, alpha=0.6)
+        ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, columnspacing=1)
+    left.set_yticklabels(rows)
+    if not rows:
+        _empty(left), _empty(right)
 
 
 def accuracy_by_size(ax: Axes, curve: Sequence[Mapping]) -> None:

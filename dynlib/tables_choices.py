@@ -75,14 +75,14 @@ def parts_table(settings: Mapping[str, Values], macs: Mapping[str, Values] | Non
 
 
 def penalty_table(penalties: Mapping[str, Mapping]) -> pd.DataFrame:
-    """One line a run: MACs aimed at (`target`), `reached`, their ratio, if `held`, `state`, those `spent`."""
+    """One line a run: MACs aimed at (`target`), `reached`, their ratio, if `held` or None, `state`, those `spent`."""
     lines = [
         {
             "run": name,
             "target, M": spread([one["target"]], "MMAC", 1),
             "expected, M": spread([one["reached"]], "MMAC", 1),
             "ratio": f"{one['reached'] / one['target']:.3f}",
-            "within 5 %": "yes" if one["held"] else "no",
+            "within 5 %": {True: "yes", False: "no", None: DASH}[one["held"]],
             "the penalty is": one["state"],
             "at inference, M": spread([one["spent"]], "MMAC", 1),
         }

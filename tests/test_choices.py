@@ -89,6 +89,8 @@ def test_penalties_show_both_sides_and_their_ratio():
         {"alpha 0.5, seed 0": {"target": 20e6, "reached": 21e6, "spent": 9e6, "state": "active", "held": True}}
     )
     assert table.iloc[0].tolist() == ["alpha 0.5, seed 0", "20.0", "21.0", "1.050", "yes", "active", "9.0"]
+    idle = {"target": 20e6, "reached": 9e6, "spent": 9e6, "state": "idle", "held": None}
+    assert tables_choices.penalty_table({"idle": idle}).iloc[0].tolist()[4:6] == ["–", "idle"]
     assert set(tables_choices.penalty_table({}).iloc[0]) == {"–"}
 
 
@@ -204,6 +206,17 @@ def test_stacked_bars_fill_the_row_and_carry_their_percentage(ax):
 def test_no_bars_are_said_to_be_missing(ax):
     plots_choices.stacked(ax, {}, ["128", "64"])
     assert [text.get_text() for text in ax.texts] == ["not measured yet"]
+
+
+def test_settings_stand_below_each_other_with_scores_left_and_costs_right(ax):
+    right = ax.figure.add_subplot()
+    row = {"top1": [0.6, 0.62], "permuted": [0.6, 0.61], "target": [0.5], "expected": [0.5], "spent": [0.4, 0.6]}
+    plots_choices.settings(ax, right, {"alpha": row, "none": row | {"target": []}})
+    assert [text.get_text() for text in ax.get_yticklabels()] == ["alpha", "none"]
+    np.testing.assert_allclose(ax.get_lines()[0].get_xydata(), [[60, 0], [62, 0], [60, 1], [62, 1]])
+    np.testing.assert_allclose(right.get_lines()[0].get_xydata(), [[50, 0]])
+    plots_choices.settings(ax, right, {})
+    assert [text.get_text() for text in right.texts] == ["not measured yet"]
 
 
 CURVE = [{"phase": "a", "top1": 0.2, "top1_at_64_px": 0.2, "top1_at_32_px": 0.1}] * 2

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynlib.data import Batches
 from dynlib.papers import drnet_controls as controls
 from dynlib.papers import drnet_known as known
 from dynlib.papers.drnet_layers import resize
@@ -14,9 +13,9 @@ from dynlib.papers.drnet_layers import resize
 @pytest.fixture(scope="module")
 def learned():
     """What a trained network says of stripes it has not seen, and which of these are fine."""
-    batches = Batches(known.stripes(384, seed=1)[0], 32)
-    held_out, fine = known.stripes(128, seed=2)
-    return controls.collect(known.learn(batches, seed=0), replace(batches, samples=held_out)), fine
+    seen, held_out, fine = known.trial(seed=0)
+    assert len(held_out) == len(fine) == len(seen.labels)
+    return seen, fine
 
 
 def test_fine_stripes_are_gone_at_half_the_side_and_coarse_ones_are_not():
@@ -41,6 +40,14 @@ def test_the_choice_is_as_right_as_full_size_and_far_better_than_its_permutation
     assert dynamic.macs < 0.7 * at_full.macs
     blind, deviation = controls.permuted(seen)
     assert dynamic.top1 - blind > max(0.03, 3 * deviation)
+
+
+def test_the_images_are_grouped_by_what_is_enough_and_by_where_they_are_sent(learned):
+    seen, fine = learned
+    enough, needed, small, large = known.groups(seen).values()
+    assert list(known.groups(seen)) == ["16 px are enough", "32 px are needed", "sent to 16 px", "sent to 32 px"]
+    assert torch.equal(enough, ~needed) and torch.equal(small, ~large) and not (needed & ~fine).any()
+    assert large[fine].all() and small[~fine].all()
 
 
 def test_the_words_hold_what_was_found(learned):

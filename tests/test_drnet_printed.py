@@ -1,5 +1,6 @@
 """The paper's rows: counts beside the claims, our settings behind them, and the mixtures that an average allows."""
 
+import shlex
 from dataclasses import replace
 from itertools import pairwise
 
@@ -52,7 +53,12 @@ def test_the_random_row_costs_the_mean_of_three_sizes(counted):
 def test_every_row_that_we_answer_is_a_claim_and_every_setting_a_row_or_ours_alone():
     claimed = set(tables.claims("drnet").row)
     assert set(printed.ROWS) <= claimed
-    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {"alpha 0.35", printed.FIRST, printed.SMALL}
+    assert set(printed.SETTINGS) - set(printed.ROWS.values()) == {
+        "alpha 0.35",
+        "alpha 0.35, eta 0.5",
+        printed.FIRST,
+        printed.SMALL,
+    }
 
 
 def test_the_settings_are_those_that_the_command_line_trains():
@@ -62,25 +68,28 @@ def test_the_settings_are_those_that_the_command_line_trains():
     seen = set()
     for dataset, changed in printed.DATA.items():
         for name in printed.SETTINGS:
-            words = printed.command(name, dataset, seed=2).split()
+            words = shlex.split(printed.command(name, dataset, seed=2))
             assert words[-2:] == ["--seed", "2"] and words[:5] == ["python", "-m", "dynlib", "train", "drnet"]
             given = settings.parse([word for before, word in pairwise(words) if before == "-p"])
             config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, recipes.Recipe))
+            if recipe.size_px:
+                assert len(candidate_sizes((recipe.size_px,) * 2, config.candidates)) in (1, 3, 5)
             assert (config, recipe) == printed.setting(name, replace(public, **changed))
             seen.add(records.config_hash(settings.plain(runs.describe(config, recipe))))
-    for line in printed.UNTRAINED.values():
-        given = settings.parse([word for before, word in pairwise(line.split()) if before == "-p"])
-        config, recipe = (settings.build(k, settings.part_of(k, values | given)) for k in (Config, recipes.Recipe))
-        assert set(given) <= {*settings.names(Config), *settings.names(recipes.Recipe)}
-        assert len(candidate_sizes((recipe.size_px,) * 2, config.candidates)) in (3, 5)
     assert len(seen) == len(printed.DATA) * len(printed.SETTINGS)
     assert printed.setting(printed.PLAIN, public)[1].lr > public.lr == printed.setting("eta 0", public)[1].lr
 
 
-def test_the_lines_of_missing_networks_without_choices_are_told():
-    assert printed.lacking({name: [run("a")] for name in printed.SILENT}) == ""
-    text = printed.lacking({printed.PLAIN: [run("a")]})
-    assert "size_px=96" in text and "joint=false" in text and text.count("`") == 4
+def test_only_a_network_of_the_same_kind_has_rivals():
+    of = {name: [] for name in printed.SETTINGS} | {"eta 0": [run("a")], printed.MORE: [run("b")]}
+    of |= {printed.PLAIN: [run("p", 3)], printed.SMALL: [run("s")]}
+    found = printed.rivals(of)
+    assert found == {
+        "eta 0": (of["eta 0"], {3: of[printed.PLAIN][0]}, {0: of[printed.SMALL][0]}),
+        printed.MORE: (of[printed.MORE], {}, {}),
+    }
+    assert list(printed.choosing({"a": of})["a"]) == ["eta 0"] and set(printed.SWEEP) <= set(printed.SETTINGS)
+    assert not any(printed.sweep(of).values()) and next(iter(printed.sweep({}))) == printed.MAIN
 
 
 def test_records_are_gathered_by_data_and_setting_and_what_is_missing_is_told():
@@ -95,8 +104,10 @@ def test_records_are_gathered_by_data_and_setting_and_what_is_missing_is_told():
     }
     told = printed.unmade(evidence).splitlines()
     lacking = len(printed.SETTINGS) - 2 + len(printed.COMPARED)
-    assert len(told) == lacking + 1 and not any("Imagenette, alpha 0.489" in line for line in told)
+    assert len(told) == lacking + 2 and not any("Imagenette, alpha 0.489" in line for line in told)
     assert f"- Tiny ImageNet-100, alpha 0.489: `{printed.command('alpha 0.489', 'Tiny ImageNet-100')}`" in told
+    made = {data: {name: [run("a")] for name in of} for data, of in evidence.items()}
+    assert printed.unmade(made) == "Every setting has its record."
 
 
 def test_our_histograms_are_priced_at_the_papers_networks():
@@ -110,6 +121,11 @@ def test_our_histograms_are_priced_at_the_papers_networks():
     assert rows["ResNet-50"] == {"top1": [0.8]} and rows["DR-ResNet-50"] == {}
     assert printed.chosen_shares(evidence)["DR-ResNet-50, alpha 2.0"] == [[0.5, 0.25, 0.25], [0, 0, 1]]
     assert "ResNet-50" not in printed.chosen_shares(evidence)
+    five, row = run("a", shares=[0, 0.5, 0, 0, 0.5]), "DR-ResNet-50, 224/192/168/112/96 px"
+    costs, rows = printed.costs(printed.FIVE), printed.trained({printed.MORE: [five], printed.MOBILE: [run("m")]})
+    of = costs["ResNet-50"]
+    assert rows[row]["macs"] == [pytest.approx((of["192"] + of["96"]) / 2 + of["predictor"])]
+    assert 1e8 < rows["DR-MobileNetV2"]["macs"][0] < 3e8
 
 
 def test_random_draws_of_all_seeds_make_the_random_row():

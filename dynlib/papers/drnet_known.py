@@ -6,6 +6,7 @@ which: it has the losses of the paper alone, and both phases of `drnet`.
 """
 
 import hashlib
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from dynlib.data import Batches
 from dynlib.data.samples import Samples
 from dynlib.data.scenes import one_thread
 from dynlib.papers import drnet
-from dynlib.papers.drnet_controls import Evidence, chosen, permuted, score, smallest_sufficient
+from dynlib.papers.drnet_controls import Evidence, chosen, collect, permuted, score, smallest_sufficient
 
 SIDE, COARSE, CONTRAST, NOISE = 32, 8, 50, 20  # px of an image and of a coarse stripe; levels of 255
 CONFIG = drnet.Config(candidates=(1.0, 0.5), predictor_side=0.5, predictor_width=0.125)
@@ -46,6 +47,20 @@ def learn(batches: Batches, seed: int) -> nn.Module:
         with one_thread():
             train.fit(network, batches, schedule, seed=seed, **how)
     return network
+
+
+def trial(seed: int) -> tuple[Evidence, Samples, Tensor]:
+    """What a network that `learn` has trained says of held-out stripes, these, and which (N,) bool are fine."""
+    batches, (held_out, fine) = Batches(stripes(384, seed=1)[0], 32), stripes(128, seed=2)
+    return collect(learn(batches, seed), replace(batches, samples=held_out)), held_out, fine
+
+
+def groups(seen: Evidence) -> dict[str, Tensor]:
+    """Which images (N,) bool a size is enough for, and which are sent to it, the smaller size first."""
+    large, small = (f"{height} px" for height, _ in seen.sizes)
+    sent, enough = chosen(seen) == 1, smallest_sufficient(seen) == 1
+    found = {f"{small} are enough": enough, f"{large} are needed": ~enough}
+    return found | {f"sent to {small}": sent, f"sent to {large}": ~sent}
 
 
 def words(seen: Evidence, fine: Tensor) -> str:

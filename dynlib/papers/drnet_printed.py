@@ -3,6 +3,7 @@
 Values are kept ones (fractions, MACs, parameters), `{row: {metric: value or one a seed}}`, as tables take them.
 """
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,8 +17,9 @@ from dynlib import settings
 from dynlib.backbones import build
 from dynlib.cost import closed_form
 from dynlib.papers.drnet import Config, convert, macs_by_choice
-from dynlib.papers.drnet_answer import macs_at
+from dynlib.papers.drnet_answer import by_seed
 from dynlib.papers.drnet_controls import mixtures
+from dynlib.papers.drnet_spending import macs_at
 from dynlib.records import Record
 
 Recipe = TypeVar("Recipe")
@@ -32,35 +34,33 @@ DATA = {  # what we train on at public scale, and what differs there from the pr
 }
 PLAIN, FIRST = "plain network", "first phase alone"
 SMALL = "plain network, 96 px"  # trained and tested there: three quarters of the side, as the middle candidate
+MORE, MOBILE = "five candidates", "MobileNetV2"
 ALPHAS = {"2.0": 0.489, "2.5": 0.611, "3.0": 0.734, "3.5": 0.856}  # GMAC, as printed: share of ResNet-50's 4.089
 ETAS = (0.1, 0.5, 1.0)  # of Table 2, at alpha 3.0, beside 0.2
 SETTINGS = {  # what we train at public scale: fields of Config, and what of the recipe is not the profile's
-    **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
     "alpha 0.35": {"alpha": 0.35},  # below the paper's: between its two smaller sizes
-    "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
-    "eta 0": {"alpha": 0.611, "eta": 0.0},
+    "alpha 0.35, eta 0.5": {"alpha": 0.35, "eta": 0.5},
+    **{f"alpha {share:g}": {"alpha": share} for share in ALPHAS.values()},
     **{f"alpha 0.734, eta {eta:g}": {"alpha": 0.734, "eta": eta} for eta in ETAS},
+    "eta 0": {"alpha": 0.611, "eta": 0.0},
+    "shared batch norm": {"alpha": 0.611, "resolution_aware_bn": False},
+    MORE: {"alpha": 0.611, "candidates": (1.0, 0.857142857, 0.75, 0.5, 0.428571429), "size_px": 112},
+    MOBILE: {
+        "alpha": 0.611,
+        "arch": "mobilenet_v2",
+        "width": None,
+        "predictor_width": 1.0,
+        "predictor_side": None,
+    },
     FIRST: {"alpha": 0.611, "joint": False},
     PLAIN: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05},
     SMALL: {"alpha": 0.611, "candidates": (1.0,), "lr": 0.05, "size_px": 96},
 }
-UNTRAINED = {  # rows of the tables that ask for another network or other candidates
-    "five candidates": "python -m dynlib train drnet --profile public --data-root DIR -p size_px=112 "
-    "-p candidates=[1.0,0.857142857,0.75,0.5,0.428571429]",
-    "MobileNetV2": "python -m dynlib train drnet --profile public --data-root DIR -p arch=mobilenet_v2 -p width=null "
-    "-p predictor_width=1.0 -p predictor_side=null",
-}
-PHOTOGRAPHS = (
-    "Figures 1 and 4 with test photographs of Imagenette, a few of each kind: those for which a size is the smallest "
-    "that is enough, and those that the predictor sends to a size; the first seed."
-)
-NO_PHOTOGRAPHS = (
-    "The photographs of Figures 1 and 4, sorted by what is enough and by what was chosen, are drawn where the data set "
-    "is: `python -m dynlib run 05_drnet --profile public --data-root DIR`. They belong to their owners and are not in "
-    "this repository; how each was sorted stands in the records. The stripes above stand for them here."
-)
 TITLES = {  # of the paper's tables on our page, with what must be said of our side
-    "table1": ["Table 1: batch norms for each resolution, and five candidates (as cost, see above)."],
+    "table1": [
+        "Table 1: batch norms for each resolution, and five candidates.",
+        "Ours: five candidates of 112 px, of which they are whole pixels, the others of 128.",
+    ],
     "table2": ["Table 2: alpha, the target of the mean cost, and eta, the weight of the penalty."],
     "table3": ["Table 3: ResNets.", "Print leaves out the further sets of batch norms, ours counts them."],
     "table4": ["Table 4: beside pruned networks and RANet, which the paper quotes and we did not run."],
@@ -68,9 +68,12 @@ TITLES = {  # of the paper's tables on our page, with what must be said of our s
         "Table 5: random against dynamic.",
         "Ours, random: equal shares, without predictor; ± over all draws of all seeds.",
     ],
-    "table6": ["Table 6: MobileNetV2, as cost."],
+    "table6": ["Table 6: MobileNetV2.", "An accuracy of DR-MobileNetV2 is its own, not that of a ResNet-18."],
 }
 SILENT = (PLAIN, SMALL, FIRST)  # of SETTINGS, those without a choice
+APART = (MORE, MOBILE)  # of SETTINGS, those of other sizes or another network than the plain one
+MAIN = "alpha 0.489"  # of SETTINGS, the paper's 2.0 G: what stands for all where one must
+SWEEP = (MAIN, "alpha 0.35", "alpha 0.611", "alpha 0.734", "alpha 0.856")  # of SETTINGS, alpha alone varies
 COMPARED = ("alpha 0.35", "alpha 0.489", "alpha 0.611", FIRST, PLAIN)  # of SETTINGS, on both data sets
 ROWS = {  # row of the paper, or a row between its own: our setting
     "ResNet-50": PLAIN,
@@ -80,6 +83,8 @@ ROWS = {  # row of the paper, or a row between its own: our setting
     "DR-ResNet-50, eta 0": "eta 0",
     "DR-ResNet-50": "eta 0",
     "DR-ResNet-50, shared batch norm": "shared batch norm",
+    "DR-ResNet-50, 224/192/168/112/96 px": MORE,
+    "DR-MobileNetV2": MOBILE,
 }
 
 
@@ -97,8 +102,29 @@ def gather(lookup: Callable[[Config, Recipe], list[Record]], recipe: Recipe) -> 
 
 
 def choosing(evidence: Mapping[str, Mapping[str, list[Record]]]) -> dict[str, dict[str, list[Record]]]:
-    """Of `gather`'s records those of networks whose predictor has learnt, by data and setting; no empty ones."""
-    return {data: {name: of for name, of in e.items() if of and name not in SILENT} for data, e in evidence.items()}
+    """Of `gather`'s records those of one network and three sizes whose predictor has learnt; no empty ones."""
+    left = {*SILENT, *APART}
+    return {data: {name: of for name, of in e.items() if of and name not in left} for data, e in evidence.items()}
+
+
+def silent(of: Mapping[str, list[Record]]) -> list[dict[int, Record]]:
+    """Of the records of one data set those of SILENT, each by seed."""
+    return [by_seed(of[name]) for name in SILENT]
+
+
+def rivals(of: Mapping[str, list[Record]]) -> dict[str, tuple]:
+    """What `drnet_answer` compares, for each setting that chooses: its runs, and by seed those of PLAIN and SMALL.
+
+    APART has no rivals of its own kind.
+    """
+    plain, small, _ = silent(of)
+    names = [name for name, runs in of.items() if runs and name not in SILENT]
+    return {name: (of[name], *(({}, {}) if name in APART else (plain, small))) for name in names}
+
+
+def sweep(of: Mapping[str, list[Record]]) -> dict[str, list[Record]]:
+    """Of the records of one data set those in which alpha alone varies, MAIN first; empty where there are none."""
+    return {name: of.get(name, []) for name in SWEEP}
 
 
 def unmade(evidence: Mapping[str, Mapping[str, list[Record]]]) -> str:
@@ -106,19 +132,13 @@ def unmade(evidence: Mapping[str, Mapping[str, list[Record]]]) -> str:
     missing = [(data, name) for data, of in evidence.items() for name in of if not of[name]]
     asked = [one for one in missing if one[0] == "Imagenette" or one[1] in COMPARED]
     lines = [f"- {data}, {name}: `{command(name, data)}`" for data, name in asked]
-    return "\n".join([*lines, f"- {', '.join(UNTRAINED)}: `{'`, `'.join(UNTRAINED.values())}`"])
-
-
-def lacking(of: Mapping[str, Sequence[Record]]) -> str:
-    """The lines that make what the comparison without choices lacks, of the records of each of SETTINGS."""
-    lines = [f"`{command(name)}`" for name in SILENT if not of.get(name)]
-    return f"Not yet trained: {', '.join(lines)}." if lines else ""
+    return "\n".join(["Each of these lines trains one:\n", *lines]) if asked else "Every setting has its record."
 
 
 def command(name: str, dataset: str = "Imagenette", seed: int = 0) -> str:
     """The line that makes the record of one of SETTINGS on one of DATA."""
     given = settings.plain(DATA[dataset] | SETTINGS[name])
-    fields = " ".join(f"-p {field}={settings.written(value)}" for field, value in given.items())
+    fields = " ".join(f"-p {shlex.quote(f'{field}={settings.written(value)}')}" for field, value in given.items())
     return f"python -m dynlib train drnet --profile public --data-root DIR {fields} --seed {seed}"
 
 
@@ -161,9 +181,10 @@ def trained(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, lis
 
     `evidence` has the runs of each of SETTINGS.
     """
-    macs, rows = macs_by_choice(networks()["ResNet-50"], (224, 224)), {}
+    printed, rows = costs(Config().candidates), {}
     for row, name in ROWS.items():
-        runs = evidence.get(name, ())
+        runs, macs = evidence.get(name, ()), printed["MobileNetV2" if name == MOBILE else "ResNet-50"]
+        macs = costs(FIVE)["ResNet-50"] if name == MORE else macs
         rows[row] = {key: [run.metrics[key] for run in runs if key in run.metrics] for key in ("top1", "top5")}
         spent = [macs_at(run, macs) for run in runs if "shares" in run.metrics]
         rows[row] |= {"macs": spent, "macs_reduction": [1 - mean / macs["224"] for mean in spent]}
