@@ -127,7 +127,7 @@ def sampled_table(
         masks = [m["density_by_mask"] for m in masked]
         full = _mean([sum(density > FULL for density in of) for of in masks])
         empty = _mean([sum(density < EMPTY for density in of) for of in masks])
-        line = {"row": name}
+        line = {"row": name, "claimed": DASH}
         line[f"{NAMES.get(metric, metric)}, %"] = spread([m.get(f"{metric}_mean", m[metric]) for m in every], "%")
         line["uniform there, %"] = spread(_mean(levels[name]), "%")
         line["MACs, M"] = spread(_mean([m["macs_backbone"] for m in every]), "MMAC", 1)
