@@ -114,7 +114,7 @@ FULL, EMPTY = 0.9, 0.05  # densities of masks that leave hardly a choice: one st
 def sampled_table(
     rows: Mapping[str, Sequence[Record]], metric: str, levels: Mapping[str, Sequence[float]], windows: bool = False
 ) -> pd.DataFrame:
-    """Networks that compute a share of the positions, one line a run, its records one a seed.
+    """Networks that compute a share of the positions, one line a run, its records one a seed; no number is claimed.
 
     Scores are means over the seeds of the masks, then over those of the training; the largest deviation over masks is
     a note. `levels` is what uniform sampling reaches at the cost of a row. With `windows`, a column more: the unsampled

@@ -321,10 +321,10 @@ def test_sampled_networks_show_masks_and_seeds_and_dense_ones_neither():
     rows |= {"dense": [sampled({"miou": 0.25, "macs": 8e8, "macs_backbone": 7e8})], "none": []}
     levels = {"ours": [0.2, 0.21], "dense": [], "none": []}
     table = tables_choices.sampled_table(rows, "miou", levels, windows=True)
-    ours = ["ours", "22.00 ± 1.41", "20.50", "400.0", "n = 2", "30.0", "2, 1", "12.50"]
+    ours = ["ours", "–", "22.00 ± 1.41", "20.50", "400.0", "n = 2", "30.0", "2, 1", "12.50"]
     assert table.iloc[0].tolist() == ours
-    assert table.iloc[1].tolist() == ["dense", "25.00", "–", "700.0", "n = 1", *"–––"]
-    assert table.iloc[2].tolist() == ["none", "–", "–", "–", "n = 0", *"–––"] and "mIoU, %" in table
+    assert table.iloc[1].tolist() == ["dense", "–", "25.00", "–", "700.0", "n = 1", *"–––"]
+    assert table.iloc[2].tolist() == ["none", *"––––", "n = 0", *"–––"] and "mIoU, %" in table
     short = tables_choices.sampled_table(rows, "miou", levels)
     assert short.iloc[0].tolist() == ours[:-1] and "0.40 points" in short.attrs["notes"][-1]
 
