@@ -112,7 +112,7 @@ def cost(
         expected = (("MACs, expected", _giga(result["macs_expected"])), ("ratio, as it was to expected", ratio))
     rows = [
         ("MACs", _giga(result["macs"])),
-        ("  as OctConv's authors count", _giga(result["authors_macs"])),
+        *([("  as OctConv's authors count", _giga(result["authors_macs"]))] if key == "octconv" else []),
         ("  of the network as it was", _giga(result["macs_static"])),
         ("ratio, as it was to MACs", f"{result['ratio']:8.3f}"),
         *expected,
@@ -129,7 +129,7 @@ def latency(
     arch: Arch,
     size: Size = None,
     param: Params = None,
-    batch: Annotated[int, typer.Option(help="Images at a time.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(help="Rounds; the result is their median.")] = 20,
     shares: Annotated[

@@ -130,7 +130,8 @@ def time_latency(
     if len(shares or ()) != len(choices) and not (shares is None and "ratio_expected" in cost):
         asked = f"give the share of each: {', '.join(by_choice)}" if choices else "leave shares out"
         raise InputError(
-            f"shares are {shares and list(shares)}; {key} on {arch} has {len(choices) or 'no'} choices, {asked}"
+            f"shares are {list(shares) if shares else 'missing'}; {key} on {arch} has {len(choices) or 'no'} choices, "
+            f"{asked}"
         )
     cycle = 1
     if shares is not None:

@@ -21,23 +21,28 @@ LOOKS = ("o-", "v", "s-", "P--", "*", "D", "X")  # a mark besides the colour, fo
 
 
 def policies(
-    ax: Axes, families: Mapping[str, Sequence[tuple[float, float]]], x: str = "macs", y: str = "top-1 accuracy"
+    ax: Axes, families: Mapping[str, Sequence[tuple[float, ...]]], x: str = "macs", y: str = "top-1 accuracy"
 ) -> None:
-    """A score over cost, a mark for each (cost, score), in MACs or ms; curves are joined, the rest stand alone."""
+    """A score over cost, a mark for each (cost, score), in MACs or ms; curves are joined, the rest stand alone.
+
+    A third number is a deviation of the score, drawn as a bar.
+    """
     if len(families) > len(LOOKS):
         raise InputError(f"{len(families)} families are in one figure; {len(LOOKS)} marks can be told apart")
     label, factor = PLANES[x]
     for (name, found), look, colour in zip(families.items(), LOOKS, PALETTE, strict=False):
         if found:
-            costs, scores = np.array(sorted(found)).T
+            costs, scores, *spread = np.array(sorted(found)).T
             size = {"markersize": 11 if look in "*v" else 7, "linewidth": 1.4, "markeredgecolor": "white"}
             line = ax.plot(costs * factor, 100 * scores, look, color=colour, label=name, **size)
             line[0].set_zorder(10 - LOOKS.index(look))  # the first family on top
+            for deviation in spread:
+                ax.errorbar(costs * factor, 100 * scores, 100 * deviation, fmt="none", ecolor=colour, elinewidth=1)
     ax.set_xlabel(label)
     ax.set_ylabel(f"{y} (%)")
     ax.grid(linewidth=0.4, alpha=0.6)
     if any(families.values()):
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), labelspacing=0.9)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
     else:
         _empty(ax)
 
@@ -189,14 +194,14 @@ def waiting_times(ax: Axes, times: Mapping[str, Sequence[float]]) -> None:
 
 
 def named_points(ax: Axes, families: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
-    """Top-1 over mean MACs, a mark a family; each point (MACs, top-1) of the first family has its name beside it."""
+    """Top-1 over mean MACs, a mark a family; each point (MACs, top-1) has its name beside it."""
     label, factor = PLANES["macs"]
-    for (family, points), mark, colour in zip(families.items(), ("o", "v", "s"), PALETTE, strict=False):
+    beside = ((8, 6, "left"), (8, -13, "left"), (-8, 6, "right"))
+    for (family, points), mark, colour, (*off, side) in zip(families.items(), "ovs", PALETTE, beside, strict=False):
         for place, (name, (macs, top1)) in enumerate(points.items()):
             at = (macs * factor, 100 * top1)
             ax.plot(*at, mark, color=colour, markersize=8, label="" if place else family)
-            if family == next(iter(families)):
-                ax.annotate(name, at, (7, 7), textcoords="offset points", size=SMALL, color=INK)
+            ax.annotate(name, at, off, textcoords="offset points", ha=side, size=SMALL, color=colour)
     if not any(families.values()):
         return _empty(ax)
     ax.set(xlabel=label, ylabel="top-1 accuracy (%)")

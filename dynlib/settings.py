@@ -69,7 +69,7 @@ def fit(name: str, value: Any, kind: Any) -> Any:
     try:
         return _fitted(value, kind)
     except TypeError:
-        raise InputError(f"{name} is {value!r}; allowed: {word(kind)}") from None
+        raise InputError(f"{name} is {value!r}; allowed: {word(kind)}{_such_as(kind)}") from None
 
 
 def _fitted(value: Any, kind: Any) -> Any:
@@ -87,6 +87,16 @@ def _fitted(value: Any, kind: Any) -> Any:
     elif kind is float and type(value) is int:
         return float(value)
     raise TypeError
+
+
+def _such_as(kind: Any) -> str:
+    """How a list is written; nothing for what is none."""
+    if get_origin(kind) in (Union, UnionType):
+        return next(filter(None, map(_such_as, get_args(kind))), "")
+    depth = 0
+    while get_origin(kind) in (list, tuple):
+        kind, depth = get_args(kind)[0], depth + 1
+    return f", such as {'[' * depth}1, 2{']' * depth}" if depth and kind in (int, float) else ""
 
 
 def word(kind: Any) -> str:

@@ -271,9 +271,9 @@ def test_a_network_is_drawn_box_by_box_with_an_arrow_a_reader(ax):
     assert numbers == ["4", "12", "16", "48"] and len([t for t in ax.texts if t.get_text() == ""]) == 1
 
 
-def test_points_of_the_first_family_are_named(ax):
+def test_points_are_named(ax):
     plots_choices.named_points(ax, {"ours": {"a": (2e6, 0.5), "b": (3e6, 0.6)}, "random": {"a": (4e6, 0.4)}})
-    assert [text.get_text() for text in ax.texts] == ["a", "b"]
+    assert [text.get_text() for text in ax.texts] == ["a", "b", "a"]
     np.testing.assert_allclose([line.get_xydata()[0] for line in ax.get_lines()], [[2, 50], [3, 60], [4, 40]])
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["ours", "random"]
 

@@ -91,16 +91,23 @@ def test_the_verdict_tells_gain_cost_and_whether_choosing_is_shown_to_help():
     several = {"at full size": [0.01, 0.03], "at 96 px": []}
     helped = [dynamic(0), dynamic(1, top1=0.831)]
     text = answer.verdict({"a": (helped, *rivals), "b": ([dynamic(0, shares=(0, 1, 0), top1=0.8)], *rivals)}, several)
-    assert "**Choosing is shown to help in a** (settings with a single seed, which can show nothing: 1)" in text
+    assert text.startswith("Of 2 settings, 1 can show") and "**Choosing is shown to help in a.**" in text
     assert "In 1 of 2 settings nearly every image goes to one size" in text
     assert "scores +2.05 ± 0.07 points with 54 % of its operations (a), the cheapest" in text
+    lone = answer.verdict({"b": ([dynamic(0, shares=(0, 1, 0), top1=0.8)], *rivals)}, {})
+    assert "(b, one size for all), the cheapest" in lone
     assert (
         "choosing is worth +2.05 points over a random deal" in text
         and "at equal cost all score" in text
-        and "worth +2.00 ± 1.41 points at full size." in text
+        and "worth +2.00 ± 1.41 points at full size (n = 2)." in text
     )
     text = answer.verdict({"a": ([dynamic(0)], *rivals), "five": ([dynamic(0)], {}, {})}, {})
-    assert "in none of our 2 settings" in text and "with 54 % of" in text and "Training at" not in text
+    assert (
+        text.startswith("Of 2 settings, 0 can show")
+        and "help in none.**" in text
+        and "with 54 % of" in text
+        and "Training at" not in text
+    )
     assert "once there are records" in answer.verdict({}, {}) == answer.verdict({"a": ([dynamic()], {}, {})}, {})
 
 

@@ -20,7 +20,7 @@ def counted():
 
 def run(name, seed=0, **metrics):
     metrics = {"top1": 0.8, "top5": 0.9, "shares": [0.5, 0.25, 0.25], "uniform_top1": [0.7, 0.8]} | metrics
-    return Record("drnet", "training", "public", {}, "", {}, seed, metrics, [], {}, 1.0)
+    return Record("drnet", "training", "public", {}, "", {"test_images": 1000}, seed, metrics, [], {}, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -146,3 +146,19 @@ def test_a_printed_average_leaves_a_mixture_open(row, macs, bounds):
     found = printed.open_shares(row, macs)
     assert {px: pytest.approx(share, abs=0.0051) for px, share in bounds.items()} == found
     assert list(printed.open_shares("DR-ResNet-50, 224/192/168/112/96 px", 3e9)) == ["224", "192", "168", "112", "96"]
+
+
+def test_the_orders_of_print_are_claims_and_ours_are_decided_beyond_the_test_images():
+    claimed = tables.claims("drnet").query("metric == 'top1'").set_index(["table", "row"])["value"]
+    assert all((table, row) in claimed for table, *rows in printed.ORDERS.values() for row in rows)
+    evidence = {name: [run(name, top1=0.6)] for name in ("alpha 0.611", "alpha 0.734", "alpha 0.489", "eta 0")}
+    evidence |= {"shared batch norm": [run("x", top1=0.5)], printed.PLAIN: [run("x", top1=0.7)]}
+    told = printed.orders(claimed, evidence).split("\n")
+    assert [line.rpartition(", ")[2] for line in told] == [
+        "as printed",
+        "**the reverse**",
+        "undecided",
+        "**the reverse**",
+    ]
+    assert "claimed +1.1, ours +10.0 (n = 1 and 1; ±4." in told[0] and "ours −10.0" in told[1]
+    assert printed.orders(claimed, {}) == "No record yet."

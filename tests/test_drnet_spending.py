@@ -30,6 +30,7 @@ def test_time_at_other_shares_is_the_sum_of_single_sizes_and_of_choosing():
     [
         (50, 0.2, "active", True),
         (49, 0.2, "idle", None),
+        (49.6, 0.2, "active", True),
         (60, 0.2, "active", False),
         (90, 0.0, "none", None),
     ],
@@ -46,7 +47,8 @@ def test_the_penalty_is_judged_with_the_predictor_on_both_sides(reached, eta, st
 def test_it_is_told_where_an_active_penalty_does_not_hold_the_cost():
     evidence = {"a": [dynamic(gate_macs=50.0)], "b": [dynamic(gate_macs=60.0), dynamic(1, gate_macs=40.0)]}
     text = spending.penalty_words(evidence)
-    assert "predictor in a (1.00); not in b (1.19). The predictor takes 4.0 %" in text
+    assert "predictor in a (1.00); not in b (1.19). Where it holds, the argmax spends 1.00 to 1.00 times" in text
+    assert "at inference. The predictor takes 4.0 %" in text
     assert "in no setting. The predictor" in spending.penalty_words({"b": evidence["b"][1:]})
 
 

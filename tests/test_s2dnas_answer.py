@@ -95,11 +95,11 @@ def test_budgets_below_the_first_exit_s_cost_are_named():
     dear["thinned to width 1"]["dear"] = [5]
     words = s2dnas_answer.verdict("x", dear)
     assert "at 1 of 1 operating points (width 0)" in words and "it is not" in words
-    assert "first exit costs more than those of width 1." in words
+    assert "first exit costs more than all of width 1." in words
     dear = table_of((), ())
     assert s2dnas_answer.verdict("x", dear).endswith("no record yet.")
     dear["thinned to width 1"]["dear"] = [5]
-    assert s2dnas_answer.verdict("x", dear).endswith("than those of width 1. No other budget has a record yet.")
+    assert s2dnas_answer.verdict("x", dear).endswith("than all of width 1. No other budget has a record yet.")
 
 
 def test_the_found_stages_are_judged_against_the_fixed_ones_within_the_same_costs_seed_by_seed():
@@ -137,8 +137,13 @@ def test_the_page_begins_with_what_was_won_and_what_it_cost():
     assert "with the fixed cuts at 1 of 1 operating points (width 8), at 0 of them beyond chance" in told
     assert "on average by +3.00 points of top-1 (n = 1)" in told
     assert "Beside the whole network: the fixed cuts 40 % fewer MACs at −10.00 ± 0.00 points of top-1." in told
+    assert "**not beyond chance**. Its mean is ahead with the fixed cuts at" in told and "Beside MSDNet" not in told
     assert "took 2 minutes of processor time" in told and "1.2 to 1.2 times as fast for 5.0 to 5.0" in told
     assert "the cuts found" not in told
+    worse = {**runs, "thinned to width 8": [thinned(0, 0.9, 45)], FIXED: STAGED}
+    lost = s2dnas_answer.in_short({"ResNet-20": worse}, None, {})
+    assert "**not beyond chance**. Its mean is ahead with the fixed cuts at 0 of 1 operating points, at 0" in lost
+    assert "it does" not in lost and "−32.00 points" in lost
     none = s2dnas_answer.in_short({"ResNet-20": {STATIC: [], FIXED: []}}, None, {"small": None})
     assert none.count("no record yet") == 1 and "took" not in none and "Time" not in none
 
@@ -147,3 +152,10 @@ def test_what_is_left_of_the_saved_macs_on_the_clock_is_told_by_network():
     timed = {"small": SimpleNamespace(metrics={"speedup": 1.25, "macs_ratio": 5.0}), "large": None}
     assert s2dnas_answer.speed_words(timed).endswith("small, 1.25 times as fast for 5.00 times fewer MACs.")
     assert s2dnas_answer.speed_words({"small": None}) == "Nothing has been timed yet."
+
+
+def test_stages_are_set_beside_a_rival_at_each_of_its_budgets():
+    rival = run(1, 0.6, 50, outcomes=[outcome(0.6, 45, 0.6, 46), outcome(0.5, 90, 0.61, 88)], exits=2)
+    told = s2dnas_answer.beside({FIXED: STAGED, "MSDNet": [rival]})
+    assert told.endswith("each of its budgets: the fixed cuts −2.0 to +10.0 points (n = 1). ")
+    assert s2dnas_answer.beside({FIXED: STAGED, "MSDNet": []}) == ""

@@ -4,7 +4,7 @@ import shlex
 from types import SimpleNamespace
 
 import pytest
-from stage_records import CHEAP, STAGED, outcome, run, thinned
+from stage_records import CHEAP, DEAR, STAGED, outcome, run, thinned
 
 from dynlib import settings
 from dynlib.papers import s2dnas_counts, s2dnas_evidence, s2dnas_found
@@ -60,8 +60,11 @@ def test_stages_are_told_one_by_one_and_nobody_leaving_is_no_number():
 
 
 def test_curves_are_means_over_seeds_and_the_plane_is_empty_without_records():
-    other = run(1, 0, 0, outcomes=[outcome(0, 0, 0.54, 23)])
-    assert s2dnas_evidence.curve([run(0, 0, 0, outcomes=[CHEAP]), other]) == [(22, pytest.approx(0.53))]
+    other = run(1, 0, 0, outcomes=[outcome(0.4, 10, 0.54, 23)])
+    first, *_, last = s2dnas_evidence.curve([run(0, 0, 0, outcomes=[CHEAP, DEAR]), other])
+    assert first == pytest.approx((22, 0.53, 0.01414), abs=1e-4) and last[0] == (79 + 23) / 2
+    plane = s2dnas_evidence.plane({STATIC: [], FIXED: [run(0, 0, 0, outcomes=[CHEAP])]})
+    assert set(plane.pop(FIXED)) == {(21, 0.52, 0.0)} and not any(plane.values())
     assert not any(s2dnas_evidence.plane({STATIC: [], FIXED: []}).values())
 
 
@@ -88,18 +91,24 @@ def search_of(rewards, tau=-0.2, lowest=0.2):
         "found": {"shares": [0.96, 0.04], "top1": 0.5, "threshold": 0.3},
     }
     config = {"proxy_held_out_images": 100, "search_stages": 2, "search_groups": 4}
+    config |= {"proxy_arch": "cifar_resnet8", "proxy_size_px": 16}
     return SimpleNamespace(metrics=metrics, environment={"threads": 1}, config=config)
 
 
 def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     drawn = {"policy": [0.5, 0.6], "untrained": [0.5, 0.5], "random": [0.6, 0.4]}
     told = s2dnas_found.words(search_of(drawn))
-    for part in ("2.0 minutes of processor time on 1 thread", "60 s for the shared weights", "error of 5.0 points"):
+    for part in ("2.0 minutes of processor time on 1 thread", "60 s for the shared weights", "error of 0.060"):
         assert part in told
     assert "controller 0.6000, untrained controller 0.5000, even draws 0.6000. **The controller is not ahead:**" in told
     assert "first quarter of its draws 0.5000, of the last 0.6000; of all draws of the untrained one 0.5000" in told
-    assert "each is a maximum and biased upward" in told
-    assert "96 / 4 % of the held-out images leave at its exits, at the threshold 0.3. Hardly used: exit 2" in told
+    assert (
+        "each is a maximum and biased upward" in told and "Of 1 exponents the controller's best is ahead at 0." in told
+    )
+    assert "on the proxy, cifar_resnet8 at 16 px" in told and "4 candidates (median 0.50 s)" in told
+    assert (
+        "96 / 4 % of the proxy's held-out images leave at its exits, at the threshold 0.3. Hardly used: exit 2" in told
+    )
     assert "The lowest threshold on offer, 0.2, is that of 2 of the 3 best candidates under shared weights" in told
     assert "there 90 % of the images leave at exit 1, so **it is thin networks" in told
     assert "+0.100 in mean reward under shared weights, where they were picked, by −0.010 trained alone (n = 2" in told
@@ -108,7 +117,7 @@ def test_a_search_is_put_into_words_and_a_tie_is_no_lead():
     assert "is that of 0 of the 3 best candidates" in free and "it binds none." in free
     near = s2dnas_found.words(search_of(drawn | {"policy": [0.61]}, tau=None))
     assert "cannot be ranked" in near and "These cannot be told apart" in near
-    assert "The controller is ahead: " in s2dnas_found.words(search_of(drawn | {"policy": [0.75]}))
+    assert "The controller is ahead: " in s2dnas_found.words(search_of(drawn | {"policy": [0.95]}))
     assert s2dnas_found.words(None) == "The search has no record yet."
 
 

@@ -15,6 +15,8 @@ CHOICE, TOGETHER = "the choice", "together"
 DYNAMIC, PERMUTED, NOISY = "dynamic choice", "its choices permuted", "drawn with noise, as in training"
 MIXTURE, CASCADE, AT_ONE = "mixture of fixed sizes", "confidence cascade", ", same cost"
 SIZES, UNIFORM, ORACLE = "always one size", "uniform random", "oracle"
+NEAR = 0.15  # of a cost
+MOSTLY = 0.99  # of the images
 SURE = 1.96  # standard deviations: 95 % of a normal distribution, two-sided
 NONE: Mapping[int, Record] = MappingProxyType({})  # no record of any seed
 Point = tuple[float, float]  # mean MACs or ms an image, top-1
@@ -26,7 +28,7 @@ def by_seed(runs: Iterable[Record]) -> dict[int, Record]:
 
 
 def at_cost(points: Iterable[Point], cost: float) -> float | None:
-    """Top-1 at a mean cost of `cost`: a random mixture of the two points next to it in cost, whatever they score.
+    """Top-1 at a mean cost: that of a random mixture of the two points next to it in cost, whatever they score.
 
     That of the dearest point where all cost less; None where every point costs more.
     """
@@ -106,13 +108,15 @@ def tallies(settings: Mapping[str, tuple]) -> tuple[dict, dict]:
 
 
 def ahead(settings: Mapping[str, tuple]) -> dict[str, dict[str, list[float]]]:
-    """By how much the dynamic choice of every setting is ahead of rivals at its cost, the last at about that."""
+    """By how much the dynamic choice of every setting is ahead of rivals at its cost, the last within NEAR of it."""
     found = {}
     for name, (runs, _, small) in settings.items():
         table = policies(runs, NONE)
         found[name] = {f"of a {of}": table.get(f"{of}{AT_ONE}", {"behind": []})["behind"] for of in (MIXTURE, CASCADE)}
         found[name]["of a plain network at 96 px"] = [
-            run.metrics["top1"] - small[run.seed].metrics["top1"] for run in runs if run.seed in small
+            run.metrics["top1"] - small[run.seed].metrics["top1"]
+            for run in runs
+            if run.seed in small and abs(run.metrics["macs_expected"] / small[run.seed].metrics["macs"] - 1) <= NEAR
         ]
     return found
 
@@ -155,18 +159,22 @@ def verdict(settings: Mapping[str, tuple], several: Mapping[str, Sequence[float]
     divided = {name: runs for name, (runs, *_) in settings.items() if _divides(runs)}
     shown = [name for name, runs in divided.items() if luck(runs) > SURE and beyond_chance(found[name][CHOICE])]
     mixed = [mean(of[f"of a {MIXTURE}"]) for of in ahead(settings).values() if of[f"of a {MIXTURE}"]]
-    lone = sum(len(runs) == 1 for runs, *_ in settings.values())
-    text = f"**Choosing is shown to help in {', '.join(shown) or f'none of our {len(settings)} settings'}**"
-    text += f" (settings with a single seed, which can show nothing: {lone}). " if lone else ". "
-    told = [f"{in_points(cheaper[of][1])} with {cheaper[of][0]:.0f} % of its operations ({of})" for of in (best, least)]
-    text += f"Beside the plain network, the best of the cheaper settings scores {told[0]}, the cheapest {told[1]}"
+    able = [name for name, runs in divided.items() if len(runs) > 1]
+    text = f"Of {len(settings)} settings, {len(able)} can show whether choosing helps: with more than one seed and a "
+    text += f"predictor that uses more than one size. **Choosing is shown to help in {', '.join(shown) or 'none'}.** "
+    told = [f"{in_points(cheaper[of][1])} with {cheaper[of][0]:.0f} % of its operations ({of}" for of in (best, least)]
+    told = [
+        text + (")" if of in divided else ", one size for all)") for text, of in zip(told, (best, least), strict=True)
+    ]
+    text += f"Beside the plain network, the best of the cheaper ones on these test images scores {told[0]}, the "
+    text += f"cheapest {told[1]}"
     text += (
         f". Beside a random mixture of their own fixed sizes at equal cost all score {_between(mixed)}" if mixed else ""
     )
     text += f". In {len(settings) - len(divided)} of {len(settings)} settings nearly every image goes to one size"
     gained = [mean(found[name][CHOICE]) for name in divided]
     text += f"; elsewhere choosing is worth {_between(gained)} points over a random deal of it" if gained else ""
-    told = [f"{in_points(gains)} {where}" for where, gains in several.items() if gains]
+    told = [f"{in_points(gains)} {where} (n = {len(gains)})" for where, gains in several.items() if gains]
     text += f". Training at several sizes, without any choice, is worth {' and '.join(told)}" if told else ""
     error = mean(sampling_error(runs) for runs, *_ in settings.values())
     return f"{text}. The test images leave every top-1 a standard error of {100 * error:.1f} points."
@@ -221,7 +229,7 @@ def _most_used(run: Record) -> int:
 
 def _divides(runs: Sequence[Record]) -> bool:
     """Whether any run sends more than a hundredth of the images to another size than the rest."""
-    return any(max(run.metrics["shares"]) <= 0.99 for run in runs)
+    return any(max(run.metrics["shares"]) <= MOSTLY for run in runs)
 
 
 def _between(values: Sequence[float]) -> str:

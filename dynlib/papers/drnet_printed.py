@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
-from statistics import stdev
+from statistics import mean, stdev
 from typing import TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from dynlib import settings
 from dynlib.backbones import build
 from dynlib.cost import closed_form
 from dynlib.papers.drnet import Config, convert, macs_by_choice
-from dynlib.papers.drnet_answer import by_seed
+from dynlib.papers.drnet_answer import by_seed, sampling_error
 from dynlib.papers.drnet_controls import mixtures
 from dynlib.papers.drnet_spending import macs_at
 from dynlib.records import Record
@@ -59,7 +59,7 @@ SETTINGS = {  # what we train at public scale: fields of Config, and what of the
 TITLES = {  # of the paper's tables on our page, with what must be said of our side
     "table1": [
         "Table 1: batch norms for each resolution, and five candidates.",
-        "Ours: five candidates of 112 px, of which they are whole pixels, the others of 128.",
+        "Ours: five candidates of 112 px, so that all sides are whole; not to be compared with rows of 128.",
     ],
     "table2": ["Table 2: alpha, the target of the mean cost, and eta, the weight of the penalty."],
     "table3": ["Table 3: ResNets.", "Print leaves out the further sets of batch norms, ours counts them."],
@@ -85,6 +85,16 @@ ROWS = {  # row of the paper, or a row between its own: our setting
     "DR-ResNet-50, shared batch norm": "shared batch norm",
     "DR-ResNet-50, 224/192/168/112/96 px": MORE,
     "DR-MobileNetV2": MOBILE,
+}
+
+
+DYNAMIC = "DR-ResNet-50, alpha"
+ORDERS = {  # of the paper, in top-1: table, the row that is ahead in print, and the row behind it
+    "batch norms for each resolution": ("table1", f"{DYNAMIC} 2.5, eta 0.2", "DR-ResNet-50, shared batch norm"),
+    "no penalty, over the plain network": ("table1", "DR-ResNet-50, eta 0", "ResNet-50"),
+    "alpha 3.0, over 2.0": ("table2", f"{DYNAMIC} 3.0, eta 0.2", f"{DYNAMIC} 2.0, eta 0.2"),
+    "eta 0.2, over 1.0": ("table2", f"{DYNAMIC} 3.0, eta 0.2", f"{DYNAMIC} 3.0, eta 1.0"),
+    "the predictor's choice, over a random one": ("table5", f"{DYNAMIC} 2.5", "random choice, mean"),
 }
 
 
@@ -193,6 +203,24 @@ def trained(evidence: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, lis
     return {row: {key: found for key, found in of.items() if found} for row, of in rows.items()}
 
 
+def orders(claimed: Mapping[tuple[str, str], str], evidence: Mapping[str, Sequence[Record]]) -> str:
+    """The orders of ORDERS as a Markdown list: gaps in points of top-1, `claimed` by table and row, and ours.
+
+    Ours decides where it exceeds two standard errors of a difference of two scores that the test images leave.
+    """
+    ours, lines = {row: of["top1"] for row, of in trained(evidence).items() if "top1" in of}, []
+    for words, (table, row, other) in ORDERS.items():
+        if row in ours and other in ours:
+            printed = float(claimed[table, row]) - float(claimed[table, other])
+            gap, bound = 100 * (mean(ours[row]) - mean(ours[other])), 200 * 2**0.5 * sampling_error(evidence[ROWS[row]])
+            told = "undecided" if abs(gap) <= bound else "as printed" if gap * printed > 0 else "**the reverse**"
+            counts = (
+                f"n = {len(ours[row])} and {len(evidence[ROWS[other]])}" if other in ROWS else f"n = {len(ours[row])}"
+            )
+            lines.append(f"- {words}: claimed {_signed(printed)}, ours {_signed(gap)} ({counts}; ±{bound:.1f}), {told}")
+    return "\n".join(lines) or "No record yet."
+
+
 def open_shares(row: str, macs: float) -> dict[str, tuple[float, float]]:
     """Between which shares of the images each candidate can lie, by px, where a row prints a mean of `macs`."""
     name = row.split(",")[0].removeprefix("DR-")
@@ -205,3 +233,7 @@ def chosen_shares(evidence: Mapping[str, Sequence[Record]]) -> dict[str, list[li
     """The shares that the predictors of our runs chose, by the paper's rows; of runs that choose."""
     of = {row: [run.metrics.get("shares") for run in evidence.get(name, ())] for row, name in ROWS.items()}
     return {row: shares for row, shares in of.items() if all(shares)}
+
+
+def _signed(points: float) -> str:
+    return f"{points:+.1f}".replace("-", "−")

@@ -109,6 +109,12 @@ def penalty_words(evidence: Mapping[str, Sequence[Record]]) -> str:
     text += f"; not in {'; '.join(found[False])}" if found[False] else ""
     m = next(iter(evidence.values()))[0].metrics
     share = 100 * m["macs_predictor"] / m["macs_by_side"][0]
+    spent = [one["spent"] / one["target"] for runs in evidence.values() for one in map(penalty, runs) if one["held"]]
+    if spent:
+        text += (
+            f". Where it holds, the argmax spends {min(spent):.2f} to {max(spent):.2f} times as much as the target: "
+        )
+        text += "alpha governs the gate with its noise, not the cost at inference"
     return f"{text}. The predictor takes {share:.1f} % of what the classifier takes at full resolution."
 
 

@@ -7,22 +7,13 @@ images; accuracies and costs are those of the test images, one value a seed that
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 
-from dynlib.papers.s2dnas_evidence import FIXED, FOUND, STAGED, Runs, is_dynamic, rows
+from dynlib.papers.s2dnas_evidence import FIXED, FOUND, MSDNET, STAGED, Runs, is_dynamic, rows, within
 from dynlib.papers.s2dnas_found import minutes
 from dynlib.records import Record
 from dynlib.student import beyond_chance
 
 SPOKEN = {FOUND: "the cuts found", FIXED: "the fixed cuts"}
 Table = Mapping[str, Mapping[str, Sequence]]  # by rival, see `against`
-
-
-def within(run: Record, macs: float) -> dict | None:
-    """Of the whole front of thresholds the most accurate that cost at most `macs`, both on held-out images.
-
-    None where even the first exit costs more.
-    """
-    allowed = [one for one in run.metrics["rules"]["front"] if one["held_out_macs"] <= macs]
-    return max(allowed, key=lambda one: one["held_out_top1"], default=None)
 
 
 def budget_of(rival: Record) -> float:
@@ -91,7 +82,7 @@ def by_seed(table: Table) -> list[float]:
 def verdict(name: str, table: Table) -> str:
     """One paragraph: at how many operating points the network with exits is above the thinned ones, and how surely."""
     points, dear = operating_points(table), [other for other, row in table.items() if row["dear"]]
-    too_dear = f"Even its first exit costs more than those of {_widths(dear)}. " if dear else ""
+    too_dear = f"Even its first exit costs more than all of {_widths(dear)}. " if dear else ""
     if not points:
         return f"**{name}** against uniform thinning: {too_dear}{'No other budget has a' if dear else 'no'} record yet."
     (above, clear), (below, clearly_below) = ahead(table), ahead(table, -1)
@@ -147,26 +138,54 @@ def found_against_fixed(runs: Runs) -> str:
 def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping[str, Record | None]) -> str:
     """One paragraph on ResNet-20: whether stages beat a thinner network, and what they cost."""
     runs = evidence["ResNet-20"]
-    told, losses = [], []
+    told, losses, sure = [], [], 0
     for name in (name for name in STAGED if runs.get(name)):
         table, loss = against(name, runs), rows(runs)[name]
         (above, clear), points, means = ahead(table), operating_points(table), by_seed(table)
         text = f"with {SPOKEN[name]} at {_named(above, points)}, at {clear} of them beyond chance"
-        told += [f"{text}, on average by {in_points(means)} points of top-1 (n = {len(means)})"] if means else [text]
+        text += f", on average by {in_points(means)} points of top-1 (n = {len(means)})" if means else ""
+        dear = [other for other, row in table.items() if row["dear"]]
+        told.append(text + (f", while {_widths(dear)} is cheaper than its first exit" if dear else ""))
+        sure += clear
         if None not in loss["static_top1"]:
             gains = [top1 - whole for top1, whole in zip(loss["top1"], loss["static_top1"], strict=True)]
             saved = 1 - mean(loss["macs"]) / mean(loss["static_macs"])
             losses.append(f"{SPOKEN[name]} {100 * saved:.0f} % fewer MACs at {in_points(gains)} points")
-    text = "**Does it beat simply a thinner network?** In ResNet-20, at no more mean MACs, it does: "
-    text += f"{'; '.join(told) or 'no record yet'}. **What does it cost?** "
-    text += f"Beside the whole network: {'; '.join(losses)} of top-1. " if losses else ""
-    text += f"The search took {minutes(search):.0f} minutes of {search.metrics['clock']} time. " if search else ""
+    text = "**Does it beat simply a thinner network?** In ResNet-20, at no more mean MACs: "
+    if told:
+        text += "yes, beyond chance" if sure else "**not beyond chance**"
+        text += f". Its mean is ahead {'; '.join(told)}. {beside(runs)}"
+    else:
+        text += "no record yet. "
+    text += f"**What does it cost?** Beside the whole network: {'; '.join(losses)} of top-1. " if losses else ""
+    if search:
+        text += (
+            f"The search, on a small proxy, took {minutes(search):.0f} minutes of {search.metrics['clock']} time, its "
+        )
+        text += "controls included. "
     speedups, ratios = ([run.metrics[of] for run in timed.values() if run] for of in ("speedup", "macs_ratio"))
     if not speedups:
         return text
     text += "Time falls less than MACs: at forced exits, by network, it is "
     text += f"{min(speedups):.1f} to {max(speedups):.1f} times as fast for "
     return text + f"{min(ratios):.1f} to {max(ratios):.1f} times fewer MACs."
+
+
+def beside(runs: Runs, rival: str = MSDNET) -> str:
+    """One sentence: the networks with stages at each budget of a rival with exits, on the seeds that both have."""
+    told, seeds = [], set()
+    for name in STAGED:
+        both = [(ours, its) for ours in runs.get(name, ()) for its in runs.get(rival, ()) if ours.seed == its.seed]
+        rated = [
+            (within(ours, one["held_out_macs"]), one) for ours, its in both for one in its.metrics["rules"]["budget"]
+        ]
+        gains = [100 * (ours["top1"] - one["top1"]) for ours, one in rated if ours]
+        if gains:
+            low, high = (f"{gain:+.1f}".replace("-", "−") for gain in (min(gains), max(gains)))
+            told.append(f"{SPOKEN[name]} {low if low == high else f'{low} to {high}'} points")
+            seeds |= {its.seed for _, its in both}
+    text = f"Beside {rival}, trained by the same recipe, at the cost of each of its budgets: "
+    return f"{text}{', '.join(told)} (n = {len(seeds)}). " if told else ""
 
 
 def speed_words(timed: Mapping[str, Record | None]) -> str:

@@ -7,7 +7,7 @@ and costs are those of the test images.
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import mean
+from statistics import mean, stdev
 
 from dynlib import settings
 from dynlib.papers.s2dnas import NESTED, Config
@@ -22,6 +22,7 @@ BACKBONES = {  # what differs from the chapter's recipe
 THINNED = {"ResNet-20": (6, 8, 10, 11, 12, 13), "ResNet-56": (8, 12), "VGG16-BN": (32,)}
 STATIC, FIXED, FOUND = "static", "stages, 0 2 4 8", "stages, found"
 STAGED = (FOUND, FIXED)
+BUDGETS = 12  # of a curve
 APART, LAYERS, MSDNET = RIVALS = ("stages, nothing reused", "exits on layers", "MSDNet")
 Runs = Mapping[str, Sequence[Record]]  # of one backbone, by network
 
@@ -114,27 +115,42 @@ def stage_rows(runs: Sequence[Record]) -> dict[str, dict[str, list[float]]]:
     return table | {"together": whole | {"macs": [of["expected_macs"] for of in m]}}
 
 
-def curve(runs: Sequence[Record], rule: str = "quota") -> list[tuple[float, float]]:
-    """(mean MACs, top-1) on the test images for each setting of a rule, means over the runs."""
-    per_run = [[(one["macs"], one["top1"]) for one in run.metrics["rules"][rule]] for run in runs]
-    return [tuple(map(mean, zip(*same, strict=True))) for same in zip(*per_run, strict=True)]
+def within(run: Record, macs: float) -> dict | None:
+    """Of the whole front of thresholds the most accurate that cost at most `macs`, both on held-out images.
 
-
-def plane(runs: Runs) -> dict[str, list[tuple[float, float]]]:
-    """Families of (mean MACs, top-1) for a figure: curves of the quota rule, the rest at its budgets.
-
-    A family with fewer seeds than the static network says so.
+    None where even the first exit costs more.
     """
-    sized = [(mean(row["macs"]), mean(row["top1"])) for n, row in rows(runs).items() if _is_sized(n) and row["top1"]]
-    families = {FOUND: (FOUND, "quota"), "nothing reused, at its budgets": (APART, "budget")}
-    families |= {"static, thinned": None, FIXED: (FIXED, "quota")}
-    families |= {f"{name}, at its budgets": (name, "budget") for name in (LAYERS, MSDNET)}
-    drawn = {}
-    for label, of in families.items():
-        found = runs.get(of[0], ()) if of else ()
+    allowed = [one for one in run.metrics["rules"]["front"] if one["held_out_macs"] <= macs]
+    return max(allowed, key=lambda one: one["held_out_top1"], default=None)
+
+
+Point = tuple[float, float, float]  # mean MACs, top-1, and its sample deviation over seeds, 0 for one
+
+
+def curve(runs: Sequence[Record]) -> list[Point]:
+    """What a network with exits does on test images `within` BUDGETS budgets, from its cheapest to its dearest."""
+    if not runs:
+        return []
+    fronts = [[one["held_out_macs"] for one in run.metrics["rules"]["front"]] for run in runs]
+    low, high = max(map(min, fronts)), max(map(max, fronts))
+    steps = [low + (high - low) * step / (BUDGETS - 1) for step in range(BUDGETS)]
+    return [_point([within(run, budget) for run in runs]) for budget in steps]
+
+
+def plane(runs: Runs) -> dict[str, list[Point]]:
+    """Families for a figure, by one rule for all that have exits. One with fewer seeds than the static one says so."""
+    sized = [_point([run.metrics for run in of]) for name, of in runs.items() if _is_sized(name) and of]
+    drawn = {"static, thinned": sized}
+    for name in (FOUND, FIXED, *RIVALS):
+        found = runs.get(name, ())
         few = f" (seed {found[0].seed})" if len(found) == 1 < len(runs[STATIC]) else ""
-        drawn[label + few] = curve(found, of[1]) if of else sized
+        drawn[name + few] = curve(found)
     return drawn
+
+
+def _point(outcomes: Sequence[Mapping]) -> Point:
+    top1 = [one["top1"] for one in outcomes]
+    return mean(one["macs"] for one in outcomes), mean(top1), stdev(top1) if len(top1) > 1 else 0.0
 
 
 def _is_sized(name: str) -> bool:

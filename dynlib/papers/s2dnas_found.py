@@ -73,28 +73,30 @@ def words(search: Record | None) -> str:
         return "The search has no record yet."
     m, of = search.metrics, search.metrics["searches"][0]["rewards"]
     parts = [f"{m['weights_s']:.0f} s for the shared weights"] if m["weights_s"] >= 1 else []
-    parts += [f"{m['candidates_s']:.0f} s for {m['measured']} candidates ({m['seconds_a_candidate']:.2f} s each)"]
+    parts += [f"{m['candidates_s']:.0f} s for {m['measured']} candidates (median {m['seconds_a_candidate']:.2f} s)"]
     parts += [f"{m['retraining_s']:.0f} s for {len(m['retrained'])} trainings alone"]
-    text = f"- **Time**: {minutes(search):.1f} minutes of {m['clock']} time on {search.environment['threads']} thread: "
+    text = f"- **Time** on the proxy, {_proxy(search)}: {minutes(search):.1f} minutes of {m['clock']} time on "
+    text += f"{search.environment['threads']} thread: "
     text += f"{', '.join(parts)}.\n"
     best = {by: max(of[by]) for by in DRAWN_BY}
     ahead = best["policy"] - max(best["untrained"], best["random"])
-    error = sqrt(m["found"]["top1"] * (1 - m["found"]["top1"]) / search.config["proxy_held_out_images"])
+    right = m["searches"][0]["best"]["policy"]["top1"]  # a reward is this times a factor of the cost
+    error = best["policy"] / right * sqrt(right * (1 - right) / search.config["proxy_held_out_images"])
     figures = ", ".join(f"{name} {best[by]:.4f}" for by, name in DRAWN_BY.items())
     text += f"- **Best reward of {len(of['policy'])} draws**: {figures}. "
     if ahead <= 0:
         text += "**The controller is not ahead:** "
     else:
         text += "The controller is ahead: " if ahead > 2 * error else "**These cannot be told apart:** "
-    text += (
-        f"each is a maximum and biased upward, the accuracy in it has a standard error of {100 * error:.1f} points.\n"
-    )
+    led = [max(one["policy"]) > max(one["untrained"] + one["random"]) for one in (s["rewards"] for s in m["searches"])]
+    text += f"each is a maximum and biased upward, and the images leave it a standard error of {error:.3f}. Of "
+    text += f"{len(led)} exponents the controller's best is ahead at {sum(led)}.\n"
     quarter = -(-len(of["policy"]) // 4)
     text += f"- **Does it learn?** Mean reward of the first quarter of its draws {_mean(of['policy'][:quarter])}, "
     text += f"of the last {_mean(of['policy'][-quarter:])}; of all draws of the untrained one "
     text += f"{_mean(of['untrained'])}, of even ones {_mean(of['random'])}.\n"
     shares = " / ".join(f"{100 * share:.0f}" for share in m["found"]["shares"])
-    text += f"- **What was found**, trained alone: {shares} % of the held-out images leave at its exits, "
+    text += f"- **What was found**, trained alone: {shares} % of the proxy's held-out images leave at its exits, "
     text += (
         f"at the threshold {m['found']['threshold']:g}. {hardly_used([m['found']['shares']])} {at_the_lowest(search)}\n"
     )
@@ -163,6 +165,12 @@ def agreement(search: Record) -> str:
     text = f"Kendall's tau is {tau:+.2f} over n = {count} candidates, half of them picked as the best; "
     text += f"{100 * chance:.0f} % of all orders are at least as far from 0"
     return text.replace("-", "−") + (". " if chance <= 0.05 else ", so it **says little**. ")
+
+
+def _proxy(search: Record) -> str:
+    config = search.config
+    side = f" at {config['proxy_size_px']} px" if config["proxy_size_px"] else ""
+    return f"{config['proxy_arch']}{side}"
 
 
 def _mean(values: Sequence[float]) -> str:
