@@ -44,17 +44,14 @@ def test_a_curve_joins_the_runs_of_a_family_and_ends_in_the_dense_network():
 
 def test_gaps_are_of_each_run_against_the_curve_at_its_cost_where_that_reaches():
     orders = {order.claim: order for order in answer.orders(FOUND, "segmentation")}
-    assert orders["stochastic above deterministic"].gaps == pytest.approx((0.05,))  # 10 is below that curve's end
+    assert orders["stochastic above deterministic"].gaps == pytest.approx(((0.05 - 0.1) / 2,))
     assert orders["stochastic above uniform"].gaps == pytest.approx(((0.15 + 0.2) / 2,))
     assert orders["deterministic above uniform"].gaps == pytest.approx((0.1,))
     assert orders["interpolation above zeros"].gaps == pytest.approx((0.1,))
     assert orders["grid or none: alike"].gaps == pytest.approx((0.025,))
     assert orders["pruned and sampled above pruned"].gaps == pytest.approx((0.05,))
     assert orders["stochastic above uniform"].each == "gamma 0.3: +15.0; gamma 1.0: +20.0"
-    assert (
-        orders["stochastic above deterministic"].each
-        == "gamma 1.0: +5.0; gamma 3.0: deterministic costs less than all of stochastic"
-    )
+    assert orders["stochastic above deterministic"].each == "gamma 0.3: +5.0; gamma 1.0: −10.0"
     assert orders["interpolation above zeros"].each == ""
 
 
@@ -108,8 +105,8 @@ def test_every_claim_is_of_runs_that_its_task_is_asked_for():
 
 def test_the_plane_has_a_point_a_run_averaged_over_seeds():
     plane = answer.plane(FOUND | {"uniform, density 0.25": [dense(20, 0.1), dense(30, 0.3, 1)]}, "miou")
-    assert plane["uniform"] == [(25, pytest.approx(0.2))] and plane["dense"] == [(100, 0.5)]
-    assert plane["stochastic"] == [(60, 0.45), (20, 0.3)] and list(plane)[:2] == ["stochastic", "dense"]
+    assert plane["uniform"] == [(25, pytest.approx(0.2)), (100, 0.5)] and plane["dense"] == [(100, 0.5)]
+    assert plane["stochastic"] == [(60, 0.45), (20, 0.3), (100, 0.5)] and list(plane)[:2] == ["stochastic", "dense"]
     assert not any(answer.plane({name: [] for name in evidence.RUNS}, "miou").values())
 
 
@@ -125,10 +122,15 @@ def test_the_answer_stands_beside_a_smaller_image_price_by_price():
     nothing = {"segmentation": {}, "detection": {}}
     assert answer.beside_smaller(nothing) == "Accuracy: no record yet."
     words = answer.beside_smaller(nothing | {"segmentation": FOUND})
-    told = "by share of the dense cost +15.0 at 60 %, +20.0 at 20 % (points, n = 1). All within chance."
-    assert words == f"On CamVid sampling scores **above at 2 of 2 prices**: {told}"
-    mixed = FOUND | {"stochastic, gamma 1.0": [record(20, 0.05)]}
-    assert "**above at 1 of 2 prices**" in answer.beside_smaller(nothing | {"segmentation": mixed})
+    told = "by share of the dense cost +15.0 at 60 %, +20.0 at 20 % (points, n = 1)."
+    assert words == f"On CamVid, one seed, which decides nothing: {told}"
+    lower = record(20, 0.0501), record(20, 0.0699, 1)
+    second = {"uniform, density 0.25": [dense(20, 0.1), dense(20, 0.12, 1)], "stochastic, gamma 1.0": [*lower]}
+    sure = FOUND | {"dense": [dense(100, 0.5), dense(100, 0.5, 1)]} | second
+    words = answer.beside_smaller(nothing | {"segmentation": sure})
+    assert "at 2 prices **above beyond chance at 0, below at 1**" in words and "−5.0* at 20 %" in words
+    assert words.endswith("(points, n = 2). A star: beyond chance.")
+    assert answer.beside_smaller(nothing | {"segmentation": sure | {"dense": []}}) == "Accuracy: no record yet."
 
 
 def test_released_models_stand_beside_their_smaller_images():

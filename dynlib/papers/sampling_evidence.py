@@ -148,7 +148,7 @@ def missing(found: Mapping[str, Found]) -> str:
     lines = [command(task, name) for task, of in found.items() for name, runs in of.items() if not runs]
     short = [f"train{line.removeprefix(TRAIN)}" for line in lines]
     told = [
-        "Without a record so far; each line makes one:",
+        "Without a record so far; each line makes one, any with `--seed 1` a second seed:",
         "",
         "```bash",
         f'train() {{ {TRAIN} "$@"; }}',
