@@ -346,7 +346,7 @@ def _mean(values: Sequence[float], power: int, digits: int) -> tuple[Decimal, st
 
 
 def _rounded(value: float, power: int, digits: int) -> Decimal:
-    return Decimal(repr(float(value))).scaleb(power).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP)
+    return Decimal(repr(float(value))).scaleb(power).quantize(Decimal(1).scaleb(-digits), ROUND_HALF_UP) + 0  # no -0
 
 
 def _signed(ours: Decimal, theirs: Decimal) -> str:
