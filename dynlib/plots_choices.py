@@ -42,7 +42,7 @@ def policies(
     ax.set_ylabel(f"{y} (%)")
     ax.grid(linewidth=0.4, alpha=0.6)
     if any(families.values()):
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.14), ncols=3)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=4 if len(families) == 4 else 3)
     else:
         _empty(ax)
 
@@ -205,7 +205,7 @@ def named_points(ax: Axes, families: Mapping[str, Mapping[str, tuple[float, floa
     if not any(families.values()):
         return _empty(ax)
     ax.set(xlabel=label, ylabel="top-1 accuracy (%)")
-    ax.margins(0.15)
+    ax.margins(0.25, 0.15)  # room for the names
     ax.legend(loc="lower right")
 
 
