@@ -146,7 +146,8 @@ def latency(
     mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
         records.check_writable(paths.RESULTS / key)
-    how, size = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}, size or _usual_size(arch)
+    size = size or _usual_size(arch)
+    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config

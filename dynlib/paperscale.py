@@ -128,11 +128,9 @@ def time_latency(
     always = by_choice.pop("predictor", 0)
     choices, ratio = list(by_choice.values()), cost.get("ratio_expected", cost["ratio"])
     if len(shares or ()) != len(choices) and not (shares is None and "ratio_expected" in cost):
+        given = list(shares) if shares else "missing"
         asked = f"give the share of each: {', '.join(by_choice)}" if choices else "leave shares out"
-        raise InputError(
-            f"shares are {list(shares) if shares else 'missing'}; {key} on {arch} has {len(choices) or 'no'} choices, "
-            f"{asked}"
-        )
+        raise InputError(f"shares are {given}; {key} on {arch} has {len(choices) or 'no'} choices, {asked}")
     cycle = 1
     if shares is not None:
         cycle = len(stream(shares, batch))

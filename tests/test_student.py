@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynlib.student import beyond_chance, half_width
+from dynlib.student import beyond_chance, half_width, in_points
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,7 @@ def test_the_interval_of_few_values_is_wide():
     assert half_width([0.0, 2.0]) == pytest.approx(12.71) and half_width([0.0, 1.0, 2.0]) == pytest.approx(
         2.48, abs=0.01
     )
+
+
+def test_differences_are_told_in_points_with_a_sign_and_a_spread_of_several():
+    assert in_points([0.0123]) == "+1.23" and in_points([-0.02, -0.03]) == "−2.50 ± 0.71"

@@ -4,11 +4,11 @@ Pure functions of training records, see `drnet_controls.report` for what these h
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from types import MappingProxyType
 
 from dynlib.records import Record
-from dynlib.student import beyond_chance
+from dynlib.student import beyond_chance, in_points
 
 TRAINING, ECONOMY = "several sizes", "fewer pixels, blindly"
 CHOICE, TOGETHER = "the choice", "together"
@@ -17,6 +17,7 @@ MIXTURE, CASCADE, AT_ONE = "mixture of fixed sizes", "confidence cascade", ", sa
 SIZES, UNIFORM, ORACLE = "always one size", "uniform random", "oracle"
 NEAR = 0.15  # of a cost
 MOSTLY = 0.99  # of the images
+FAMILIES = (SIZES, DYNAMIC, CASCADE, UNIFORM, ORACLE, "plain network", PERMUTED)  # of `plane`, in the order of marks
 SURE = 1.96  # standard deviations: 95 % of a normal distribution, two-sided
 NONE: Mapping[int, Record] = MappingProxyType({})  # no record of any seed
 Point = tuple[float, float]  # mean MACs or ms an image, top-1
@@ -162,9 +163,10 @@ def verdict(settings: Mapping[str, tuple], several: Mapping[str, Sequence[float]
     able = [name for name, runs in divided.items() if len(runs) > 1]
     text = f"Of {len(settings)} settings, {len(able)} can show whether choosing helps: with more than one seed and a "
     text += f"predictor that uses more than one size. **Choosing is shown to help in {', '.join(shown) or 'none'}.** "
-    told = [f"{in_points(cheaper[of][1])} with {cheaper[of][0]:.0f} % of its operations ({of}" for of in (best, least)]
     told = [
-        text + (")" if of in divided else ", one size for all)") for text, of in zip(told, (best, least), strict=True)
+        f"{in_points(cheaper[of][1])} points with {cheaper[of][0]:.0f} % of its operations "
+        f"({of}{'' if of in divided else ', one size for all'})"
+        for of in (best, least)
     ]
     text += f"Beside the plain network, the best of the cheaper ones on these test images scores {told[0]}, the "
     text += f"cheapest {told[1]}"
@@ -174,7 +176,7 @@ def verdict(settings: Mapping[str, tuple], several: Mapping[str, Sequence[float]
     text += f". In {len(settings) - len(divided)} of {len(settings)} settings nearly every image goes to one size"
     gained = [mean(found[name][CHOICE]) for name in divided]
     text += f"; elsewhere choosing is worth {_between(gained)} points over a random deal of it" if gained else ""
-    told = [f"{in_points(gains)} {where} (n = {len(gains)})" for where, gains in several.items() if gains]
+    told = [f"{in_points(gains)} points {where} (n = {len(gains)})" for where, gains in several.items() if gains]
     text += f". Training at several sizes, without any choice, is worth {' and '.join(told)}" if told else ""
     error = mean(sampling_error(runs) for runs, *_ in settings.values())
     return f"{text}. The test images leave every top-1 a standard error of {100 * error:.1f} points."
@@ -200,7 +202,7 @@ def answers(settings: Mapping[str, tuple]) -> str:
 def worth(runs: Sequence[Record]) -> str:
     """What choosing is worth in points of top-1; bold where neither luck in dealing nor the seeds explain it."""
     gains = parts(runs, NONE)[CHOICE]
-    text = f"{in_points(gains)} ({luck(runs):+.1f} standard deviations of a random deal)".replace("-", "−")
+    text = f"{in_points(gains)} points ({luck(runs):+.1f} standard deviations of a random deal)".replace("-", "−")
     if len(gains) < 2:
         return text
     if abs(luck(runs)) < SURE:
@@ -258,15 +260,10 @@ def plane(
     ]
     steps = [tuple(map(mean, zip(*step, strict=True))) for step in zip(*map(cascade, runs), strict=True)]
     sizes = all_of([first], "always")
-    return {
-        SIZES: sizes,
-        DYNAMIC: all_of(each, DYNAMIC),
-        CASCADE: [step for step in steps if step[0] <= max(sizes)[0]],
-        UNIFORM: all_of([first], UNIFORM),
-        ORACLE: all_of([first], ORACLE),
-        "plain network": alone,
-        PERMUTED: all_of(each, PERMUTED),
-    }
+    dynamic, permuted = all_of(each, DYNAMIC), all_of(each, PERMUTED)
+    stepwise = [step for step in steps if step[0] <= max(sizes)[0]]
+    found = (sizes, dynamic, stepwise, all_of([first], UNIFORM), all_of([first], ORACLE), alone, permuted)
+    return dict(zip(FAMILIES, found, strict=True))
 
 
 def at_fixed_sizes(networks: Mapping[str, Sequence[Record]]) -> dict[str, dict[str, list[float]]]:
@@ -279,9 +276,3 @@ def at_fixed_sizes(networks: Mapping[str, Sequence[Record]]) -> dict[str, dict[s
             for side, top1 in zip(sides, m.get("fixed_top1", [m["top1"]]), strict=True):
                 sizes.setdefault(f"{side} px", []).append(top1)
     return found
-
-
-def in_points(values: Sequence[float]) -> str:
-    """Mean in points of top-1, signed, with the sample deviation where there are several."""
-    spread = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{100 * mean(values):+.2f}{spread} points".replace("-", "−")

@@ -6,7 +6,7 @@ Pure functions of records, see `drnet_controls.report` for what these hold.
 from collections.abc import Mapping, Sequence
 from statistics import mean
 
-from dynlib.papers.drnet_answer import DYNAMIC, PERMUTED, SIZES, Point, plane
+from dynlib.papers.drnet_answer import DYNAMIC, FAMILIES, PERMUTED, SIZES, Point
 from dynlib.records import Record
 
 
@@ -153,7 +153,7 @@ def time_plane(
     """
     if mixture is None or not all(alone) or not evidence:
         return {}
-    choosing, found = choosing_ms(mixture, alone), {name: [] for name in plane(evidence, {})}  # its order: its marks
+    choosing, found = choosing_ms(mixture, alone), {name: [] for name in FAMILIES}
     for runs in filter(None, evidence.values()):
         spent = mean(choosing + _mixed(run.metrics["shares"], alone) for run in runs)
         found[DYNAMIC].append((spent, mean(run.metrics["top1"] for run in runs)))

@@ -5,12 +5,12 @@ images; accuracies and costs are those of the test images, one value a seed that
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 
 from dynlib.papers.s2dnas_evidence import FIXED, FOUND, MSDNET, STAGED, Runs, is_dynamic, rows, within
 from dynlib.papers.s2dnas_found import minutes
 from dynlib.records import Record
-from dynlib.student import beyond_chance
+from dynlib.student import beyond_chance, in_points
 
 SPOKEN = {FOUND: "the cuts found", FIXED: "the fixed cuts"}
 Table = Mapping[str, Mapping[str, Sequence]]  # by rival, see `against`
@@ -153,7 +153,7 @@ def in_short(evidence: Mapping[str, Runs], search: Record | None, timed: Mapping
             losses.append(f"{SPOKEN[name]} {100 * saved:.0f} % fewer MACs at {in_points(gains)} points")
     text = "**Does it beat simply a thinner network?** In ResNet-20, at no more mean MACs: "
     if told:
-        text += "yes, beyond chance" if sure else "**not beyond chance**"
+        text += f"beyond chance at {sure} operating points" if sure else "**not beyond chance**"
         text += f". Its mean is ahead {'; '.join(told)}. {beside(runs)}"
     else:
         text += "no record yet. "
@@ -212,9 +212,3 @@ def _bound(values: Sequence[float]) -> str:
     if len(values) < 2:
         return "but one seed tells nothing of chance"
     return f"{'beyond' if beyond_chance(values) else '**within**'} the 95 % bound of Student's t"
-
-
-def in_points(values: Sequence[float]) -> str:
-    """+1.23 ± 0.45, in percent of the images."""
-    text = f"{100 * mean(values):+.2f}".replace("-", "−")
-    return text + (f" ± {100 * stdev(values):.2f}" if len(values) > 1 else "")
