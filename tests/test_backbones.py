@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet, PadShortcut
-from dynlib.backbones.preact_resnet import PreActResNet
+from dynlib.book.zoo.preact_resnet import PreActResNet
 from dynlib.errors import InputError
 
 

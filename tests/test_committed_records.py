@@ -5,7 +5,8 @@ from dataclasses import asdict
 
 import pytest
 
-from dynlib import papers, paperscale, recipes, records, runs, searches, settings
+from dynlib import papers, settings
+from dynlib.book import paperscale, recipes, records, runs, searches
 from dynlib.cost import parse_size
 from dynlib.paths import RESULTS
 

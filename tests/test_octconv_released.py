@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dynlib import backbones, cost
+from dynlib.book.zoo.octconv_released import SCHEDULES, regenerate, released_macs
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv_ops import OctConv2d
-from dynlib.papers.octconv_released import SCHEDULES, regenerate, released_macs
+from dynlib.papers.octconv.ops import OctConv2d
 from dynlib.paths import CLAIMS
 
 
@@ -20,8 +20,8 @@ def on_meta(arch, **kw):
         return backbones.build(arch, **kw)
 
 
-def count(net, rule="macs", size=224):
-    return cost.count(net, cost.example(size).to("meta"), rule=rule)
+def count(net, formulas=None, size=224):
+    return cost.count(net, cost.example(size).to("meta"), formulas=formulas)
 
 
 def points():

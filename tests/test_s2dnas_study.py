@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from dynlib import papers, records, searches, settings, tables
-from dynlib.cli import main
+from dynlib import papers, settings
+from dynlib.book import records, searches
+from dynlib.book.cli import main
+from dynlib.book.legacy import tables
+from dynlib.book.search_study import Search
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config
-from dynlib.papers.s2dnas_search import reward
-from dynlib.papers.s2dnas_study import Search
+from dynlib.papers.s2dnas.search import reward
 
 TINY = Search(
     "scenes",
