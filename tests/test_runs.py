@@ -43,6 +43,7 @@ def paper(monkeypatch):
         Config=Config,
         convert=lambda model, config: model,
         cost=closed_form,
+        deploy=None,
         phases=phases,
         evaluate=lambda model, valid: {"images": len(valid.samples)},
         PIXELS="unit",

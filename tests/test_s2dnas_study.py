@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from dynlib import papers, settings
+from dynlib import settings
 from dynlib.book import records, searches
 from dynlib.book.cli import main
 from dynlib.book.legacy import tables
@@ -125,5 +125,5 @@ def test_a_search_that_cannot_be_is_refused_before_any_work(kw, message):
 
 def test_a_committed_search_is_found_by_its_settings():
     for record in records.find("s2dnas", "search"):
-        asked = settings.build(papers.searcher("s2dnas").Search, record.config)
+        asked = settings.build(searches.searcher("s2dnas").Search, record.config)
         assert searches.recorded("s2dnas", asked, profile=record.profile, seed=record.seed) == record
