@@ -5,7 +5,8 @@ The engine, the papers on it, and the book on these. A file imports only from fl
 
     engine  errors                       what a caller can get wrong
             paths  settings  catalogue   where things are; values as people type them; the data sets by name
-            ops  cost  latency  data/    tensor functions two papers share; MACs; the timing protocol; data sets
+            ops                          tensor functions and small tools that two papers share
+            cost  latency  data/         MACs; the timing protocol; data sets
             graphs  kernels              networks as graphs; CPU kernels
             backbones/                   networks
             fusion  train                networks frozen for inference; the training loop

@@ -22,6 +22,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.errors import InputError
+from dynlib.ops import evaluating
 
 aten = torch.ops.aten
 
@@ -200,12 +201,8 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...], watched: Callable):
                 twin, shapes = copy.deepcopy((module, inputs))
             with contextlib.suppress(RuntimeError), fake:
                 return watched(twin.eval(), shapes)
-        modes = {m: m.training for m in module.modules()}
-        try:
-            return watched(module.eval(), inputs)
-        finally:
-            for m, training in modes.items():
-                m.training = training
+        with evaluating(module):
+            return watched(module, inputs)
 
 
 # ------------------------------------------------------------------------------------------------------ closed form

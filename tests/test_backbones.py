@@ -177,7 +177,7 @@ def test_our_names_do_not_clash_with_torchvisions():
 @pytest.mark.parametrize(
     ("arch", "kw", "says"),
     [
-        ("resnet5", {}, r"arch 'resnet5' is unknown; closest: .*resnet50"),
+        ("resnet5", {}, r"arch 'resnet5' is unknown; allowed: .*resnet50"),
         ("cifar_resnet21", {}, "cifar_resnet20"),
         ("???", {}, "allowed: alexnet, "),
         ("fasterrcnn_resnet50_fpn", {}, "unknown"),

@@ -125,7 +125,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
     ("arguments", "words"),
     [
         (["cost", "octcnov", *SMALL], "method 'octcnov' is unknown; allowed: octconv"),
-        (["cost", "octconv", "--arch", "resnet5"], "arch 'resnet5' is unknown; closest: resnet50"),
+        (["cost", "octconv", "--arch", "resnet5"], "arch 'resnet5' is unknown; allowed: resnet50"),
         (["cost", "octconv", "--arch", "r3d_18"], "arch is r3d_18, which takes clips"),
         (["cost", "octconv", *SMALL, "-p", "alpah=0.5"], "setting 'alpah' is unknown; allowed: alpha, "),
         (["cost", "octconv", *SMALL, "-p", "alpha=much"], "alpha is 'much'; allowed: float"),

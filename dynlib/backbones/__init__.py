@@ -12,7 +12,6 @@ build("mobilenet_v1", width=0.75)                      ours, see mobilenet_v1.py
 gluon_se_resnet152_v1e, i3d_resnet50 and their kin.
 """
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -20,6 +19,7 @@ from functools import partial
 from torch import nn
 from torchvision import models
 
+from dynlib import settings
 from dynlib.backbones import cifar_forms, cifar_resnet, mobilenet_v1, resnet_stages, resnet_v1
 from dynlib.backbones.thin import thin
 from dynlib.errors import InputError
@@ -77,9 +77,6 @@ def _builder(arch: str):
     """What makes the network of this name."""
     if arch in OURS:
         return OURS[arch]
-    known = names()
-    if arch not in known:
-        close = difflib.get_close_matches(arch, known, n=5, cutoff=0.5)
-        hint = f"closest: {', '.join(close)}" if close else f"allowed: {', '.join(known)}"
-        raise InputError(f"arch {arch!r} is unknown; {hint}")
+    if arch not in (known := names()):
+        raise settings.unknown("arch", arch, known)
     return partial(models.get_model, arch, weights=None, **_WITHOUT_AUXILIARY_HEADS.get(arch, {}))

@@ -6,6 +6,7 @@ factor is 1; channels are the product with the width rounded down, not to multip
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation
 
 from dynlib.errors import InputError
 
@@ -14,8 +15,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 
 
 def _layer(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu: bool = True):
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), *([nn.ReLU6(inplace=True)] * relu))
+    return Conv2dNormActivation(c_in, c_out, kernel, stride, groups=groups, activation_layer=nn.ReLU6 if relu else None)
 
 
 class InvertedResidual(nn.Module):

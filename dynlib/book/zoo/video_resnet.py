@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv3dNormActivation
 
 from dynlib.errors import InputError
 
@@ -17,10 +18,8 @@ BLOCKS = (3, 4, 6, 3)
 
 
 def _layer(c_in: int, c_out: int, time: int, kernel: int, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    conv = nn.Conv3d(
-        c_in, c_out, (time, kernel, kernel), (1, stride, stride), (time // 2, kernel // 2, kernel // 2), bias=False
-    )
-    return nn.Sequential(conv, nn.BatchNorm3d(c_out), *[nn.ReLU(inplace=True)] * relu)
+    activation = nn.ReLU if relu else None
+    return Conv3dNormActivation(c_in, c_out, (time, kernel, kernel), (1, stride, stride), activation_layer=activation)
 
 
 class Bottleneck(nn.Module):

@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynlib.errors import InputError
-from dynlib.graphs import trace
+from dynlib.graphs import finish, trace
 
 Size = tuple[int, int]  # height and width in pixels
 
@@ -125,7 +125,6 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
     name = type(model).__name__
     if any(isinstance(m, nn.Conv3d) for m in model.modules()):
         raise InputError(f"{name} takes clips; dynamic resolution takes networks of images")
-    modes = {path: part.training for path, part in model.named_modules()}
     traced = trace(model, size=None)
     images = next(node for node in traced.graph.nodes if node.op == "placeholder")
     *_, answer = traced.graph.nodes
@@ -141,11 +140,7 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
         traced.set_submodule(target, ResolutionNorm(norm, count))
     for node in places:
         node.args, node.kwargs = (node.all_input_nodes[0], resolution), {}
-    for path, part in traced.named_modules():  # what is new has the mode of what it lies in
-        part.training = modes[path] = modes.get(path, modes[path.rpartition(".")[0]])
-    traced.graph.lint()
-    traced.recompile()
-    return traced
+    return finish(traced)
 
 
 def at_resolution(classifier: fx.GraphModule, resolution: int) -> fx.GraphModule:

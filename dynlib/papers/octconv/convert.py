@@ -21,6 +21,7 @@ from dynlib.graphs import (
     NORM,
     PROBE_PX,
     TRANSPOSED,
+    finish,
     probe_px,
     reduction,
     trace,
@@ -99,7 +100,6 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     model = copy.deepcopy(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
-    modes = {name: part.training for name, part in model.named_modules()}
     size, remedy = (PROBE_PX, "; give an `example`") if example is None else (tuple(example.shape[1:]), "")
     traced = trace(model, leaves=LEAVES, size=size, remedy=remedy)
     plan = Plan(traced, config.alpha, config.vanilla)
@@ -133,10 +133,7 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
         with traced.graph.inserting_after(first):
             entry = traced.graph.call_module("octave_input", (first,))
         first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
-    for name, part in traced.named_modules():  # what is new has the mode of what it lies in
-        part.training = modes[name] = modes.get(name, modes[name.rpartition(".")[0]])
-    traced.graph.lint()
-    traced.recompile()
+    finish(traced)
     if not divides:
         _check_meeting(traced, example)
     return traced

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib.backbones.thin import is_depthwise
 from dynlib.errors import InputError
 
 AVERAGE, STRIDED = "average", "strided"
@@ -152,11 +153,6 @@ def as_octave(x: Tensor | Octave) -> Octave:
 def as_value(x: Octave) -> Tensor | Octave:
     """The plain tensor where there is no low band."""
     return x.high if x.low is None else x
-
-
-def is_depthwise(conv: nn.Conv2d | nn.Conv3d) -> bool:
-    """Whether each channel sees itself alone, and makes one."""
-    return 1 < conv.groups == conv.in_channels == conv.out_channels
 
 
 def keeps_grid(conv: nn.Conv2d | nn.Conv3d) -> bool:

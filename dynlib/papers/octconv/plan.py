@@ -17,6 +17,7 @@ import torch
 from torch import fx
 
 from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.thin import is_depthwise
 from dynlib.errors import InputError
 from dynlib.graphs import (
     ADD,
@@ -36,7 +37,7 @@ from dynlib.graphs import (
     reduction,
     role,
 )
-from dynlib.papers.octconv.ops import Split, is_depthwise, split_channels
+from dynlib.papers.octconv.ops import Split, split_channels
 
 SHORTCUT = "shortcut"  # the role of a shortcut without parameters
 LEAVES = (PadShortcut,)  # modules that are traced as a whole

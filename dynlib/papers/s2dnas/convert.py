@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.graphs import CONV, LINEAR
+from dynlib.graphs import CONV, LINEAR, finish
 from dynlib.papers.s2dnas.deploy import EarlyExit
 from dynlib.papers.s2dnas.exits import Outcome, choices, collect, leave, set_thresholds
 from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
@@ -106,7 +106,6 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
         return MSDNet(num_classes=last.out_features, exit_thresholds=config.exit_thresholds).to(last.weight.device)
     model = copy.deepcopy(model)
-    modes = {name: part.training for name, part in model.named_modules()}
     plan = Plan(model)
     traced = plan.traced
     for node, kind in plan.roles.items():
@@ -130,11 +129,8 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     with traced.graph.inserting_after(plan.head):
         chosen = traced.graph.call_module("exit_rule", (plan.head,))
     plan.head.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen)
-    for name, part in traced.named_modules():  # what is new has the mode of what it lies in
-        part.training = modes[name] = modes.get(name, modes[name.rpartition(".")[0]])
     traced.meta["groups"] = len(plan.groups)
-    traced.graph.lint()
-    traced.recompile()
+    finish(traced)
     recut(traced, config)
     return traced
 

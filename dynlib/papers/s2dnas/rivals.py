@@ -15,23 +15,20 @@ from collections import Counter
 
 import torch
 from torch import Tensor, fx, nn
+from torchvision.ops import Conv2dNormActivation as Layer
 
 from dynlib.cost import count, example
 from dynlib.errors import InputError
+from dynlib.graphs import finish
 from dynlib.papers.s2dnas.layers import ExitRule, Exits
 from dynlib.papers.s2dnas.owners import Plan
 
 FACTORS = (1, 2, 4)  # channels of the scales, fine to coarse, and widths of their bottlenecks
 
 
-def _layer(c_in: int, c_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
-
-
 def _bottleneck(c_in: int, c_out: int, factor: int, stride: int = 1) -> nn.Sequential:
     inner = min(c_in, factor * c_out)
-    return nn.Sequential(_layer(c_in, inner, 1), _layer(inner, c_out, 3, stride))
+    return nn.Sequential(Layer(c_in, inner, 1), Layer(inner, c_out, 3, stride))
 
 
 class MultiScaleLayer(nn.Module):
@@ -66,7 +63,7 @@ class Transition(nn.Module):
 
     def __init__(self, channels: int, kept: int, first: int):
         super().__init__()
-        self.scales = nn.ModuleList(_layer(channels * f, kept * f, 1) for f in FACTORS[first:])
+        self.scales = nn.ModuleList(Layer(channels * f, kept * f, 1) for f in FACTORS[first:])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """The maps with fewer channels."""
@@ -79,7 +76,7 @@ class Stem(nn.Module):
     def __init__(self, channels: int):
         super().__init__()
         widths = [3, *(channels * f for f in FACTORS)]
-        self.scales = nn.ModuleList(_layer(widths[i], widths[i + 1], 3, 2 if i else 1) for i in range(len(FACTORS)))
+        self.scales = nn.ModuleList(Layer(widths[i], widths[i + 1], 3, 2 if i else 1) for i in range(len(FACTORS)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(N, 3, H, W) -> maps at full, half and quarter resolution."""
@@ -138,7 +135,7 @@ class MSDNet(nn.Module):
                     channels //= 2
                 number += 1
             self.blocks.append(nn.Sequential(*layers))
-            head = (_layer(channels * FACTORS[-1], 128, 3, 2), _layer(128, 128, 3, 2))
+            head = (Layer(channels * FACTORS[-1], 128, 3, 2), Layer(128, 128, 3, 2))
             self.heads.append(nn.Sequential(*head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)))
         self.exit_rule = ExitRule(exit_thresholds * (blocks - 1 if len(exit_thresholds) == 1 else 1))
         for m in self.modules():
@@ -161,7 +158,6 @@ def layerwise(model: nn.Module, exit_thresholds: tuple[float, ...] = (0.9,)) -> 
     Raises InputError where the network has no such maps, or for thresholds in another number.
     """
     model = copy.deepcopy(model)
-    modes = {name: part.training for name, part in model.named_modules()}
     plan = Plan(model)
     traced, final = plan.traced, plan.head
     last: dict[tuple[int, ...], fx.Node] = {}
@@ -194,11 +190,7 @@ def layerwise(model: nn.Module, exit_thresholds: tuple[float, ...] = (0.9,)) -> 
     with traced.graph.inserting_after(stacked):
         chosen = traced.graph.call_module("exit_rule", (stacked,))
     final.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not stacked)
-    for name, part in traced.named_modules():  # what is new has the mode of what it lies in
-        part.training = modes[name] = modes.get(name, modes[name.rpartition(".")[0]])
-    traced.graph.lint()
-    traced.recompile()
-    return traced
+    return finish(traced)
 
 
 def exit_macs(model: nn.Module, size: int | tuple[int, int]) -> list[int]:

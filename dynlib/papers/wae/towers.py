@@ -5,7 +5,6 @@ and dropout down to the first pooling or flattening of a map; everything else is
 """
 
 import copy
-import operator
 from collections import OrderedDict
 from math import ceil, prod
 
@@ -16,8 +15,6 @@ from dynlib.backbones.thin import resize
 from dynlib.errors import InputError
 from dynlib.graphs import FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, trace
 from dynlib.papers.wae.split import xavier
-
-NARROW = 16  # channels: the widest block of oneDNN's kernels
 
 
 class Anatomy:
@@ -68,7 +65,6 @@ class Anatomy:
         first = next(layer for layer in tower.modules() if isinstance(layer, nn.Conv2d))
         if first.in_channels != image_channels:
             resize(first, image_channels, first.out_channels)
-        _subsample_first(tower)
         return tower
 
     def head(self, channels: int, share: float) -> nn.Module:
@@ -95,20 +91,3 @@ class Anatomy:
             elif self._role(node) == NORM and layer.num_features != inputs:
                 resize(layer, inputs, inputs)
         return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(grid), flatten=nn.Flatten(), layers=layers))
-
-
-def _subsample_first(tower: fx.GraphModule) -> None:
-    """Write narrow strided 1x1 convolutions as taking every second pixel, then a convolution of stride 1, in place.
-
-    The same numbers at the same cost. oneDNN's gradient of such a kernel writes beyond its buffer where a map in
-    channels-last memory has fewer channels than a block (uxlfoundation/oneDNN issue 6035): the process dies.
-    """
-    for node in list(tower.graph.nodes):
-        conv = tower.get_submodule(node.target) if node.op == "call_module" else None
-        is_pointwise = isinstance(conv, nn.Conv2d) and (conv.kernel_size, conv.padding) == ((1, 1), (0, 0))
-        if is_pointwise and max(conv.stride) > 1 and conv.in_channels < NARROW:
-            every = (slice(None), slice(None), *(slice(None, None, step) for step in conv.stride))
-            with tower.graph.inserting_before(node):
-                node.args = (tower.graph.call_function(operator.getitem, (node.args[0], every)),)
-            conv.stride = (1, 1)
-    tower.recompile()
