@@ -14,7 +14,7 @@ from math import isfinite
 from pathlib import Path
 
 from dynlib import backbones, settings
-from dynlib.book.jobs import spread
+from dynlib.book.search_jobs import spread
 from dynlib.book.search_trials import SharedWeights, Trial
 from dynlib.catalogue import DATASETS
 from dynlib.errors import InputError
