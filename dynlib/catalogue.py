@@ -71,6 +71,7 @@ DATASETS = {
         augment="flip_and_shift",
     ),
     "imagenette": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, shorter side 320 px"),
+    "imagenette128": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, whole, 128 px"),
     "imagenette224": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, 224 px"),
     "tiny_imagenet100": Dataset(("train", "val"), "classification", 100, "100 Tiny ImageNet classes, 64 px"),
     "imagenet": Dataset(

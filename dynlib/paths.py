@@ -12,6 +12,7 @@ PROFILES = NOTEBOOKS / "profiles"  # <profile>/<chapter>.yml
 BOOK = ROOT / "book"
 EXECUTED = BOOK / "notebooks"  # written by papermill, git-ignored
 CLAIMS = ROOT / "data" / "claims"  # published numbers, one CSV a paper
+STUDIES = ROOT / "data" / "studies"  # which runs stand behind a chapter, one file a paper
 RESULTS = ROOT / "data" / "results"  # measured numbers, <key>/*.json
 SURVEYS = ROOT / "data" / "surveys"  # what converts: one CSV a paper, kept equal to the library by a test
 WEIGHTS = ROOT / "data" / "weights"  # of networks small enough to keep: <key>/*.safetensors

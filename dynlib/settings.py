@@ -14,6 +14,7 @@ import yaml
 from dynlib.errors import InputError
 
 Kind = TypeVar("Kind")
+LATER = {"later": True}  # metadata of a field, see `described`
 
 
 class _Loader(yaml.SafeLoader):
@@ -131,6 +132,18 @@ def part_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def names(kind: type) -> list[str]:
     """The fields of a dataclass of settings."""
     return [field.name for field in dataclasses.fields(kind)]
+
+
+def described(value: Any) -> dict[str, Any]:
+    """A dataclass of settings as plain values, as records are found by them.
+
+    A field that came later says so, `field(default=..., metadata=LATER)`, and is left out at its default: records from
+    before there was such a field keep their hash.
+    """
+    later = {
+        f.name for f in dataclasses.fields(value) if f.metadata.get("later") and getattr(value, f.name) == f.default
+    }
+    return plain({name: item for name, item in dataclasses.asdict(value).items() if name not in later})
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:

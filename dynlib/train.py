@@ -31,13 +31,16 @@ Objective = Callable[[nn.Module, Tensor, Targets, float], Tensor]
 Watch = Callable[[nn.Module, Batches], dict[str, float]]
 # Some parameters and their factor on the learning rate.
 Group = tuple[Sequence[nn.Parameter], float]
+# (images, labels (N,)) -> probabilities of the classes (N, C) to learn instead of the labels.
+Soften = Callable[[Tensor, Tensor], Tensor]
 OPTIMIZERS = ("sgd", "adam")
+DECAYS = ("cosine", "linear")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")  # Fabric's words: weights stay in float32
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long and how fast: a cosine learning rate after a linear warm-up, by SGD with momentum or by Adam."""
+    """How long and how fast: a rate that warms up linearly and then falls to 0, by SGD with momentum or by Adam."""
 
     epochs: int
     lr: float = 0.1  # at the end of the warm-up, for the batch size used
@@ -46,6 +49,7 @@ class Schedule:
     nesterov: bool = True  # of SGD
     warmup_epochs: float = 0.0
     optimizer: str = "sgd"
+    decay: str = "cosine"  # how the rate falls: cosine or linear
 
     def __post_init__(self):
         for name, low in (("epochs", 1), ("lr", 0), ("momentum", 0), ("weight_decay", 0), ("warmup_epochs", 0)):
@@ -54,23 +58,26 @@ class Schedule:
                 raise InputError(f"{name} is {value!r}; it is a number from {low} up")
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it ends before epoch {self.epochs}, the last one")
-        if self.optimizer not in OPTIMIZERS:
-            raise InputError(f"optimizer is {self.optimizer!r}; allowed: {', '.join(OPTIMIZERS)}")
+        for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
 
     def lr_at(self, done: float) -> float:
         """Learning rate when the share `done` of all steps lies behind."""
         warm = self.warmup_epochs / self.epochs
         if done < warm:
             return self.lr * done / warm
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (done - warm) / (1 - warm)))
+        left = 1 - (done - warm) / (1 - warm)
+        return self.lr * (left if self.decay == "linear" else 0.5 * (1 - math.cos(math.pi * left)))
 
-    def make(self, groups: Sequence[Group]) -> torch.optim.Optimizer:
-        """The optimizer of these groups of parameters."""
+    def make(self, groups: Sequence[Group], fused: bool = False) -> torch.optim.Optimizer:
+        """The optimizer of these groups of parameters; fused, its step is one kernel."""
         content = [{"params": parameters} for parameters, _ in groups]
         if self.optimizer == "adam":
-            return torch.optim.Adam(content, self.lr, weight_decay=self.weight_decay)
+            return torch.optim.Adam(content, self.lr, weight_decay=self.weight_decay, fused=fused)
         nesterov = self.nesterov and self.momentum > 0
-        return torch.optim.SGD(content, self.lr, self.momentum, weight_decay=self.weight_decay, nesterov=nesterov)
+        how = {"momentum": self.momentum, "weight_decay": self.weight_decay, "nesterov": nesterov, "fused": fused}
+        return torch.optim.SGD(content, self.lr, **how)
 
 
 @dataclass(frozen=True)
@@ -91,6 +98,13 @@ class Hardware:
         if self.precision not in PRECISIONS:
             raise InputError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
 
+    @property
+    def device(self) -> str:
+        """The kind of device that a process trains on."""
+        if self.accelerator != "auto":
+            return self.accelerator
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+
 
 @dataclass
 class _State:
@@ -104,6 +118,23 @@ def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: flo
     """Logits against labels, mean over the batch; or against masks, mean over the pixels that are not void."""
     output = network(images)
     return F.cross_entropy(getattr(output, "logits", output), targets, ignore_index=IGNORED)
+
+
+def soften(smoothing: float, classes: int, teacher: nn.Module | None = None) -> Soften:
+    """Targets from labels: `smoothing` of the weight is spread over all `classes` (Szegedy et al., CVPR 2016, Sec. 7).
+
+    With a `teacher`, a classifier in evaluation mode, half of the weight is what it says (Hinton et al. 2015).
+    """
+
+    def targets(images: Tensor, labels: Tensor) -> Tensor:
+        smooth = F.one_hot(labels, classes).float() * (1 - smoothing) + smoothing / classes
+        if teacher is None:
+            return smooth
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16):
+            told = teacher(images).float().softmax(1)
+        return (smooth + told) / 2
+
+    return targets
 
 
 def task_loss(network: nn.Module, images: Tensor, targets: Targets, done: float) -> Tensor:
@@ -132,6 +163,7 @@ class Phase:
     depends_on: tuple[str, ...] | None = None  # settings of the method that matter up to the end; None: all
     settings: object | None = None  # Config of the network that is trained; None: the run's own
     augment: bool = True  # whether training images are moved as the data set has it; those of a folder always are
+    images: str = "all"  # of the training images; or "most", nine in ten, or "rest", the tenth that "most" leaves out
 
     def of(self, whole: Schedule) -> Schedule:
         """This phase's schedule under a recipe's; the warm-up keeps its share."""
@@ -152,6 +184,7 @@ def fit(
     valid: Batches | None = None,
     watch: Watch | None = None,
     groups: Sequence[Group] | None = None,
+    targets_of: Soften | None = None,
     hardware: Hardware | None = None,
     checkpoint: Path | None = None,
     progress: bool = False,
@@ -174,14 +207,19 @@ def fit(
     fabric.launch()
     watch = watch or _top1
     groups = [(list(parameters), factor) for parameters, factor in groups or [(model.parameters(), 1.0)]]
-    plain = schedule.make(groups)
+    on_gpu = fabric.device.type == "cuda"
+    plain = schedule.make(groups, fused=on_gpu)
     is_video = any(parameter.dim() == 5 for parameter in model.parameters())
     layout = torch.channels_last_3d if is_video else torch.channels_last
     network, optimizer = fabric.setup(model.to(memory_format=layout), plain)
-    state = _State(run=f"{schedule} seed={seed} batches={len(train)}x{train.batch_size} {hardware.precision}")
+    about = f"batches={len(train)}x{train.batch_size} data={train.samples.checksum[:12]}"
+    state = _State(run=f"{schedule} seed={seed} {about} {hardware.precision}")
     if checkpoint is not None and checkpoint.exists():
         _restore(checkpoint, state, model, plain)
     world = fabric.world_size
+    if on_gpu:
+        torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
+        train, valid = (part.on(fabric.device) if hasattr(part, "on") else part for part in (train, valid))
     steps = len(train) - len(train) % world  # every process the same number, or the last step would wait for ever
     if not steps:
         raise InputError(f"{len(train)} batches an epoch cannot be shared by {world} processes; take smaller batches")
@@ -199,11 +237,13 @@ def fit(
                 lr = schedule.lr_at(done)
                 for group, (_, factor) in zip(plain.param_groups, groups, strict=True):
                     group["lr"] = lr * factor
+                if targets_of is not None:
+                    targets = targets_of(images, targets)
                 loss = objective(network, images, targets, done)
                 total += loss.detach() * len(images)
                 seen += len(images)
                 # A GPU is asked only now and then: asking waits for it, and a sum that was NaN once stays NaN.
-                if (fabric.device.type == "cpu" or index % 20 == 0) and not math.isfinite(total.item()):
+                if (not on_gpu or index % 20 == 0) and not math.isfinite(total.item()):
                     raise _not_finite(total, epoch, index, lr)
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
@@ -283,6 +323,15 @@ def _save(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Op
         tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     write_atomically(path, safetensors.torch.save(tensors, {"state": json.dumps(asdict(state))}))
+
+
+def epochs_done(path: Path) -> int:
+    """Epochs that lie behind a checkpoint; 0 where there is none."""
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            return len(json.loads(file.metadata()["state"])["curve"])
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError):
+        return 0
 
 
 def _restore(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -254,6 +254,46 @@ def search(
 
 
 @app.command()
+def campaign(
+    study: Annotated[list[str] | None, typer.Argument(help="Methods or studies, such as octconv; default all.")] = None,
+    data_root: DataRoot = None,
+    minutes: Annotated[float | None, typer.Option(min=0, help="Begin nothing that would end later than this.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
+    archive: Annotated[Path | None, typer.Option(help="A file that gets every new record, too.")] = None,
+    import_: Annotated[Path | None, typer.Option("--import", help="Bring the records of such a file in.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is missing; train nothing.")] = False,
+) -> int:
+    """Train whatever the studies in data/studies ask for and no record has yet, by priority; resumes after a kill."""
+    from dynlib.book import campaign
+
+    out = paths.RESULTS if out is None else out
+    if import_ is not None:
+        print(f"{len(campaign.bring_in(import_, out))} new records in {out}")
+        return 0
+    root, rows = _existing(data_root), campaign.rows()
+    known = sorted({name for row in rows for name in (row.key, row.study)})
+    for name in study or ():
+        if name not in known:
+            raise settings.unknown("study", name, known)
+    asked = [row for row in rows if not study or {row.key, row.study} & set(study)]
+    jobs = campaign.missing(campaign.measured_minutes(asked, out), out)
+    if dry_run:
+        shown = [(j.row.key, j.row.study, f"{j.row.name}, seed {j.seed}", f"{j.row.minutes:.0f} min") for j in jobs]
+        return _print_table(f"{len(jobs)} runs to make, {sum(j.row.minutes for j in jobs) / 60:.1f} hours", shown)
+    how = {"workers": workers, "accelerator": accelerator, "scheduler": scheduler, "minutes": minutes}
+    made = campaign.run(jobs, root=root, folder=out, archive=archive, progress=sys.stderr.isatty(), **how)
+    failed = [outcome for outcome in made if outcome.error]
+    for outcome in failed:
+        row = outcome.job.row
+        print(f"{row.key} {row.study}, {row.name}, seed {outcome.job.seed}: {outcome.error}", file=sys.stderr)
+    print(f"{len(made) - len(failed)} new records in {out}, {len(jobs) - len(made)} runs left, {len(failed)} failed")
+    return 1 if failed else 0
+
+
+@app.command()
 def data(name: Annotated[str, typer.Argument(help="Data set, such as cifar10.")], data_root: DataRoot = None) -> None:
     """Download a data set by torchvision, verify it and pack it into DATA_ROOT/NAME."""
     from dynlib.data import pack

@@ -1,13 +1,14 @@
 """What decides a training besides the method and the seed: network, data, schedule; and the batches that follow."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from dynlib import backbones, settings, train
 from dynlib.book import zoo  # noqa: F401  lets backbones.build know the authors' networks
@@ -22,8 +23,10 @@ from dynlib.data import (
     hold_out,
     load,
 )
+from dynlib.data.vision import IMAGENET_MEAN, IMAGENET_STD
 from dynlib.errors import InputError
-from dynlib.paths import PROFILES
+from dynlib.paths import PROFILES, RAW
+from dynlib.settings import LATER
 from dynlib.tasks import TASKS, Task
 
 
@@ -42,7 +45,11 @@ class Recipe:
     train_images: int | None = None  # the first so many of each class's share in stored order; None: all
     size_px: int | None = None  # side of the images where it is not the stored one; the shorter of oblong ones
     test_sizes_px: tuple[int, ...] = ()  # further sides to classify at (square images)
-    held_out_images: int | None = None  # of the training split; they train nothing, a method chooses on them
+    held_out_images: int | None = field(default=None, metadata=LATER)  # of the training split; a method chooses on them
+    decay: str = field(default="cosine", metadata=LATER)  # how the learning rate falls to 0: cosine, linear
+    label_smoothing: float = field(default=0.0, metadata=LATER)  # of classes; share of the weight spread over all
+    weights: str | None = field(default=None, metadata=LATER)  # a trained network to start from, see `trained`
+    teacher: str | None = field(default=None, metadata=LATER)  # likewise, to learn from besides the labels
 
     def __post_init__(self):
         """Refuse what no run can use, before any work."""
@@ -60,6 +67,13 @@ class Recipe:
             if value and self.task.name != "classification":
                 what = f"{name} is {value}, but dataset {self.dataset} is for {self.task.name}"
                 raise InputError(f"{what}; leave it out, or give one for classification")
+        if self.weights is not None and (self.weights, self.width) != (self.arch, None):
+            raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch, at its own width")
+        if not 0 <= self.label_smoothing < 1:
+            raise InputError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 1")
+        if self.task.name != "classification" and (self.label_smoothing or self.teacher):
+            what = "label_smoothing" if self.label_smoothing else "teacher"
+            raise InputError(f"dataset {self.dataset} is for {self.task.name}; leave {what} out")
         counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
         counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images}
         counts |= {f"test_sizes_px {size}": size for size in self.test_sizes_px}
@@ -78,7 +92,33 @@ class Recipe:
 
     def schedule(self) -> train.Schedule:
         """The learning-rate schedule; raises InputError for values it refuses."""
-        return train.Schedule(self.epochs, self.lr, weight_decay=self.weight_decay, warmup_epochs=self.warmup_epochs)
+        rest = {"weight_decay": self.weight_decay, "warmup_epochs": self.warmup_epochs, "decay": self.decay}
+        return train.Schedule(self.epochs, self.lr, **rest)
+
+    def soften(self, classes: int, root: Path | None, device: torch.device | str) -> train.Soften | None:
+        """What makes targets of labels; None where the labels themselves are learnt."""
+        if not self.label_smoothing and self.teacher is None:
+            return None
+        teacher = None if self.teacher is None else trained(self.teacher, classes, root).eval().to(device)
+        return train.soften(self.label_smoothing, classes, teacher)
+
+
+def trained(name: str, classes: int, root: Path | None) -> nn.Module:
+    """The network `name` of `backbones` with the weights in `<data root>/weights/<name>.safetensors`, or beside the root.
+
+    Such weights are for pixels normalised as ImageNet's are. Raises InputError where there are none, or others.
+    """
+    root = RAW if root is None else root
+    places = [folder / "weights" / f"{name}.safetensors" for folder in (root, root.absolute().parent)]
+    path = next((place for place in places if place.is_file()), None)
+    if path is None:
+        raise InputError(f"no weights {places[0]}; allowed: a file of tensors of {name} there or in {places[1].parent}")
+    network = backbones.build(name, classes)
+    try:
+        network.load_state_dict(safetensors.torch.load_file(path))
+    except (safetensors.SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path} does not hold the tensors of {name}: {str(error).splitlines()[0]}") from error
+    return network
 
 
 def recipe_of(values: Mapping) -> Recipe:
@@ -121,8 +161,12 @@ def data(
 
 
 def data_of(recipe: Recipe, root: Path | None) -> tuple[Batches | FolderBatches, Batches | FolderBatches]:
-    """`data` as a recipe asks for it."""
-    return data(recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root, recipe.held_out_images)
+    """`data` as a recipe asks for it; where it starts from trained weights, normalised as these want it."""
+    asked = (recipe.dataset, recipe.batch_size, recipe.train_images, recipe.size_px, root, recipe.held_out_images)
+    both = data(*asked)
+    if recipe.weights is None and recipe.teacher is None:
+        return both
+    return tuple(replace(batches, mean=IMAGENET_MEAN, std=IMAGENET_STD) for batches in both)
 
 
 def held_out(recipe: Recipe, root: Path | None) -> Batches | FolderBatches:

@@ -1,7 +1,7 @@
 """One run makes one record: network, method, data and schedule brought together, found again by their hash."""
 
 import time
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -9,7 +9,7 @@ from torch import nn
 
 from dynlib import settings, train
 from dynlib.book import records
-from dynlib.book.recipes import Recipe, at_size, data_of, held_out
+from dynlib.book.recipes import Recipe, at_size, data_of, held_out, trained
 from dynlib.book.records import Record
 from dynlib.data import Batches, FolderBatches
 from dynlib.errors import InputError
@@ -19,23 +19,19 @@ from dynlib.paths import RESULTS, RUNS, check_writable
 
 def describe(config: object, recipe: Recipe) -> dict:
     """What a record of this run is found by: the method's settings and the recipe, as plain values."""
-    values = asdict(recipe) | {"test_sizes_px": list(recipe.test_sizes_px)}
-    if recipe.held_out_images is None:  # as in records from before there were any
-        del values["held_out_images"]
-    return {"method": asdict(config), "recipe": values}
+    return {"method": settings.described(config), "recipe": settings.described(recipe)}
 
 
 def recorded(
     key: str, config: object, recipe: Recipe, *, profile: str, seed: int, folder: Path = RESULTS
 ) -> Record | None:
     """The committed record of a run, or None where it is still to be made."""
-    config_as_json = settings.plain(describe(config, recipe))
-    return records.lookup(key, "training", profile, config_as_json, seed, folder)
+    return records.lookup(key, "training", profile, describe(config, recipe), seed, folder)
 
 
 def seeds(key: str, config: object, recipe: Recipe, *, profile: str, folder: Path = RESULTS) -> list[Record]:
     """The committed records of a configuration, one a seed, in the order of the seeds."""
-    digest = records.config_hash(settings.plain(describe(config, recipe)))
+    digest = records.config_hash(describe(config, recipe))
     found = [run for run in records.find(key, "training", profile, folder) if run.config_hash == digest]
     return sorted(found, key=lambda run: run.seed)
 
@@ -74,24 +70,26 @@ def fit(
     batches, valid = data_of(recipe, root)
     if paper.PIXELS == "unit":
         batches, valid = (replace(part, mean=(0.0,) * 3, std=(1.0,) * 3) for part in (batches, valid))
-    described = settings.plain(describe(config, recipe))
-    model = fresh(paper, config, recipe, len(batches.samples.classes), seed)
+    described, classes = describe(config, recipe), len(batches.samples.classes)
+    model = fresh(paper, config, recipe, classes, seed, root)
     size = tuple(valid.samples.images.shape[2:]) if isinstance(valid, Batches) else (valid.size_px, valid.size_px)
     cost = paper.cost(*task.counted(model, size))
     curve, phases, shared_s = [], _phases(paper, config), 0.0
+    targets_of = recipe.soften(classes, root, hardware.device)
     for index, phase in enumerate(phases):
         learning = time.perf_counter()
         other = phase.settings is not None
-        trained = fresh(paper, phase.settings, recipe, len(batches.samples.classes), seed) if other else model
+        trained = fresh(paper, phase.settings, recipe, classes, seed, root) if other else model
         part = train.fit(
             trained,
-            batches if phase.augment or isinstance(batches, FolderBatches) else replace(batches, augment=None),
+            _seen_in(phase, batches),
             phase.of(recipe.schedule()),
             seed=seed + 1009 * index,  # every phase sees its own order of the images
             objective=phase.objective,
             valid=valid,
             watch=phase.watch or task.watch,
             groups=phase.groups and phase.groups(trained),
+            targets_of=targets_of,
             hardware=hardware,
             checkpoint=checkpoints and _checkpoint(checkpoints, key, profile, _digest(described, phases, index), seed),
             progress=progress,
@@ -190,15 +188,27 @@ def _phases(paper: Method, config: object) -> tuple[train.Phase, ...]:
     return paper.phases(config) or (train.Phase("training"),)
 
 
+def first_digest(key: str, config: object, recipe: Recipe) -> str:
+    """What the weights at the end of a run's first phase are found by; runs that are equal in it share that phase."""
+    return _digest(describe(config, recipe), _phases(method(key), config), 0)
+
+
+def first_phase_done(key: str, config: object, recipe: Recipe, profile: str, seed: int, checkpoints: Path) -> bool:
+    """Whether the weights at the end of a run's first phase are there."""
+    path = _checkpoint(checkpoints, key, profile, first_digest(key, config, recipe), seed)
+    epochs = _phases(method(key), config)[0].of(recipe.schedule()).epochs
+    return train.epochs_done(path) >= epochs
+
+
 def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str:
     """What the weights at the end of a phase are found by: what they depend on; at the very end, as the record."""
     if index == len(phases) - 1:
         return records.config_hash(described)
     settled, fields, other = described["method"], phases[index].depends_on, phases[index].settings
     if other is not None:
-        settled = settings.plain(asdict(other))
+        settled = settings.described(other)
     elif fields is not None:
-        settled = {name: settled[name] for name in fields}
+        settled = {name: settled[name] for name in fields if name in settled}
     return records.config_hash(described | {"method": settled, "past": [phase.name for phase in phases[: index + 1]]})
 
 
@@ -206,11 +216,30 @@ def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) ->
     return folder / key / f"{profile}-{digest}-s{seed}.safetensors"
 
 
-def fresh(paper: Method, config: object, recipe: Recipe, classes: int, seed: int) -> nn.Module:
-    """The converted network of a recipe with weights that follow from the seed alone."""
+def _seen_in(phase: train.Phase, batches: Batches | FolderBatches) -> Batches | FolderBatches:
+    """The training batches as a phase sees them."""
+    if isinstance(batches, FolderBatches):
+        return batches
+    if not phase.augment:
+        batches = replace(batches, augment=None)
+    if phase.images == "all":
+        return batches
+    tenth = torch.arange(len(batches.samples)) % 10 == 9
+    kept = tenth if phase.images == "rest" else ~tenth
+    return replace(batches, samples=batches.samples.subset(kept.nonzero().flatten()))
+
+
+def fresh(
+    paper: Method, config: object, recipe: Recipe, classes: int, seed: int, root: Path | None = None
+) -> nn.Module:
+    """The converted network of a recipe: what is not from trained weights follows from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return paper.convert(recipe.task.build(recipe.arch, classes, recipe.width), config)
+        if recipe.weights is None:
+            network = recipe.task.build(recipe.arch, classes, recipe.width)
+        else:
+            network = trained(recipe.weights, classes, root)
+        return paper.convert(network, config)
 
 
 def converted(paper: Method, network: nn.Module, config: object, seed: int) -> nn.Module:

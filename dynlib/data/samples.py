@@ -34,6 +34,11 @@ class Samples:
         """Images, or clips."""
         return len(self.images)
 
+    def on(self, device: torch.device | str) -> "Samples":
+        """The same samples with all tensors on a device."""
+        moved = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **moved)
+
     def subset(self, indices: Sequence[int] | Tensor) -> "Samples":
         """The samples at `indices`, in that order, under a checksum of their own; boxes follow their image.
 
@@ -137,11 +142,15 @@ class Batches:
         """Batches an epoch."""
         return -(-len(self.samples) // self.batch_size)
 
+    def on(self, device: torch.device | str) -> "Batches":
+        """The same batches with all samples kept on a device."""
+        return replace(self, samples=self.samples.on(device))
+
     def order(self, generator: torch.Generator | None) -> tuple[Tensor, ...]:
-        """Indices of the samples of each batch; in a drawn order where there is a generator."""
+        """Indices of the samples of each batch, where the images are; in a drawn order where there is a generator."""
         count = len(self.samples)
         every = torch.arange(count) if generator is None else torch.randperm(count, generator=generator)
-        return every.tensor_split(len(self))
+        return every.to(self.samples.images.device).tensor_split(len(self))
 
     def epoch(
         self, generator: torch.Generator | None, device: torch.device | str = "cpu"

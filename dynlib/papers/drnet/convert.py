@@ -2,7 +2,7 @@
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
@@ -28,6 +28,7 @@ from dynlib.papers.drnet.layers import (
     thumbnail_size,
     with_resolutions,
 )
+from dynlib.settings import LATER
 from dynlib.train import Phase, evaluate as task_scores, predict
 
 
@@ -48,6 +49,7 @@ class Config:
     predictor_width: float = 1.0  # factor on its channels; keep its cost at or below 7 % of the classifier's
     predictor_lr: float = 0.1  # factor on the learning rate for it, above 0; 0.01 beside 0.1 in the paper
     joint: bool = True  # false, a control: the first phase for as long as both; the predictor stays untrained
+    supervised: bool = field(default=False, metadata=LATER)  # ours: the predictor learns where the classifier is right
 
     def __post_init__(self):
         """Refuse what makes no sense."""
@@ -69,9 +71,11 @@ class Config:
                 above = f"from {low}" if closed else f"above {low}"
                 raise InputError(f"{name} is {value!r}; it is a number {above}{f' up to {high}' * (high < math.inf)}")
             object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
-        for name in ("resolution_aware_bn", "routed", "antialias", "joint"):
+        for name in ("resolution_aware_bn", "routed", "antialias", "joint", "supervised"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
+        if self.supervised and not self.joint:
+            raise InputError("supervised is true and joint false; a predictor that stays untrained learns from nothing")
         if self.predictor not in (kinds := (predictors.AUTO, *predictors.SIDES)):
             raise InputError(f"predictor is {self.predictor!r}; allowed: {', '.join(kinds)}")
 
@@ -93,6 +97,8 @@ class DynamicResolution(nn.Module):
         like = next(model.parameters())
         with torch.device(like.device):
             self.predictor = predictors.build(kind, m, config.predictor_width).to(like.dtype).train(model.training)
+            if config.supervised:  # what a unit of cost must bring in probability of being right, see `utility`
+                self.register_buffer("price", torch.zeros((), dtype=like.dtype))
         self.training = model.training
         self._macs: dict[Size, tuple[tuple[int, ...], int]] = {}
 
@@ -118,13 +124,31 @@ class DynamicResolution(nn.Module):
         small = thumbnail_size(tuple(images.shape[-2:]), self.predictor_side)
         return self.predictor(resize(images, small, self.config.antialias))
 
-    def forward(self, images: Tensor, *, resolution: int | None = None, tau: float | None = None) -> Output:
+    def utility(self, z: Tensor, size: Size) -> Tensor:
+        """What the choice maximises (N, m), for predictor logits z and images of (height, width) px.
+
+        That is z itself; of a supervised predictor the probability of being right less `price` times the cost, the
+        cost as a share of that at full resolution.
+        """
+        if not self.config.supervised:
+            return z
+        return z.sigmoid() - self.price * z.new_tensor(self.costs(size))
+
+    def costs(self, size: Size) -> tuple[float, ...]:
+        """MACs of the classifier at each candidate, as shares of those at full resolution, for (height, width) px."""
+        full, *_ = macs = self.macs(size)[0]
+        return tuple(part / full for part in macs)
+
+    def forward(
+        self, images: Tensor, *, resolution: int | None = None, tau: float | None = None, classify: bool = True
+    ) -> Output:
         """Classify images (N, 3, H, W), each at the candidate that the predictor picks.
 
         In evaluation mode that is the argmax, and every image is classified once. In training mode it is a draw, at
         temperature `tau` (default: the setting), and the logits have a gradient to the predictor. With `resolution`,
         every image is classified at that candidate and the predictor is not asked. Counting runs on shapes, where
-        nothing can be picked: full resolution is taken, so that `cost.count` tells the highest cost.
+        nothing can be picked: full resolution is taken, so that `cost.count` tells the highest cost. With `classify`
+        off the predictor alone runs, and the logits are its own.
         Raises InputError where a candidate is no whole number of pixels, or `resolution` is not the index of one.
         """
         if resolution is not None:
@@ -133,8 +157,10 @@ class DynamicResolution(nn.Module):
             choice = torch.full((len(images),), resolution, device=images.device)
             return Output(self.classify(images, resolution), choice)
         z = self.score(images)
+        if not classify:
+            return Output(z, z.argmax(1), z, costs=self.costs(tuple(images.shape[-2:])))
         if not self.training:
-            choice = z.argmax(1)
+            choice = self.utility(z, tuple(images.shape[-2:])).argmax(1)
             if not has_values(images):
                 return Output(self.classify(images, 0), choice, z)
             return Output(route(images, choice, self.classify), choice, z)
@@ -144,8 +170,7 @@ class DynamicResolution(nn.Module):
             logits = route(images, choice, self.classify) * gate.gather(1, choice[:, None])
         else:
             logits = combine(gate, [self.classify(images, j) for j in range(gate.shape[1])])
-        full, *_ = macs = self.macs(tuple(images.shape[-2:]))[0]
-        return Output(logits, choice, z, gate, tuple(part / full for part in macs))
+        return Output(logits, choice, z, gate, self.costs(tuple(images.shape[-2:])))
 
 
 def convert(model: nn.Module, config: Config) -> nn.Module:
@@ -165,6 +190,8 @@ def phases(config: Config) -> tuple[Phase, ...]:
     """The paper's schedule: 70 epochs at all resolutions without predictor, then 100 together with it.
 
     With a single candidate, the same 170 epochs of ordinary training; without `joint`, all 170 at all resolutions.
+    With `supervised`, 170 at all resolutions on nine tenths of the images; then the predictor learns, on the tenth that
+    the classifier has not fitted, at which resolutions an image is classified rightly. That phase is ours.
     """
     if len(config.candidates) == 1:
         return (Phase("full resolution", epochs=1.7, watch=training.watch_plain),)
@@ -179,6 +206,21 @@ def phases(config: Config) -> tuple[Phase, ...]:
     )
     if not config.joint:
         return (replace(first, epochs=1.7, depends_on=None),)
+    if config.supervised:
+        return (
+            replace(first, name="multi-resolution, nine tenths", epochs=1.7, images="most"),
+            Phase(
+                "predictor",
+                training.right_or_wrong(len(config.candidates), config.alpha),
+                epochs=4.0,
+                lr=0.02 * config.predictor_lr,
+                weight_decay=0.0,
+                optimizer="adam",
+                groups=training.predictor_alone,
+                watch=lambda model, valid: {},
+                images="rest",
+            ),
+        )
     return (
         first,
         Phase(
@@ -200,7 +242,8 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     evidence = policies.collect(model, valid)
     if not model.config.joint:
         return policies.fixed_report(evidence)
-    return policies.report(evidence, model.config.alpha)
+    found = policies.report(evidence, model.config.alpha)
+    return found | (policies.priced(evidence, model.price.item()) if model.config.supervised else {})
 
 
 def choose(model: nn.Module, held_out: Batches, valid: Batches) -> dict[str, float | list[float]]:

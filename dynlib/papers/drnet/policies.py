@@ -7,7 +7,7 @@ uniform draw; the latter costs more than the former. Candidates run from the lar
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
@@ -21,6 +21,7 @@ from dynlib.ops import evaluating
 from dynlib.papers.drnet.layers import Size
 
 DRAWS = 20  # repetitions of a random policy
+PRICES = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)  # of cost, for a supervised predictor
 THRESHOLDS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # confidences at which a cascade stops
 
 
@@ -29,7 +30,7 @@ class Evidence:
     """What a network says of each of N held-out images at each of m candidates."""
 
     logits: Tensor  # (m, N, C)
-    z: Tensor  # (N, m) logits of the predictor
+    z: Tensor  # (N, m) what the choice maximises: logits of the predictor, see `DynamicResolution.utility`
     labels: Tensor  # (N,)
     sizes: tuple[Size, ...]  # of the candidates, px
     macs: tuple[int, ...]  # of the classifier at each candidate
@@ -57,7 +58,7 @@ def collect(model: nn.Module, batches: Batches) -> Evidence:
     with evaluating(model):
         for images, target in batches.epoch(None, device):
             logits.append(torch.stack([model.classify(images, j) for j in range(m)]).float().cpu())
-            z.append(model.score(images).float().cpu())
+            z.append(model.utility(model.score(images), tuple(images.shape[-2:])).float().cpu())
             labels.append(target.cpu())
     size = tuple(images.shape[-2:])
     (macs, predictor), sizes = model.macs(size), model.sizes(size)[0]
@@ -158,6 +159,20 @@ def mixtures(average: float, costs: Sequence[float]) -> list[tuple[float, float]
 def gate_macs(evidence: Evidence) -> float:
     """Mean classifier MACs that the gate expects with its noise on, sum_j p_j C_j: what the training holds to alpha."""
     return (evidence.z.double().softmax(1) @ torch.tensor(evidence.macs, dtype=torch.float64)).mean().item()
+
+
+def priced(evidence: Evidence, price: float) -> dict[str, float | list[float]]:
+    """The choices of a supervised predictor at other prices than its own: accuracy, MACs, and the same permuted."""
+    costs = torch.tensor(evidence.macs) / evidence.macs[0]
+    others = [replace(evidence, z=evidence.z + (price - other) * costs) for other in PRICES]
+    outcomes = [score(other, chosen(other)) for other in others]
+    return {
+        "price": price,
+        "prices": list(PRICES),
+        "priced_top1": [outcome.top1 for outcome in outcomes],
+        "priced_macs": [outcome.macs for outcome in outcomes],
+        "priced_permuted_top1": [permuted(other)[0] for other in others],
+    }
 
 
 def fixed_report(evidence: Evidence) -> dict[str, float | list[float]]:

@@ -13,6 +13,7 @@ from dynlib.papers.drnet.layers import px
 from dynlib.train import Objective, evaluate
 
 WATCHED = 500  # images that a point of the curve is taken on
+PRICE_RATE = 0.02  # change of a price for a mean cost that is all of the full cost too high; falls to 0
 Groups = list[tuple[list[nn.Parameter], float]]
 
 
@@ -47,6 +48,31 @@ def joint(alpha: float, eta: float, tau: float, tau_start: float | None) -> Obje
         return F.cross_entropy(output.logits, targets) + eta * excess(output.gate, output.costs, alpha)
 
     return objective
+
+
+def right_or_wrong(count: int, alpha: float) -> Objective:
+    """Ours: the predictor's logits against whether the classifier, which does not learn, is right at each candidate.
+
+    The price of cost rises while the mean cost of a batch's choices is above `alpha`, and falls while it is below.
+    """
+
+    def objective(network, images, targets, done):
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        with torch.no_grad(), evaluating(network):
+            said = [network(images, resolution=j).logits.argmax(1) for j in range(count)]
+        right = torch.stack([answer == labels for answer in said], 1).float()  # (N, m)
+        output = network(images, classify=False)
+        costs = output.z.new_tensor(output.costs)
+        taken = costs[(output.z.detach().sigmoid() - network.price * costs).argmax(1)].mean()
+        network.price.add_(PRICE_RATE * (1 - done) * (taken - alpha)).clamp_(min=0)
+        return F.binary_cross_entropy_with_logits(output.z, right)
+
+    return objective
+
+
+def predictor_alone(model: nn.Module) -> Groups:
+    """The parameters of the predictor."""
+    return [(list(model.predictor.parameters()), 1.0)]
 
 
 def classifier_alone(model: nn.Module) -> Groups:

@@ -1,0 +1,166 @@
+"""A campaign makes every missing record once, in order of priority, and a kill costs it nothing that was done."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+
+import pytest
+
+from dynlib.book import campaign, records
+from dynlib.errors import InputError
+from dynlib.paths import ROOT
+
+STUDY = """
+tiny:
+  recipe: {arch: cifar_resnet8, dataset: scenes, epochs: 3, batch_size: 32, width: 4, train_images: 96}
+  seeds: 2
+  rows:
+    later: {method: {alpha: 0.5}, priority: 2, seeds: 1}
+    first: {method: {alpha: 0.0}, priority: 1}
+    again: {method: {alpha: 0.0}, priority: 3}
+"""
+
+
+@pytest.fixture
+def studies(tmp_path):
+    folder = tmp_path / "studies"
+    folder.mkdir()
+    (folder / "octconv.yml").write_text(STUDY)
+    return folder
+
+
+def facts(folder):
+    """Of each record what must not depend on when and how often it was begun."""
+    found = {}
+    for path in sorted(folder.rglob("*.json")):
+        record = records.load(path)
+        curve = [{name: value for name, value in point.items() if name != "seconds"} for point in record.curve]
+        found[path.name] = (record.metrics, curve, record.dataset)
+    return found
+
+
+def run(folder, studies, **options):
+    jobs = campaign.missing(campaign.rows(studies), folder / "results")
+    where = {"folder": folder / "results", "checkpoints": folder / "runs", "root": None, "accelerator": "cpu"}
+    return campaign.run(jobs, **where, **options)
+
+
+def test_the_committed_studies_are_whole_and_name_their_rows_once():
+    rows = campaign.rows()
+    assert {row.key for row in rows} == {"wae", "octconv", "s2dnas", "sampling", "drnet"}
+    assert len({(row.key, row.study, row.name) for row in rows}) == len(rows)
+
+
+def test_what_is_missing_stands_by_priority_then_by_seed_and_equal_rows_are_one(studies, tmp_path):
+    jobs = campaign.missing(campaign.rows(studies), tmp_path)
+    assert [(job.row.name, job.seed) for job in jobs] == [("first", 0), ("first", 1), ("later", 0)]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("alpha: 0.5", "alpha: 5", r"octconv.yml: study tiny, row later: alpha is 5"),
+        ("epochs: 3", "epochs: 0", r"row later: epochs is 0"),
+        ("epochs: 3", "epoch: 3", r"row later: setting 'epoch' is unknown"),
+        ("seeds: 2", "seed: 2", r"study tiny: field 'seed' is unknown"),
+        ("{method: {alpha: 0.5}, priority: 2, seeds: 1}", "7", r"row later is 7; write one `name: value` a line"),
+    ],
+)
+def test_a_study_that_says_nonsense_is_refused_by_its_place(studies, old, new, message):
+    path = studies / "octconv.yml"
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        campaign.rows(studies)
+
+
+def test_records_are_made_once_and_an_archive_brings_them_elsewhere(studies, tmp_path):
+    archive = tmp_path / "records.jsonl"
+    made = run(tmp_path, studies, archive=archive)
+    assert [outcome.error for outcome in made] == [""] * 3
+    assert run(tmp_path, studies) == []
+    with archive.open("a") as file:
+        file.write('{"key": "octconv", "ki')  # what a kill leaves
+    assert len(campaign.bring_in(archive, tmp_path / "elsewhere")) == 3
+    assert campaign.bring_in(archive, tmp_path / "elsewhere") == []
+    assert facts(tmp_path / "elsewhere") == facts(tmp_path / "results")
+
+
+def test_an_archive_that_is_none_is_refused_with_its_line(studies, tmp_path):
+    archive = tmp_path / "records.jsonl"
+    run(tmp_path, studies, archive=archive)
+    first, *rest = archive.read_text().splitlines()
+    changed = json.loads(first)
+    changed["config"]["recipe"]["epochs"] = 30
+    archive.write_text("\n".join([*rest, json.dumps(changed), ""]))
+    with pytest.raises(InputError, match="line 3: config_hash .* does not fit"):
+        campaign.bring_in(archive, tmp_path / "elsewhere")
+
+
+def test_a_run_that_fails_costs_the_others_nothing(studies, tmp_path):
+    path = studies / "octconv.yml"
+    path.write_text(path.read_text().replace("{alpha: 0.5}, ", "{alpha: 0.5}, recipe: {dataset: cifar10}, "))
+    errors = [outcome.error for outcome in run(tmp_path, studies)]
+    assert errors[:2] == ["", ""]
+    assert errors[2].startswith("no data in")
+
+
+def test_nothing_is_begun_that_would_end_too_late(studies, tmp_path):
+    assert run(tmp_path, studies, minutes=59.0) == []  # a row without records is taken for an hour
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from dynlib.book import campaign
+folder, studies = map(Path, sys.argv[1:])
+jobs = campaign.missing(campaign.rows(studies), folder / "results")
+campaign.run(jobs, folder=folder / "results", checkpoints=folder / "runs", root=None, accelerator="cpu")
+"""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "studies").mkdir()
+    (folder / "studies" / "octconv.yml").write_text(STUDY)
+    subprocess.run([sys.executable, "-c", SCRIPT, folder, folder / "studies"], check=True, cwd=ROOT, timeout=300)
+    return facts(folder / "results")
+
+
+def test_a_campaign_killed_at_five_moments_makes_the_same_records(studies, tmp_path, undisturbed):
+    for epochs in (1, 2, 4, 6, 8):  # whole epochs that lie behind when it is killed
+        process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path, studies], cwd=ROOT)
+        deadline = time.monotonic() + 120
+        while _epochs(tmp_path) < epochs and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    run(tmp_path, studies)
+    assert facts(tmp_path / "results") == undisturbed
+    for path in (tmp_path / "results").rglob("*.json"):
+        assert before.get(path.name, path.stat().st_mtime_ns) == path.stat().st_mtime_ns  # not made a second time
+
+
+def _epochs(folder):
+    from dynlib.train import epochs_done
+
+    done = sum(len(records.load(path).curve) for path in (folder / "results").rglob("*.json"))
+    return done + sum(epochs_done(path) for path in (folder / "runs").rglob("*.safetensors"))
+
+
+def test_a_cluster_that_loses_a_worker_makes_all_records(studies, tmp_path, undisturbed):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
+        victim = next(iter(cluster.workers.values())).pid if hasattr(next(iter(cluster.workers.values())), "pid") else 0
+        jobs = campaign.missing(campaign.rows(studies), tmp_path / "results")
+        where = {"folder": tmp_path / "results", "checkpoints": tmp_path / "runs", "root": None, "accelerator": "cpu"}
+        if victim:
+            os.kill(victim, signal.SIGKILL)
+        made = campaign.run(jobs, scheduler=cluster.scheduler_address, **where)
+    assert sorted(asdict(outcome.record)["seed"] for outcome in made) == [0, 0, 1]
+    assert facts(tmp_path / "results") == undisturbed
