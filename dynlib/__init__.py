@@ -1,22 +1,18 @@
 """dynlib: five ways to spend less computation per image, as transformations of an ordinary PyTorch CNN.
 
-A file imports only from floors below its own (tests/test_floors.py parses the imports):
+The engine, the papers on it, and the book on these. A file imports only from floors below its own
+(tests/test_floors.py parses the imports):
 
-    0  errors  paths  catalogue     what a caller can get wrong; where things are; what there is
-    1  records  settings            measured facts; values as people type them
-       authors_count                what else than products OctConv's authors count
-    2  ops  cost  latency  data/    tensor functions two papers share; MACs; the timing protocol; data sets
-       student                      whether a mean over few seeds says anything
-    3  graphs  kernels              networks as graphs; CPU kernels
-    4  backbones/                   networks
-    5  fusion  train                networks frozen for inference; the training loop
-    6  tasks                        classification, segmentation, detection: networks and scores
-    7  papers/<key>                 one method a module: Config, convert, cost, deploy
-       recipes                      what decides a training besides the method; its data
-    8  runs  searches  paperscale   one training or search, one record; cost and speed without training
-    9  chapters                     executing notebooks
-   10  cli                          python -m dynlib
-    wing (on 0 and 1 only, no torch)  tables  plots  tables_choices  plots_choices
+    engine  errors                       what a caller can get wrong
+            paths  settings  catalogue   where things are; values as people type them; the data sets by name
+            ops                          tensor functions and small tools that two papers share
+            cost  latency  data/         MACs; the timing protocol; data sets
+            graphs  kernels              networks as graphs; CPU kernels
+            backbones/                   networks
+            fusion  train                networks frozen for inference; the training loop
+            tasks                        classification, segmentation, detection: networks and scores
+    papers  papers/<key>/                one method a package: Config, convert, cost, deploy; none imports another
+    book    book/                        recipes, records, runs, pages, the command line; see its own map
 
 Nothing is re-exported here: `from dynlib.papers import octconv` is the one way to name a thing.
 """

@@ -2,6 +2,6 @@
 
 import sys
 
-from dynlib.cli import main
+from dynlib.book.cli import main
 
 sys.exit(main())

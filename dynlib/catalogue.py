@@ -1,14 +1,6 @@
-"""What there is, by name: the methods and the data sets. No torch, so that it can be listed at once."""
+"""The data sets by name, and what is known of them unopened. No torch, so that they can be listed at once."""
 
 from dataclasses import dataclass
-
-METHODS = {  # dynlib/papers/<key>.py: title
-    "wae": "Wavelet-like auto-encoder",
-    "octconv": "Octave convolution",
-    "s2dnas": "S2DNAS",
-    "sampling": "Stochastic sampling and interpolation",
-    "drnet": "Dynamic resolution",
-}
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 

@@ -1,11 +1,10 @@
 """What a network costs: multiply-accumulates (MACs) counted as they run, and the same integers in closed form.
 
-A "FLOP" of these papers is one multiply-accumulate. The rule "macs" counts convolutions, linear layers and matrix
-products and nothing else; what else computed is named in `Cost.uncounted`. The rule "authors" is the convention
-behind OctConv's figures, see `authors_count`. Counting takes no arithmetic: it runs on fake tensors, which have shapes
-and no values, so a network at 1000 px is counted in a second. A network that looks at values (an exit taken on
-confidence, positions chosen by a mask) cannot run on shapes alone; it is counted while it really runs, on the example
-given.
+A "FLOP" of these papers is one multiply-accumulate. Counted are convolutions, linear layers and matrix products and
+nothing else; what else computed is named in `Cost.uncounted`. Another convention comes as formulas. Counting takes no
+arithmetic: it runs on fake tensors, which have shapes and no values, so a network at 1000 px is counted in a second. A
+network that looks at values (an exit taken on confidence, positions chosen by a mask) cannot run on shapes alone; it is
+counted while it really runs, on the example given.
 """
 
 import contextlib
@@ -14,7 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.authors_count import AUTHORS
 from dynlib.errors import InputError
+from dynlib.ops import evaluating
 
 aten = torch.ops.aten
 
@@ -150,7 +148,7 @@ def _alike(a: Tensor, b: Tensor) -> bool:
     return (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
 
 
-def count(module: nn.Module, *example: Tensor, rule: Literal["macs", "authors"] = "macs") -> Cost:
+def count(module: nn.Module, *example: Tensor, formulas: Mapping | None = None) -> Cost:
     """The cost of running `module` in eval mode on one image, by torch's own counter.
 
     It counts what really ran: a block skipped costs nothing. The module keeps its mode, its weights and its buffers.
@@ -158,21 +156,19 @@ def count(module: nn.Module, *example: Tensor, rule: Literal["macs", "authors"] 
     Args:
         module: anything whose forward takes the example's tensors.
         example: its inputs, each (1, ...), on the module's device.
-        rule: "macs", or "authors" for the convention described at `authors_count.AUTHORS`.
+        formulas: operator -> count, for a convention other than MACs; they come before torch's own.
 
     Raises:
-        InputError: an input holds more than one image, or the rule is unknown.
+        InputError: an input holds more than one image.
     """
-    if rule not in ("macs", "authors"):
-        raise InputError(f'rule is {rule!r}; allowed: "macs" or "authors"')
     for x in example:
         if len(x) != 1:
             raise InputError(f"example has batch {len(x)}; a cost is that of one image, so it must be 1")
     # The counter's unit is two per multiply-add.
-    formulas = {op: _doubled(f) for op, f in AUTHORS.items()} if rule == "authors" else {}
+    doubled = {op: _doubled(formula) for op, formula in (formulas or {}).items()}
 
     def counted(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Ledger:
-        counter = FlopCounterMode(display=False, custom_mapping=formulas)
+        counter = FlopCounterMode(display=False, custom_mapping=doubled)
         with counter, _QuickShapes(), _Ledger(counter) as ledger:
             module(*inputs)
         assert sum(ledger.flops.values()) == counter.get_total_flops()
@@ -205,12 +201,8 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...], watched: Callable):
                 twin, shapes = copy.deepcopy((module, inputs))
             with contextlib.suppress(RuntimeError), fake:
                 return watched(twin.eval(), shapes)
-        modes = {m: m.training for m in module.modules()}
-        try:
-            return watched(module.eval(), inputs)
-        finally:
-            for m, training in modes.items():
-                m.training = training
+        with evaluating(module):
+            return watched(module, inputs)
 
 
 # ------------------------------------------------------------------------------------------------------ closed form

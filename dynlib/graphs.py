@@ -112,6 +112,7 @@ def trace(
             f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data"
         ) from error
     traced = fx.GraphModule(model, graph, class_name=name)
+    traced.meta["modes"] = {path: part.training for path, part in model.named_modules()}
     _modular_dropout(traced)
     if size is None:
         return traced
@@ -126,6 +127,19 @@ def trace(
         reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
         size_px = "x".join(map(str, shape))
         raise InputError(f"{name}: does not run on a {size_px} {what}: {reason}{remedy}") from error
+    return traced
+
+
+def finish(traced: fx.GraphModule) -> fx.GraphModule:
+    """Check and compile a graph from `trace` that was rewritten, in place; to be called once.
+
+    Every layer keeps the mode that it was traced in, and a new one has that of what it lies in.
+    """
+    modes = traced.meta.pop("modes")
+    for path, part in traced.named_modules():
+        part.training = modes[path] = modes.get(path, modes[path.rpartition(".")[0]])
+    traced.graph.lint()
+    traced.recompile()
     return traced
 
 

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from dynlib.data import IGNORED, Batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, subsampling_first
-from dynlib.records import write_atomically
+from dynlib.paths import write_atomically
 
 Targets = Tensor | list[dict[str, Tensor]]  # labels (N,), masks (N, H, W), or the boxes and labels of each image
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.

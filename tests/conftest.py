@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from dynlib import paths
+from dynlib.book import zoo  # noqa: F401  lets backbones.build know the authors' networks
 
 V4 = nbformat.v4
 torch.set_num_threads(1)  # on small tensors a second thread costs more time than it saves

@@ -1,6 +1,6 @@
 """Records of dynamic resolution as tests need them: three sizes that cost 100, 60 and 20, and a predictor of 4."""
 
-from dynlib.records import Record
+from dynlib.book.records import Record
 
 MACS, PREDICTOR = [100.0, 60.0, 20.0], 4.0
 

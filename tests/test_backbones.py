@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet, PadShortcut
-from dynlib.backbones.preact_resnet import PreActResNet
+from dynlib.book.zoo.preact_resnet import PreActResNet
 from dynlib.errors import InputError
 
 
@@ -177,7 +177,7 @@ def test_our_names_do_not_clash_with_torchvisions():
 @pytest.mark.parametrize(
     ("arch", "kw", "says"),
     [
-        ("resnet5", {}, r"arch 'resnet5' is unknown; closest: .*resnet50"),
+        ("resnet5", {}, r"arch 'resnet5' is unknown; allowed: .*resnet50"),
         ("cifar_resnet21", {}, "cifar_resnet20"),
         ("???", {}, "allowed: alexnet, "),
         ("fasterrcnn_resnet50_fpn", {}, "unknown"),

@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 import pytest
 
-from dynlib import campaign, records
+from dynlib.book import campaign, records
 from dynlib.errors import InputError
 from dynlib.paths import ROOT
 
@@ -115,7 +115,7 @@ def test_nothing_is_begun_that_would_end_too_late(studies, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from dynlib import campaign
+from dynlib.book import campaign
 folder, studies = map(Path, sys.argv[1:])
 jobs = campaign.missing(campaign.rows(studies), folder / "results")
 campaign.run(jobs, folder=folder / "results", checkpoints=folder / "runs", root=None, accelerator="cpu")

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from dynlib import chapters
-from dynlib.cli import main
+from dynlib.book import chapters
+from dynlib.book.cli import main
 from dynlib.errors import InputError
 from dynlib.paths import ROOT
 
@@ -154,7 +154,7 @@ def started(book):
     book.executed.mkdir()
     (book.executed / "02_x.ipynb").write_text("old")
     program = (
-        "import signal, sys, pathlib; from dynlib import paths; from dynlib.cli import main; "
+        "import signal, sys, pathlib; from dynlib import paths; from dynlib.book.cli import main; "
         "signal.signal(signal.SIGINT, signal.default_int_handler); "  # a shell's background jobs ignore it
         f"paths.NOTEBOOKS, paths.EXECUTED = map(pathlib.Path, {[str(book.notebooks), str(book.executed)]}); "
         "sys.exit(main(['run', '02_x']))"

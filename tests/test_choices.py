@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dynlib import plots_choices, tables, tables_choices
+from dynlib.book.legacy import plots_choices, tables, tables_choices
+from dynlib.book.records import Record
 from dynlib.errors import InputError
-from dynlib.records import Record
 
 mpl.use("agg")
 

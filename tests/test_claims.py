@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from dynlib.papers import sampling_released
+from dynlib.papers.sampling import released as sampling_released
 from dynlib.paths import CLAIMS
 
 COLUMNS = ["table", "row", "metric", "value", "unit", "confidence", "source", "note"]

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dynlib import paperscale, runs
-from dynlib.cli import main
+from dynlib.book import paperscale, runs
+from dynlib.book.cli import main
+from dynlib.book.records import load
 from dynlib.latency import Latency
 from dynlib.papers import octconv
 from dynlib.paths import ROOT
-from dynlib.records import load
 
 PARAMETERS = """\
 alpha = 0.5
@@ -91,7 +91,7 @@ def test_the_list_tells_chapters_methods_and_data_sets(book, capsys):
 
 @pytest.mark.parametrize("arguments", [["list"], ["--help"], ["run", "no_such_chapter"]])
 def test_help_and_the_list_come_without_torch(arguments):
-    program = f"import sys; from dynlib.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
+    program = f"import sys; from dynlib.book.cli import main; main({arguments}); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True).returncode == 0
 
 
@@ -125,7 +125,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
     ("arguments", "words"),
     [
         (["cost", "octcnov", *SMALL], "method 'octcnov' is unknown; allowed: octconv"),
-        (["cost", "octconv", "--arch", "resnet5"], "arch 'resnet5' is unknown; closest: resnet50"),
+        (["cost", "octconv", "--arch", "resnet5"], "arch 'resnet5' is unknown; allowed: resnet50"),
         (["cost", "octconv", "--arch", "r3d_18"], "arch is r3d_18, which takes clips"),
         (["cost", "octconv", *SMALL, "-p", "alpah=0.5"], "setting 'alpah' is unknown; allowed: alpha, "),
         (["cost", "octconv", *SMALL, "-p", "alpha=much"], "alpha is 'much'; allowed: float"),
@@ -185,7 +185,7 @@ def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(boo
     monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape))
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
-    assert factory == "dynlib.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
+    assert factory == "dynlib.book.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
     static, (method, shape), images = paperscale.latency_pair(batch=3, **arguments)
     assert images.shape == shape == (3, 3, 32, 32)
     assert not static.training and not method.training

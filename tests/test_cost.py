@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from dynlib import backbones, cost
+from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.errors import InputError
 
 
@@ -192,12 +193,12 @@ def test_an_operator_of_our_own_counts_by_its_formula_or_is_reported():
 )
 def test_authors_rule_gives_their_figures_on_pre_activation_resnets(arch, macs, authors):
     assert f"{counted_once(arch).macs / 1e9:.3f}" == macs
-    assert f"{count(*on_meta(arch), rule='authors').macs / 1e9:.3f}" == authors
+    assert f"{count(*on_meta(arch), formulas=AUTHORS).macs / 1e9:.3f}" == authors
 
 
 @pytest.mark.parametrize(("arch", "giga"), [("resnet50", "4.101"), ("densenet121", "2.852")])
 def test_authors_rule_on_torchvision_networks(arch, giga):
-    assert f"{count(*on_meta(arch), rule='authors').macs / 1e9:.3f}" == giga
+    assert f"{count(*on_meta(arch), formulas=AUTHORS).macs / 1e9:.3f}" == giga
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ def test_authors_rule_on_torchvision_networks(arch, giga):
     ids=lambda v: type(v).__name__ if isinstance(v, nn.Module) else None,
 )
 def test_authors_rule_of_each_operator(layer, shape, expected):
-    assert cost.count(layer, torch.ones(1, *shape), rule="authors").macs == expected
+    assert cost.count(layer, torch.ones(1, *shape), formulas=AUTHORS).macs == expected
 
 
 # ------------------------------------------------------------------------------------------------ closed form, inputs
@@ -288,11 +289,9 @@ def test_the_example_is_always_the_same_and_never_empty():
         cost.example(0)
 
 
-def test_a_cost_is_that_of_one_image_by_a_known_rule():
+def test_a_cost_is_that_of_one_image():
     with pytest.raises(InputError, match="batch 2"):
         cost.count(nn.ReLU(), torch.ones(2, 3))
-    with pytest.raises(InputError, match="rule is 'flops'"):
-        cost.count(nn.ReLU(), torch.ones(1, 3), rule="flops")
 
 
 class Free(nn.Module):

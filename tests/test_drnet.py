@@ -16,7 +16,7 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert
-from dynlib.papers.drnet_layers import ResolutionNorm, candidate_sizes
+from dynlib.papers.drnet.layers import ResolutionNorm, candidate_sizes
 
 THIN = {"predictor_width": 1 / 8}
 FAMILIES = {

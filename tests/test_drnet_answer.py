@@ -3,7 +3,7 @@
 import pytest
 from drnet_records import dynamic, plain, record
 
-from dynlib.papers import drnet_answer as answer
+from dynlib.book.legacy import drnet_answer as answer
 
 
 @pytest.mark.parametrize(

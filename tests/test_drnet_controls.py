@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynlib.papers import drnet_controls as controls
-from dynlib.papers.drnet_controls import Evidence
+from dynlib.papers.drnet import policies as controls
+from dynlib.papers.drnet.policies import Evidence
 
 COSTS = (100, 60, 25)
 

@@ -7,15 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib import backbones, chapters, cost, paperscale, settings, tables
+from dynlib import backbones, cost, settings
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.cli import main
+from dynlib.book import chapters, paperscale
+from dynlib.book.cli import main
+from dynlib.book.legacy import drnet_printed, tables
 from dynlib.errors import InputError
 from dynlib.latency import Latency
-from dynlib.papers import drnet, drnet_predictor, drnet_printed
-from dynlib.papers.drnet import Config, convert
-from dynlib.papers.drnet_controls import mixtures
-from dynlib.papers.drnet_layers import at_resolution
+from dynlib.papers import drnet
+from dynlib.papers.drnet import Config, convert, predictor as drnet_predictor
+from dynlib.papers.drnet.layers import at_resolution
+from dynlib.papers.drnet.policies import mixtures
 
 FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)
 THIN = Config(predictor_width=1 / 8)

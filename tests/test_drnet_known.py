@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dynlib.papers import drnet_controls as controls
-from dynlib.papers import drnet_known as known
-from dynlib.papers.drnet_layers import resize
+from dynlib.book.demos import drnet_known as known
+from dynlib.papers.drnet import policies as controls
+from dynlib.papers.drnet.layers import resize
 
 
 @pytest.fixture(scope="module")

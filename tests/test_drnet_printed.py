@@ -6,11 +6,12 @@ from itertools import pairwise
 
 import pytest
 
-from dynlib import chapters, recipes, records, runs, settings, tables
-from dynlib.papers import drnet_printed as printed
+from dynlib import settings
+from dynlib.book import chapters, recipes, records, runs
+from dynlib.book.legacy import drnet_printed as printed, tables
+from dynlib.book.records import Record
 from dynlib.papers.drnet import Config
-from dynlib.papers.drnet_layers import candidate_sizes
-from dynlib.records import Record
+from dynlib.papers.drnet.layers import candidate_sizes
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,7 @@
 import pytest
 from drnet_records import dynamic, record
 
-from dynlib.papers import drnet_spending as spending
+from dynlib.book.legacy import drnet_spending as spending
 
 
 def latency(method_ms, static_ms=80.0, shares=None):

@@ -10,9 +10,9 @@ from torch import nn
 from dynlib import train
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, load
-from dynlib.papers import drnet, drnet_training
-from dynlib.papers.drnet import Config, Output, convert
-from dynlib.papers.drnet_layers import combine, straight_through
+from dynlib.papers import drnet
+from dynlib.papers.drnet import Config, convert, training as drnet_training
+from dynlib.papers.drnet.layers import Output, combine, straight_through
 from dynlib.train import Hardware, Schedule
 
 THIN = {"predictor_width": 1 / 8, "predictor_side": 0.5}

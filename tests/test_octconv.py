@@ -12,10 +12,11 @@ from torchvision.models.resnet import BasicBlock
 
 from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv_ops import Octave, OctBatchNorm2d, OctConv2d
+from dynlib.papers.octconv.ops import Octave, OctBatchNorm2d, OctConv2d
 
 
 @cache
@@ -24,8 +25,8 @@ def on_meta(arch, **kw):
         return backbones.build(arch, **kw)
 
 
-def count(net, size=224, rule="macs"):
-    return cost.count(net, cost.example(size).to("meta"), rule=rule)
+def count(net, size=224, formulas=None):
+    return cost.count(net, cost.example(size).to("meta"), formulas=formulas)
 
 
 def giga(macs):
@@ -88,7 +89,7 @@ def test_resnet50_costs_the_papers_multiply_adds_in_closed_form_and_by_the_count
 def test_the_ablation_networks_have_the_authors_own_counts(arch, alpha, macs, authors):
     net = convert(on_meta(arch), Config(alpha=alpha))
     assert giga(octconv.cost(net, (224, 224)).macs) == macs
-    assert giga(count(net, rule="authors").macs) == authors
+    assert giga(count(net, formulas=AUTHORS).macs) == authors
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,17 @@ from test_octconv_deploy import assert_deployed
 from torch import nn
 from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple, VideoResNet
 
-from dynlib import cost, recipes, runs, train
-from dynlib.backbones import video_resnet
+from dynlib import cost, train
+from dynlib.book import recipes, runs
+from dynlib.book.recipes import Recipe
+from dynlib.book.zoo import video_resnet
+from dynlib.book.zoo.octconv_released import video_macs
 from dynlib.data.augment import flip_and_shift, shift
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv_ops import Octave, OctConv2d, Split, octave_conv, split_channels
-from dynlib.papers.octconv_released import video_macs
-from dynlib.papers.octconv_transposed import OctConvTranspose2d
-from dynlib.recipes import Recipe
+from dynlib.papers.octconv.ops import Octave, OctConv2d, Split, octave_conv, split_channels
+from dynlib.papers.octconv.transposed import OctConvTranspose2d
 
 
 def randn(*shape):

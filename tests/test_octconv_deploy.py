@@ -9,7 +9,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from dynlib import cost, fusion, kernels
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.backbones.preact_resnet import PreActResNet
+from dynlib.book.zoo.preact_resnet import PreActResNet
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert

@@ -10,11 +10,11 @@ from torch import nn
 
 from dynlib import backbones, cost
 from dynlib.backbones.thin import thin
+from dynlib.book.zoo.octconv_survey import TRIED, as_csv, on_meta, survey
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv_ops import Octave, OctConv2d
-from dynlib.papers.octconv_survey import TRIED, as_csv, on_meta, survey
+from dynlib.papers.octconv.ops import Octave, OctConv2d
 from dynlib.paths import SURVEYS
 
 REFUSED = {  # name: the reason, with the node or layer it lies in

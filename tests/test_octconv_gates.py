@@ -13,8 +13,8 @@ from dynlib import cost, fusion
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
-from dynlib.papers.octconv_ops import Octave, OctConv2d
+from dynlib.papers.octconv.layers import OctStochasticDepth, octave_gate, octave_mean
+from dynlib.papers.octconv.ops import Octave, OctConv2d
 
 
 def images(size=32, batch=2):

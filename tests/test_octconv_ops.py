@@ -12,8 +12,8 @@ from torch import nn
 from dynlib import cost
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
-from dynlib.papers.octconv_doors import OctIdentity
-from dynlib.papers.octconv_ops import (
+from dynlib.papers.octconv.layers import OctIdentity
+from dynlib.papers.octconv.ops import (
     Octave,
     OctBatchNorm2d,
     OctConv2d,

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from dynlib import backbones, cost
+from dynlib.book.zoo.authors_count import AUTHORS
+from dynlib.book.zoo.octconv_released import SCHEDULES, regenerate, released_macs
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv_ops import OctConv2d
-from dynlib.papers.octconv_released import SCHEDULES, regenerate, released_macs
+from dynlib.papers.octconv.ops import OctConv2d
 from dynlib.paths import CLAIMS
 
 
@@ -20,8 +21,8 @@ def on_meta(arch, **kw):
         return backbones.build(arch, **kw)
 
 
-def count(net, rule="macs", size=224):
-    return cost.count(net, cost.example(size).to("meta"), rule=rule)
+def count(net, formulas=None, size=224):
+    return cost.count(net, cost.example(size).to("meta"), formulas=formulas)
 
 
 def points():
@@ -67,7 +68,7 @@ def test_a_row_whose_network_is_not_specified_is_not_regenerated(row):
 def test_se_resnet50_has_the_papers_counts_in_closed_form_and_by_both_rules(alpha, macs, authors):
     net = convert(on_meta("preact_se_resnet50"), Config(alpha=alpha))
     assert octconv.cost(net, (224, 224)).macs == count(net).macs == pytest.approx(macs * 1e9, abs=0.5e6)
-    assert count(net, "authors").macs == pytest.approx(authors * 1e9, abs=0.5e6)
+    assert count(net, AUTHORS).macs == pytest.approx(authors * 1e9, abs=0.5e6)
     assert count(net).params == count(on_meta("preact_se_resnet50")).params
 
 

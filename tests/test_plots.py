@@ -12,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from dynlib import plots
+from dynlib.book.legacy import plots
+from dynlib.book.records import Record, config_hash
 from dynlib.errors import InputError
-from dynlib.records import Record, config_hash
 
 
 @pytest.fixture(autouse=True)

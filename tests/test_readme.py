@@ -4,8 +4,9 @@ import re
 
 import torch
 
-from dynlib import paperscale, recipes, records, runs
 from dynlib.backbones import build
+from dynlib.book import paperscale, recipes, records, runs
+from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.cost import count, example
 from dynlib.papers import octconv
 from dynlib.paths import ROOT
@@ -28,7 +29,7 @@ def test_the_counts_in_the_readme_are_what_is_counted():
     with torch.device("meta"):
         network, image = build("preact_resnet50"), example(224).to("meta")
     ours, plain = (
-        count(octconv.convert(network, c), image, rule="authors").macs for c in (HALF, octconv.Config(alpha=0))
+        count(octconv.convert(network, c), image, formulas=AUTHORS).macs for c in (HALF, octconv.Config(alpha=0))
     )
     assert f"{ours / 1e9:.3f} G of {plain / 1e9:.3f}" in row("ResNet-50 at 224 px")
 

@@ -3,7 +3,8 @@ from dataclasses import replace
 
 import pytest
 
-from dynlib import records
+from dynlib import paths
+from dynlib.book import records
 from dynlib.errors import InputError
 
 
@@ -44,14 +45,14 @@ def test_nothing_but_the_record_is_left_in_its_folder(record, tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
-    path = records.write_atomically(tmp_path / "a.json", "old")
+    path = paths.write_atomically(tmp_path / "a.json", "old")
 
     def refuse(source, target):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(records.os, "replace", refuse)
+    monkeypatch.setattr(paths.os, "replace", refuse)
     with pytest.raises(InputError, match="No space left"):
-        records.write_atomically(path, "new")
+        paths.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
@@ -59,7 +60,7 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="file"):
-        records.write_atomically(tmp_path / "file" / "a.json", "x")
+        paths.write_atomically(tmp_path / "file" / "a.json", "x")
 
 
 def test_an_infinite_metric_is_refused(record, tmp_path):

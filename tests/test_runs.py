@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dynlib import papers, recipes, records, runs, settings, train
+from dynlib import papers, settings, train
+from dynlib.book import recipes, records, runs
+from dynlib.book.paperscale import STREAM, stream
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
-from dynlib.paperscale import STREAM, stream
 from dynlib.paths import RESULTS
 
 RECIPE = recipes.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
@@ -38,15 +39,16 @@ def paper(monkeypatch):
         first = train.Phase("first", objective("first"), epochs=0.5, depends_on=("shared",))
         return first, train.Phase("second", objective("second"), lr=config.late)
 
-    method = SimpleNamespace(
+    offered = papers.Method(
         Config=Config,
         convert=lambda model, config: model,
         cost=closed_form,
+        deploy=None,
         phases=phases,
         evaluate=lambda model, valid: {"images": len(valid.samples)},
         PIXELS="unit",
-        steps=steps,
     )
+    method = SimpleNamespace(**vars(offered), steps=steps)
     monkeypatch.setattr(runs, "method", lambda key: method)
     return method
 

@@ -10,14 +10,15 @@ from strange_networks import strange
 from torch import nn
 from torchvision.models import DenseNet
 
-from dynlib import backbones, cost, paperscale, train
+from dynlib import backbones, cost, train
 from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.book import paperscale
 from dynlib.data import Batches, Samples
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert
-from dynlib.papers.s2dnas_layers import Exits, PieceConv2d, PieceShortcut
-from dynlib.papers.s2dnas_owners import edges, is_read
+from dynlib.papers.s2dnas.layers import Exits, Heads, PieceConv2d, PieceShortcut
+from dynlib.papers.s2dnas.owners import edges, is_read
 
 MIXED = Config(cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)), reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)))
 
@@ -145,7 +146,7 @@ def perturbed(model, stage):
             if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
                 late = node.meta["owners"] >= stage
                 layer.weight[late] += torch.randn_like(layer.weight[late])
-        heads = next(layer for layer in model.modules() if isinstance(layer, s2dnas.Heads))
+        heads = next(layer for layer in model.modules() if isinstance(layer, Heads))
         for head in list(heads)[stage:]:
             head.weight.normal_()
     return model

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from stage_records import CHEAP, DEAR, MIDDLE, STAGED, outcome, run, thinned
 
-from dynlib.papers import s2dnas_answer
-from dynlib.papers.s2dnas_evidence import FIXED, FOUND, STATIC
+from dynlib.book.legacy import s2dnas_answer
+from dynlib.book.legacy.s2dnas_evidence import FIXED, FOUND, STATIC
 
 
 def test_what_is_picked_within_a_budget_is_picked_by_the_held_out_images_alone():

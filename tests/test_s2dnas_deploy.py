@@ -13,8 +13,8 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert, deploy
-from dynlib.papers.s2dnas_deploy import plain_conv
-from dynlib.papers.s2dnas_split import split
+from dynlib.papers.s2dnas.deploy import plain_conv
+from dynlib.papers.s2dnas.split import split
 
 MIXED = Config(
     cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)),

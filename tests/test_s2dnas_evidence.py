@@ -7,9 +7,9 @@ import pytest
 from stage_records import CHEAP, DEAR, STAGED, outcome, run, thinned
 
 from dynlib import settings
-from dynlib.papers import s2dnas_counts, s2dnas_evidence, s2dnas_found
+from dynlib.book.legacy import s2dnas_counts, s2dnas_evidence, s2dnas_found
+from dynlib.book.legacy.s2dnas_evidence import FIXED, FOUND, STATIC
 from dynlib.papers.s2dnas import Config
-from dynlib.papers.s2dnas_evidence import FIXED, FOUND, STATIC
 
 
 def test_the_stages_told_are_those_with_most_records_and_what_is_missing_has_its_command():

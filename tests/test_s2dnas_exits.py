@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from dynlib.errors import InputError
-from dynlib.papers.s2dnas_exits import NEVER, SHARED, TOLERANCES, budget, choices, front, leave, quota, shared
-from dynlib.papers.s2dnas_layers import ExitRule
+from dynlib.papers.s2dnas.exits import NEVER, SHARED, TOLERANCES, budget, choices, front, leave, quota, shared
+from dynlib.papers.s2dnas.layers import ExitRule
 
 COSTS = (1, 3, 10)
 

@@ -10,10 +10,9 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert, deploy, macs_by_choice, summed_loss
-from dynlib.papers.s2dnas_exits import set_thresholds
-from dynlib.papers.s2dnas_layers import Exits
-from dynlib.papers.s2dnas_layerwise import exit_macs, layerwise
-from dynlib.papers.s2dnas_msdnet import MSDNet
+from dynlib.papers.s2dnas.exits import set_thresholds
+from dynlib.papers.s2dnas.layers import Exits
+from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
 
 
 def images(batch=2):

@@ -8,10 +8,10 @@ import pytest
 import torch
 from jobs_for_workers import square
 
+from dynlib.book.search_jobs import spread
 from dynlib.errors import InputError
-from dynlib.papers.s2dnas_exits import Outcome
-from dynlib.papers.s2dnas_jobs import spread
-from dynlib.papers.s2dnas_search import (
+from dynlib.papers.s2dnas.exits import Outcome
+from dynlib.papers.s2dnas.search import (
     Judge,
     Measured,
     Space,

@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from dynlib import papers, records, searches, settings, tables
-from dynlib.cli import main
+from dynlib import settings
+from dynlib.book import records, searches
+from dynlib.book.cli import main
+from dynlib.book.legacy import tables
+from dynlib.book.search_study import Search
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config
-from dynlib.papers.s2dnas_search import reward
-from dynlib.papers.s2dnas_study import Search
+from dynlib.papers.s2dnas.search import reward
 
 TINY = Search(
     "scenes",
@@ -123,5 +125,5 @@ def test_a_search_that_cannot_be_is_refused_before_any_work(kw, message):
 
 def test_a_committed_search_is_found_by_its_settings():
     for record in records.find("s2dnas", "search"):
-        asked = settings.build(papers.searcher("s2dnas").Search, record.config)
+        asked = settings.build(searches.searcher("s2dnas").Search, record.config)
         assert searches.recorded("s2dnas", asked, profile=record.profile, seed=record.seed) == record

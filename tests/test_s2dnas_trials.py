@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
+from dynlib.book.search_jobs import spread
+from dynlib.book.search_trials import SharedWeights, Trial, renew_statistics
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config, convert
-from dynlib.papers.s2dnas_exits import SHARED
-from dynlib.papers.s2dnas_jobs import spread
-from dynlib.papers.s2dnas_search import Judge, Space, policy_search
-from dynlib.papers.s2dnas_trials import SharedWeights, Trial, renew_statistics
+from dynlib.papers.s2dnas.exits import SHARED
+from dynlib.papers.s2dnas.search import Judge, Space, policy_search
 
 TRIAL = Trial(
     "cifar_resnet8",

@@ -11,19 +11,18 @@ from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib import backbones
-from dynlib import cost as counting
+from dynlib import backbones, cost as counting
 from dynlib.backbones import hosts
 from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.book.paperscale import cost_of
 from dynlib.data import Batches, load
 from dynlib.errors import InputError
 from dynlib.papers import sampling
 from dynlib.papers.sampling import Config, convert
-from dynlib.papers.sampling_blocks import sampled_blocks
-from dynlib.papers.sampling_masks import observed, samplers, set_seed
-from dynlib.papers.sampling_released import implied_density, nominal_size, released_macs
-from dynlib.papers.sampling_training import RAMP, SCORE_RATE, groups, objective
-from dynlib.paperscale import cost_of
+from dynlib.papers.sampling.block import BLOCKS, sampled_blocks
+from dynlib.papers.sampling.masks import observed, samplers, set_seed
+from dynlib.papers.sampling.released import implied_density, nominal_size, released_macs
+from dynlib.papers.sampling.training import RAMP, SCORE_RATE, groups, objective
 from dynlib.train import Schedule, fit
 
 
@@ -190,7 +189,7 @@ def test_a_network_on_a_smaller_image_runs_in_bfloat16_too():
 @pytest.mark.parametrize(("arch", "blocks"), [("resnet18", 8), ("resnext50_32x4d", 16), ("cifar_resnet20", 9)])
 def test_every_block_is_replaced(arch, blocks):
     net = convert(on_meta(arch), Config())
-    assert not any(isinstance(part, sampling.BLOCKS) for part in net.modules())
+    assert not any(isinstance(part, BLOCKS) for part in net.modules())
     assert len(sampled_blocks(net)) == blocks and len(samplers(net)) == 2 * blocks
     assert net(torch.empty(1, 3, 64, 64, device="meta")).shape[0] == 1
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from dynlib.papers import sampling_answer as answer
-from dynlib.papers import sampling_evidence as evidence
-from dynlib.records import Record
+from dynlib.book.legacy import sampling_answer as answer, sampling_evidence as evidence
+from dynlib.book.records import Record
 
 
 def record(cost, score, seed=0, metric="miou"):

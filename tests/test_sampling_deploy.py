@@ -11,13 +11,21 @@ from torchvision.models.segmentation import fcn_resnet50
 
 from dynlib import cost as counting
 from dynlib.errors import InputError
-from dynlib.papers import sampling, sampling_gather, sampling_sparse, sampling_tensors
-from dynlib.papers.sampling import DENSITIES, Config, convert, deploy
-from dynlib.papers.sampling_blocks import sampled_blocks
-from dynlib.papers.sampling_masks import observed, tallied
+from dynlib.papers import sampling
+from dynlib.papers.sampling import (
+    DENSITIES,
+    Config,
+    convert,
+    deploy,
+    gather as sampling_gather,
+    sparse as sampling_sparse,
+    tensors as sampling_tensors,
+)
+from dynlib.papers.sampling.block import sampled_blocks
+from dynlib.papers.sampling.masks import observed, tallied
 
 numba = pytest.importorskip("numba")
-kernels = importlib.import_module("dynlib.papers.sampling_kernels")
+kernels = importlib.import_module("dynlib.papers.sampling.kernels")
 CLOSE = {"rtol": 1e-4, "atol": 1e-4}  # float32: other orders of summation in every product
 
 

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 
-from dynlib import chapters, recipes, settings
+from dynlib import settings
+from dynlib.book import chapters, recipes
+from dynlib.book.legacy import sampling_evidence as evidence
 from dynlib.papers import sampling
-from dynlib.papers import sampling_evidence as evidence
 
 
 @pytest.mark.parametrize("task", evidence.RECIPES)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from dynlib.papers.sampling_interpolate import Filler, interpolate, rbf_kernel, rbf_profile, reach, repeated
-from dynlib.papers.sampling_masks import (
+from dynlib.papers.sampling.interpolate import Filler, interpolate, rbf_kernel, rbf_profile, reach, repeated
+from dynlib.papers.sampling.masks import (
     Sample,
     Sampler,
     Tally,

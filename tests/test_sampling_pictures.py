@@ -3,14 +3,14 @@
 import pytest
 import torch
 
+from dynlib.book.demos import sampling_pictures as pictures
+from dynlib.book.legacy import sampling_speed as speed
+from dynlib.book.records import Record
 from dynlib.data import load
 from dynlib.data.scenes import BACKGROUND
-from dynlib.papers import sampling_pictures as pictures
-from dynlib.papers import sampling_speed as speed
-from dynlib.papers.sampling_masks import Sample
-from dynlib.papers.sampling_released import nominal_size
+from dynlib.papers.sampling.masks import Sample
+from dynlib.papers.sampling.released import nominal_size
 from dynlib.paths import ROOT
-from dynlib.records import Record
 
 
 @pytest.fixture(scope="module")

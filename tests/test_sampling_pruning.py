@@ -5,10 +5,10 @@ import torch
 from torch import nn
 from torchvision.models import ResNet, resnet
 
-from dynlib import recipes, runs
+from dynlib.book import recipes, runs
 from dynlib.errors import InputError
 from dynlib.papers import sampling
-from dynlib.papers.sampling_pruning import pruned
+from dynlib.papers.sampling.baselines import pruned
 
 
 def network(block):

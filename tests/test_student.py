@@ -2,7 +2,7 @@
 
 import pytest
 
-from dynlib.student import beyond_chance, half_width, in_points
+from dynlib.book.legacy.student import beyond_chance, half_width, in_points
 
 
 @pytest.mark.parametrize(

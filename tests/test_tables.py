@@ -8,11 +8,21 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from dynlib import tables
+from dynlib.book.legacy import tables
+from dynlib.book.legacy.tables import (
+    DASH,
+    claims,
+    compare,
+    latency_table,
+    measured,
+    points,
+    provenance,
+    show,
+    training_table,
+)
+from dynlib.book.records import Record, config_hash
 from dynlib.errors import InputError
 from dynlib.paths import CLAIMS
-from dynlib.records import Record, config_hash
-from dynlib.tables import DASH, claims, compare, latency_table, measured, points, provenance, show, training_table
 
 ENVIRONMENT = {"device": "Some CPU", "threads": 2, "commit": "abc", "date": "2026-01-02T03:04:05Z"}
 HALF = "ResNet-50, alpha 0.5"

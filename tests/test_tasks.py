@@ -7,13 +7,15 @@ import torch
 from torch import nn
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib import cost, recipes, runs, tasks, train
+from dynlib import cost, tasks, train
 from dynlib.backbones import hosts
+from dynlib.book import recipes, runs
+from dynlib.book.recipes import Recipe
 from dynlib.data import IGNORED, Batches, DetectionBatches, Samples, load
 from dynlib.data.augment import flip_with_boxes
 from dynlib.errors import InputError
 from dynlib.papers import octconv, sampling
-from dynlib.recipes import Recipe
+from dynlib.papers.sampling.masks import samplers
 
 CPU = train.Hardware("cpu")
 SEGMENTATION, DETECTION = tasks.TASKS["segmentation"], tasks.TASKS["detection"]
@@ -198,7 +200,7 @@ def test_a_sampled_network_trains_on_pixels_and_on_boxes_and_its_record_has_the_
     part, size = task.counted(net, (64, 64))
     assert found["macs"] == cost.count(part, cost.example(size)).macs > found["macs_expected"]
     assert len(found["density_by_mask"]) == 16 and 0.5 < found["density"] < 1
-    assert next(iter(sampling.samplers(net).values())).tau < 1
+    assert next(iter(samplers(net).values())).tau < 1
 
 
 def test_the_images_of_a_recipe_keep_their_aspect(monkeypatch):

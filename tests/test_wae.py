@@ -1,5 +1,6 @@
 """The wrapped networks: what they cost, what they yield, what they refuse, and how they deploy."""
 
+import importlib
 from functools import cache
 
 import pytest
@@ -12,8 +13,10 @@ from dynlib import backbones, fusion
 from dynlib.backbones.thin import thin
 from dynlib.cost import count, example
 from dynlib.errors import InputError
-from dynlib.papers import wae, wae_deploy
+from dynlib.papers import wae
 from dynlib.papers.wae import TWO, VARIANTS, Config, convert
+
+wae_deploy = importlib.import_module("dynlib.papers.wae.deploy")  # the name in the package is the function
 
 
 def small(width=16, classes=5):

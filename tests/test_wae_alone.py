@@ -5,9 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from dynlib.data import Batches, load
-from dynlib.errors import InputError
-from dynlib.papers.wae_alone import (
+from dynlib.book.demos.wae_alone import (
     KEPT,
     both,
     hiding,
@@ -20,8 +18,10 @@ from dynlib.papers.wae_alone import (
     quieter,
     stretched,
 )
-from dynlib.papers.wae_split import psnr
-from dynlib.papers.wae_training import WINDOW_PX, watch_split, window
+from dynlib.data import Batches, load
+from dynlib.errors import InputError
+from dynlib.papers.wae.split import psnr
+from dynlib.papers.wae.training import WINDOW_PX, watch_split, window
 
 
 @cache

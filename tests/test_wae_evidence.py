@@ -5,12 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from dynlib import backbones, recipes, records, tables
-from dynlib.data import load
-from dynlib.errors import InputError
-from dynlib.papers import wae
-from dynlib.papers.wae import VARIANTS
-from dynlib.papers.wae_evidence import (
+from dynlib import backbones
+from dynlib.book import recipes, records
+from dynlib.book.legacy import tables
+from dynlib.book.legacy.wae_evidence import (
     EQUAL_COST,
     agreement,
     answer,
@@ -30,7 +28,11 @@ from dynlib.papers.wae_evidence import (
     told,
     verdict,
 )
-from dynlib.papers.wae_split import pca_reference
+from dynlib.data import load
+from dynlib.errors import InputError
+from dynlib.papers import wae
+from dynlib.papers.wae import VARIANTS
+from dynlib.papers.wae.split import pca_reference
 
 CLAIMED = {"c": 15.0, "a": 11.0, "b": 12.5}
 

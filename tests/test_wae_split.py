@@ -9,7 +9,7 @@ from torch import nn
 
 from dynlib import cost
 from dynlib.errors import InputError
-from dynlib.papers.wae_split import (
+from dynlib.papers.wae.split import (
     Decoder,
     Encoder,
     classification_loss,
@@ -18,7 +18,7 @@ from dynlib.papers.wae_split import (
     spectrum_share,
     transform_loss,
 )
-from dynlib.papers.wae_wavelet import WAVELETS, Approximation, Downscale, Wavelet
+from dynlib.papers.wae.wavelet import WAVELETS, Approximation, Downscale, Wavelet
 
 
 def images(*shape, seed=0):

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib import backbones, plots, tables
-from dynlib.papers import wae, wae_tables
-from dynlib.papers.wae_evidence import pairs
-from dynlib.records import Record
+from dynlib import backbones
+from dynlib.book.legacy import plots, tables, wae_tables
+from dynlib.book.legacy.wae_evidence import pairs
+from dynlib.book.records import Record
+from dynlib.papers import wae
 
 CLAIMS = tables.claims("wae", "table2")
 

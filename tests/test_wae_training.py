@@ -11,13 +11,13 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from dynlib import train
 from dynlib.backbones.thin import thin
+from dynlib.book.demos.wae_alone import quieter
 from dynlib.data import Batches, load
 from dynlib.errors import InputError
 from dynlib.papers import wae
 from dynlib.papers.wae import TWO, VARIANTS, Config
-from dynlib.papers.wae_alone import quieter
-from dynlib.papers.wae_split import psnr
-from dynlib.papers.wae_training import joint_loss
+from dynlib.papers.wae.split import psnr
+from dynlib.papers.wae.training import joint_loss
 
 CPU = train.Hardware(accelerator="cpu")
 

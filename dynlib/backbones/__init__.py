@@ -6,49 +6,36 @@ build("resnet50_v1")                                   ours, see resnet_v1.py
 build("resnet101_stage3")                              ours, a stage alone, see resnet_stages.py
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
 build("cifar_vgg16_bn", num_classes=10)                 ours, see cifar_forms.py
-build("preact_resnet26")                               ours, see preact_resnet.py
 build("mobilenet_v1", width=0.75)                      ours, see mobilenet_v1.py
-build("gluon_mobilenet_v2", width=1.125)               ours, see gluon_mobilenet.py
-build("gluon_se_resnet152_v1e")                        ours, see gluon_resnet.py
-build("i3d_resnet50", num_classes=400)                 ours, of clips, see video_resnet.py
+
+`register` adds others, as `dynlib.book.zoo` does with those behind printed costs: preact_resnet26, gluon_mobilenet_v2,
+gluon_se_resnet152_v1e, i3d_resnet50 and their kin.
 """
 
-import difflib
 import inspect
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from torch import nn
 from torchvision import models
 
-from dynlib.backbones import (
-    cifar_forms,
-    cifar_resnet,
-    gluon_mobilenet,
-    gluon_resnet,
-    mobilenet_v1,
-    preact_resnet,
-    resnet_stages,
-    resnet_v1,
-    video_resnet,
-)
+from dynlib import settings
+from dynlib.backbones import cifar_forms, cifar_resnet, mobilenet_v1, resnet_stages, resnet_v1
 from dynlib.backbones.thin import thin
 from dynlib.errors import InputError
 
-_FILES = (
-    cifar_resnet,
-    cifar_forms,
-    preact_resnet,
-    resnet_v1,
-    resnet_stages,
-    mobilenet_v1,
-    gluon_mobilenet,
-    gluon_resnet,
-    video_resnet,
-)
+_FILES = (cifar_resnet, cifar_forms, resnet_v1, resnet_stages, mobilenet_v1)
 OURS = {name: builder for file in _FILES for name, builder in file.MODELS.items()}
+_OF_CLIPS: set[str] = set()
 
 # Auxiliary heads would make forward return a tuple in training only; an initialisation left unchosen warns.
 _WITHOUT_AUXILIARY_HEADS = {name: {"aux_logits": False, "init_weights": True} for name in ("googlenet", "inception_v3")}
+
+
+def register(builders: Mapping[str, Callable[..., nn.Module]], clips: bool = False) -> None:
+    """Let `build` know further networks, by name; `clips` where they read clips."""
+    OURS.update(builders)
+    _OF_CLIPS.update(builders if clips else ())
 
 
 def names() -> list[str]:
@@ -58,7 +45,7 @@ def names() -> list[str]:
 
 def takes_clips(arch: str) -> bool:
     """Whether a network that `build` knows reads clips (N, 3, T, H, W), not images."""
-    return arch in video_resnet.MODELS or arch in models.list_models(module=models.video)
+    return arch in _OF_CLIPS or arch in models.list_models(module=models.video)
 
 
 def build(arch: str, num_classes: int = 1000, **kw) -> nn.Module:
@@ -90,9 +77,6 @@ def _builder(arch: str):
     """What makes the network of this name."""
     if arch in OURS:
         return OURS[arch]
-    known = names()
-    if arch not in known:
-        close = difflib.get_close_matches(arch, known, n=5, cutoff=0.5)
-        hint = f"closest: {', '.join(close)}" if close else f"allowed: {', '.join(known)}"
-        raise InputError(f"arch {arch!r} is unknown; {hint}")
+    if arch not in (known := names()):
+        raise settings.unknown("arch", arch, known)
     return partial(models.get_model, arch, weights=None, **_WITHOUT_AUXILIARY_HEADS.get(arch, {}))

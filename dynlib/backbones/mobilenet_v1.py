@@ -5,17 +5,13 @@ A stem and 13 pairs of a depthwise 3x3 and a pointwise 1x1 convolution, each wit
 
 import torch
 from torch import Tensor, nn
+from torchvision.ops import Conv2dNormActivation as Layer
 
 from dynlib.errors import InputError
 
 # Outputs of the pointwise layers at width 1, and strides of the depthwise ones (Table 1).
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
-
-
-def _layer(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU(inplace=True))
 
 
 class MobileNetV1(nn.Module):
@@ -34,10 +30,10 @@ class MobileNetV1(nn.Module):
         if not 1 <= 32 * width < float("inf"):
             raise InputError(f"width is {width}; the factor on 32 to 1024 channels is at least 1/32")
         c_in = int(32 * width)
-        layers = [_layer(3, c_in, 3, 2)]
+        layers = [Layer(3, c_in, 3, 2)]
         for channels, stride in zip(CHANNELS, STRIDES, strict=True):
             c_out = int(channels * width)
-            layers.append(nn.Sequential(_layer(c_in, c_in, 3, stride, groups=c_in), _layer(c_in, c_out, 1)))
+            layers.append(nn.Sequential(Layer(c_in, c_in, 3, stride, groups=c_in), Layer(c_in, c_out, 1)))
             c_in = c_out
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)

@@ -1,35 +1,53 @@
-"""One module a paper; each offers Config, convert, cost and deploy, and none imports another.
+"""One package a paper; each offers Config, convert, cost and deploy, and none imports another.
 
-What generic code asks of a module besides, where the method has it:
-
-    TASKS                           names of the tasks that it trains for; absent: classification alone
-    phases(config)                  its training schedule, `train.Phase`s; absent: one with the task's own loss
-    evaluate(model, valid)          figures for the record from test data, besides the task's own
-    choose(model, held_out, valid)  instead, of recipes that hold images of the training split out: settle the trained
-                                    model on these, and return the figures from test data, the task's score included
-    macs_by_choice(model, size)     MACs of one image for each choice that the network can take, in order; under
-                                    "predictor" what comes on top of every choice
-    PIXELS = "unit"                 it takes images on the scale 0 .. 1; absent: normalised by the training set
+`METHODS` are their names, `method` gives what a package offers, `Method` says what that may be. No torch is imported
+until a method is asked for.
 """
 
 import importlib
-import importlib.util
-from types import ModuleType
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 from dynlib import settings
-from dynlib.catalogue import METHODS
+
+METHODS = {  # dynlib/papers/<key>/: title
+    "wae": "Wavelet-like auto-encoder",
+    "octconv": "Octave convolution",
+    "s2dnas": "S2DNAS",
+    "sampling": "Stochastic sampling and interpolation",
+    "drnet": "Dynamic resolution",
+}
 
 
-def method(key: str) -> ModuleType:
-    """The module of a paper: Config, convert, cost, deploy. Raises InputError for an unknown key."""
+@dataclass(frozen=True)
+class Method:
+    """The names that generic code asks of a paper's package; those with a value here only where a method differs."""
+
+    Config: type  # frozen dataclass; rejects nonsense with a message that names field, value and range
+    convert: Callable  # (model, config) -> the trainable network
+    cost: Callable  # (module, input_size) -> Cost, in closed form
+    deploy: Callable  # (module, example) -> the form for inference on a CPU
+
+    TASKS: tuple[str, ...] = ("classification",)  # names of the tasks that it trains for
+    PIXELS: str = "normalised"  # by the training set; "unit": on the scale 0 .. 1
+    # (config) -> its training schedule, `train.Phase`s; none: one with the task's own loss
+    phases: Callable = lambda config: ()
+    # (model, valid) -> figures for the record from test data, besides the task's own
+    evaluate: Callable = lambda model, valid: {}
+    # (model, held_out, valid) -> for recipes that hold images of the training split out: settle the trained model on
+    # these, and return the figures from test data, the task's score included; None: as without such images
+    choose: Callable | None = None
+    # (model, size) -> MACs of one image for each choice that the network can take, in order; under "predictor" what
+    # comes on top of every choice; None: it takes none
+    macs_by_choice: Callable | None = None
+    # (model, size) -> MACs of one image averaged over masks, or None where that is what `cost` says
+    macs_expected: Callable = lambda model, size: None
+
+
+def method(key: str) -> Method:
+    """What a paper's package offers. Raises InputError for an unknown key."""
     if key not in METHODS:
         raise settings.unknown("method", key, METHODS)
-    return importlib.import_module(f"dynlib.papers.{key}")
-
-
-def searcher(key: str) -> ModuleType:
-    """The module of a paper's search: Search, search. Raises InputError where the paper has none."""
-    able = [name for name in METHODS if importlib.util.find_spec(f"dynlib.papers.{name}_study")]
-    if key not in able:
-        raise settings.unknown("method with a search", key, able)
-    return importlib.import_module(f"dynlib.papers.{key}_study")
+    package = importlib.import_module(f"dynlib.papers.{key}")
+    offered = [field.name for field in fields(Method) if hasattr(package, field.name)]
+    return Method(**{name: getattr(package, name) for name in offered})

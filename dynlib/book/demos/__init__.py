@@ -1,0 +1,1 @@
+"""What a page shows of a method on the reader's machine, besides the method itself."""

@@ -1,0 +1,171 @@
+"""At the paper's own scale, without data or trained weights: what a method costs and how fast it is."""
+
+import itertools
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import torch
+from torch import Tensor, nn
+
+from dynlib import latency, settings
+from dynlib.backbones import build
+from dynlib.book import records
+from dynlib.book.records import Record
+from dynlib.book.zoo.authors_count import AUTHORS
+from dynlib.cost import count, example
+from dynlib.errors import InputError
+from dynlib.papers import method
+
+
+def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
+    """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
+
+    MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
+    untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`, and those that skip a given
+    share of the positions `macs_expected`, with the ratio to it.
+    Raises InputError for a network or a size that the method cannot take.
+    """
+    logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
+    paper, network, image = method(key), _image_network(arch, classes), example(size)
+    model = paper.convert(network, config)
+    try:
+        static = count(network, image).macs
+    except (RuntimeError, AssertionError) as error:  # torch's words for a map smaller than its kernel
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"size is {size[0]}x{size[1]}, which {arch} cannot take: {reason}") from error
+    cost = count(model, image)
+    closed = paper.cost(model, size)
+    assert closed.macs == cost.macs, f"{key} on {arch}: closed form {closed.macs}, counted {cost.macs}"
+    choices = {"macs_by_choice": paper.macs_by_choice(model, size)} if paper.macs_by_choice else {}
+    if (expected := paper.macs_expected(model, size)) is not None:
+        choices |= {"macs_expected": expected, "ratio_expected": latency.macs_ratio(static, expected)}
+    return {
+        "key": key,
+        "arch": arch,
+        "size": _side(size),
+        "classes": classes,
+        "config": settings.plain(asdict(config)),
+        "params": closed.params,  # those with an effect: masks hold others too
+        "macs": cost.macs,
+        "macs_static": static,
+        "ratio": latency.macs_ratio(static, cost.macs),
+        "closed_form": closed.macs,
+        "authors_macs": count(model, image, formulas=AUTHORS).macs,
+        "uncounted": list(cost.uncounted),
+        **choices,
+    }
+
+
+STREAM = 20  # decisions of a dynamic method in one round: shares are whole multiples of 1 / STREAM
+
+
+def describe_latency(
+    config: object,
+    arch: str,
+    size: tuple[int, int],
+    batch: int,
+    threads: int,
+    shares: tuple[float, ...] | None = None,
+) -> dict:
+    """What a latency record is found by, the machine excepted: that stands in its environment."""
+    asked = {"method": settings.described(config), "arch": arch, "size": _side(size), "batch": batch, "threads": threads}
+    return settings.plain(asked | ({} if shares is None else {"shares": shares}))
+
+
+def latency_pair(
+    batch: int, key: str, config: dict, arch: str, size: list[int], shares: list[float] | None = None
+) -> tuple[nn.Module, Callable, Tensor]:
+    """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both.
+
+    With `shares` the method decides as always, and then each call is told what to have decided: the choices come round
+    in a shuffled order in which choice k has the share `shares[k]`, exactly so in every `STREAM` calls.
+    """
+    paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
+    model = paper.convert(network, settings.build(paper.Config, config)).eval()
+    deployed = paper.deploy(model, images)
+    if shares is None:
+        return network, deployed, images
+    forced = itertools.cycle(stream(shares, batch))
+    return network, lambda batch: deployed(batch, choices=next(forced)), images
+
+
+def stream(shares: Sequence[float], batch: int) -> tuple[Tensor, ...]:
+    """Choices (batch,) of `STREAM` calls in which choice k has the share `shares[k]`, in a fixed shuffled order.
+
+    Raises InputError where the shares are not multiples of 1 / STREAM with the sum 1.
+    """
+    counts = [round(share * STREAM) for share in shares]
+    if any(abs(count - share * STREAM) > 1e-6 or share < 0 for count, share in zip(counts, shares, strict=True)):
+        raise InputError(f"shares are {list(shares)}; each is a multiple of {1 / STREAM:g}, such as 0.3,0.25,0.45")
+    if sum(counts) != STREAM:
+        raise InputError(f"shares are {list(shares)}; their sum is {sum(shares):g}, not 1")
+    choices = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).repeat(batch)
+    order = torch.randperm(len(choices), generator=torch.Generator().manual_seed(0))
+    return choices[order].split(batch)
+
+
+def time_latency(
+    key: str,
+    config: object,
+    arch: str,
+    size: tuple[int, int],
+    *,
+    batch: int = 1,
+    threads: int = 1,
+    repeats: int = 20,
+    shares: tuple[float, ...] | None = None,
+) -> Record:
+    """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
+
+    `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
+    weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
+    share of the positions is `ratio_expected`.
+    Raises InputError for shares where there is nothing to choose, or none where there is.
+    """
+    began = time.perf_counter()
+    cost = cost_of(key, config, arch, size)
+    by_choice = dict(cost.get("macs_by_choice", {}))
+    always = by_choice.pop("predictor", 0)
+    choices, ratio = list(by_choice.values()), cost.get("ratio_expected", cost["ratio"])
+    if len(shares or ()) != len(choices) and not (shares is None and "ratio_expected" in cost):
+        given = list(shares) if shares else "missing"
+        asked = f"give the share of each: {', '.join(by_choice)}" if choices else "leave shares out"
+        raise InputError(f"shares are {given}; {key} on {arch} has {len(choices) or 'no'} choices, {asked}")
+    cycle = 1
+    if shares is not None:
+        cycle = len(stream(shares, batch))
+        mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
+        ratio = latency.macs_ratio(cost["macs_static"], mean)
+    described = describe_latency(config, arch, size, batch, threads, shares)
+    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
+    arguments |= {} if shares is None else {"shares": list(shares)}
+    pair = f"{__name__}:{latency_pair.__name__}"
+    measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats, cycle=cycle)
+    return Record(
+        key=key,
+        kind="latency",
+        profile="paper",
+        config=described,
+        config_hash=records.config_hash(described),
+        dataset={},
+        seed=0,
+        metrics=settings.plain(asdict(measured))
+        | {"macs_ratio": ratio, "efficiency": latency.efficiency(measured.speedup, ratio)},
+        curve=[],
+        environment=records.environment(threads=threads),
+        wall_s=round(time.perf_counter() - began, 1),
+    )
+
+
+def _image_network(arch: str, classes: int = 1000) -> nn.Module:
+    network = build(arch, classes)
+    if any(isinstance(layer, nn.Conv3d) for layer in network.modules()):
+        raise InputError(f"arch is {arch}, which takes clips; allowed: networks of images, such as resnet50")
+    return network
+
+
+def _side(size: tuple[int, int]) -> int | list[int]:
+    """As everywhere, one number is a square."""
+    return size[0] if size[0] == size[1] else list(size)

@@ -1,0 +1,122 @@
+"""Measured facts: one JSON file each, written whole or not at all, found again by the hash of their configuration."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from dynlib.errors import InputError
+from dynlib.paths import RESULTS, ROOT, write_atomically
+
+VERSIONED = ("torch", "torchvision", "numpy", "numba", "lightning-fabric")
+
+
+@dataclass(frozen=True)
+class Record:
+    """One measurement with everything needed to repeat it; the file on disk has exactly these fields."""
+
+    key: str  # the paper: wae, octconv, s2dnas, sampling, drnet
+    kind: str  # what was measured: training, search, latency, reference (a level to compare with), split (wae)
+    profile: str  # smoke, public, paper
+    config: dict  # everything that decides the result, the seed excepted
+    config_hash: str
+    dataset: dict  # name, splits, sizes, checksums; empty where no data was read
+    seed: int
+    metrics: dict  # the results; units end the names
+    curve: list  # one dict an epoch; empty where nothing was trained
+    environment: dict
+    wall_s: float
+
+
+def config_hash(config: Mapping) -> str:
+    """First 12 hexadecimal digits of the SHA-256 of the configuration as canonical JSON."""
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def path_of(record: Record, folder: Path = RESULTS) -> Path:
+    """Where a record lies: <folder>/<key>/<kind>-<profile>-<hash>-s<seed>.json."""
+    name = f"{record.kind}-{record.profile}-{record.config_hash}-s{record.seed}.json"
+    return folder / record.key / name
+
+
+def save(record: Record, folder: Path = RESULTS) -> Path:
+    """Write a record and return its path. A metric that is not finite is refused with an InputError."""
+    bad = [name for name, value in record.metrics.items() if isinstance(value, float) and not math.isfinite(value)]
+    if bad:
+        raise InputError(
+            f"record {record.key}/{record.kind}: {bad[0]} is {record.metrics[bad[0]]}, not a finite number"
+        )
+    return write_atomically(path_of(record, folder), json.dumps(asdict(record), indent=1) + "\n")
+
+
+def load(path: Path) -> Record:
+    """Read one record. Raises InputError naming the file where it is not one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a record: {error}") from error
+    names = {field.name for field in fields(Record)}
+    if not isinstance(content, dict) or set(content) != names:
+        raise InputError(f"{path} is not a record: it needs exactly the fields {', '.join(sorted(names))}")
+    if content["config_hash"] != config_hash(content["config"]):
+        raise InputError(f"{path}: config_hash {content['config_hash']} does not fit its config; measure it again")
+    return Record(**content)
+
+
+def find(key: str, kind: str, profile: str | None = None, folder: Path = RESULTS) -> Iterator[Record]:
+    """All records of one paper and kind, in a fixed order; of one profile where it is given."""
+    for path in sorted((folder / key).glob(f"{kind}-{profile or '*'}-*.json")):
+        yield load(path)
+
+
+def lookup(key: str, kind: str, profile: str, config: Mapping, seed: int, folder: Path = RESULTS) -> Record | None:
+    """The record of exactly this configuration and seed, or None where nobody measured it yet."""
+    path = folder / key / f"{kind}-{profile}-{config_hash(config)}-s{seed}.json"
+    return load(path) if path.exists() else None
+
+
+def cpu_model() -> str:
+    """The processor's name as the system gives it."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        if lines:
+            return lines[0].split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def commit() -> str:
+    """The checkout's commit, with `+` where tracked library files differ from it, or `unknown` outside a checkout."""
+    try:
+        head = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
+        status = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", "dynlib"], cwd=ROOT, capture_output=True)
+    except FileNotFoundError:
+        return "unknown"
+    return head.stdout.strip() + "+" * status.returncode if head.returncode == 0 else "unknown"
+
+
+def environment(device: str | None = None, threads: int | None = None, precision: str | None = None) -> dict:
+    """Where a measurement was taken: processor or GPU, threads, versions, commit and date (UTC).
+
+    `device` is the accelerator's name where one was used; the caller knows it, this module does not import torch.
+    `precision` is that of a training, where it was not float32 throughout.
+    """
+    return {
+        "device": device or cpu_model(),
+        "cores": os.cpu_count(),
+        "threads": threads,
+        **({} if precision is None else {"precision": precision}),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        **{name: metadata.version(name) for name in VERSIONED},
+        "commit": commit(),
+        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }

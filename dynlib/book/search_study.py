@@ -1,0 +1,194 @@
+"""One search from end to end, as figures for a record: shared weights, the controller and its controls, the retraining.
+
+`Search` are its settings. `search` trains the shared weights, lets the controller search once for each omega, takes as
+many draws of a controller that never learns and as many even ones, ranks every architecture where they are few enough,
+and retrains the best by themselves: how well the short ranking agrees with the longer one is part of the result, and so
+is the time that all of it took. Without shared weights every candidate is trained by itself, as in the paper.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+
+from dynlib import backbones, settings
+from dynlib.book.search_jobs import spread
+from dynlib.book.search_trials import SharedWeights, Trial
+from dynlib.catalogue import DATASETS
+from dynlib.errors import InputError
+from dynlib.papers.s2dnas import Config, convert
+from dynlib.papers.s2dnas.search import (
+    OMEGA,
+    Candidate,
+    Judge,
+    Measured,
+    Space,
+    best,
+    exhaustive,
+    kendall_tau,
+    policy_search,
+    random_search,
+)
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of a search; the proxy is the small network on small images that stands for the one to be trained."""
+
+    dataset: str
+    proxy_arch: str = "cifar_resnet8"  # with as many map sizes as the network to be trained
+    proxy_width: int | None = None  # channels of its first stage where not as published
+    proxy_size_px: int | None = 16  # side of its images where it is not the stored one
+    proxy_images: int = 8000  # of the training split
+    proxy_held_out_images: int = 2000  # others of the training split, on which rewards are measured
+    proxy_epochs: int = 8  # of the shared weights, or of every candidate
+    shared_weights: bool = True  # one set for all candidates; false: each is trained by itself, as in the paper
+    batch_size: int = 128  # as of the recipe
+    lr: float = 0.1
+    search_stages: int = 3
+    search_groups: int = 8  # of channels
+    candidates: int = 100  # of each search
+    omega: float = OMEGA  # whose best are retrained
+    omegas: tuple[float, ...] = ()  # searched besides
+    ranked: int = 0  # every architecture is measured where the space has at most so many
+    retrained: int = 3  # best of the policy, and as many drawn at random; the paper has 10 of the policy
+    retrain_epochs: int = 8
+
+    def __post_init__(self):
+        """Refuse what no search can use, before any work."""
+        for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
+            if name not in known:
+                raise settings.unknown(what, name, known)
+        lows = {"proxy_images": 1, "proxy_held_out_images": 1, "batch_size": 1, "candidates": 1, "retrained": 1}
+        for name, low in lows.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{name} is {getattr(self, name)}; it is {low} or more")
+        held, classes = self.proxy_held_out_images, DATASETS[self.dataset].class_count
+        if held % classes:
+            raise InputError(f"proxy_held_out_images is {held}; it is a multiple of the {classes} classes")
+        for value in (self.omega, *self.omegas):
+            if not isfinite(value) or value > 0:
+                raise InputError(f"omega is {value}; it is 0 or less, or cost would be worth having")
+        _ = self.space(1), self.trial(0).schedule(), replace(self.trial(0), epochs=self.retrain_epochs).schedule()
+
+    def space(self, sizes: int) -> Space:
+        """The architectures of a network with so many map sizes."""
+        return Space(sizes, self.search_stages, self.search_groups)
+
+    def trial(self, seed: int, **where) -> Trial:
+        """What a candidate is measured by, and trained by where it is trained by itself."""
+        counts = {"train_images": self.proxy_images, "held_out_images": self.proxy_held_out_images}
+        counts |= {"epochs": self.proxy_epochs, "batch_size": self.batch_size, "lr": self.lr}
+        network = {"width": self.proxy_width, "size_px": self.proxy_size_px}
+        return Trial(self.proxy_arch, self.dataset, **counts, **network, seed=seed, **where)
+
+
+def search(
+    asked: Search,
+    *,
+    seed: int,
+    weights: Path,
+    root: str | None = None,
+    workers: int = 1,
+    scheduler: str | None = None,
+    accelerator: str = "auto",
+    precision: str = "32-true",
+    progress: bool = False,
+) -> tuple[dict, list[dict], dict]:
+    """What a record of the search holds: its figures, the curve of the shared weights, what is known of the data.
+
+    The weights are kept in `weights` meanwhile.
+
+    Candidates are measured, and retrained, in `workers` processes or on the Dask cluster at `scheduler`.
+    """
+    trial = asked.trial(seed, root=root, accelerator=accelerator, precision=precision)
+    sizes = _sizes(trial)
+    here = workers == 1 and scheduler is None
+    now = time.process_time if here else time.perf_counter  # a busy machine does not lengthen the first
+    space, clock, spent = asked.space(sizes), now(), {}
+    proxy = SharedWeights(trial, space, str(weights)) if asked.shared_weights else trial
+    curve = proxy.train(progress) if asked.shared_weights else []
+    spent["weights_s"], clock = now() - clock, now()
+
+    def measure(configs: Sequence[Config]) -> list[Measured]:
+        return spread(proxy, configs, workers=workers, scheduler=scheduler)
+
+    judges = {omega: Judge(measure, omega) for omega in dict.fromkeys((asked.omega, *asked.omegas))}
+    shared = judges[asked.omega].measured
+    found = {}
+    for omega, judge in judges.items():
+        judge.measured = shared  # measured once, whatever omega
+        found[omega] = {
+            "policy": policy_search(space, judge, asked.candidates, seed=seed),
+            "untrained": policy_search(space, judge, asked.candidates, seed=seed + 2, lr=0.0),
+            "random": random_search(space, judge, min(asked.candidates, len(space)), seed=seed + 1),
+        }
+        if len(space) <= asked.ranked:
+            found[omega]["every"] = exhaustive(space, judge)
+    spent["candidates_s"], clock = now() - clock, now()
+
+    main = found[asked.omega]
+    chosen = best(main["policy"], asked.retrained)
+    control = [one for one in main["random"] if one.config not in {c.config for c in chosen}][: asked.retrained]
+    alone = replace(trial, epochs=asked.retrain_epochs)
+    jobs = [candidate.config for candidate in (*chosen, *control)]
+    judge = Judge(lambda configs: spread(alone, configs, workers=workers, scheduler=scheduler), asked.omega)
+    retrained = list(zip([*chosen, *control], judge(jobs), strict=True))
+    spent["retraining_s"] = now() - clock
+    winner = max(retrained[: len(chosen)], key=lambda pair: pair[1].reward)[1]
+    static = next(iter(shared.values())).macs_static
+    metrics = {
+        "space": {"sizes": sizes, "per_size": space.per_size, "architectures": len(space)},
+        "macs_static": static,
+        "clock": "processor" if here else "wall",
+        "measured": len(shared),
+        "seconds_a_candidate": statistics.median(of.seconds for of in shared.values()),
+        **{name: round(seconds, 1) for name, seconds in spent.items()},
+        "searches": [_told(omega, of) for omega, of in found.items()],
+        "retrained": [
+            _values(short) | {"by": "policy" if place < len(chosen) else "random", "alone": _worth(alone)}
+            for place, (short, alone) in enumerate(retrained)
+        ],
+        "kendall_tau": _tau(retrained),
+        "found": _values(winner),
+    }
+    return settings.plain(metrics), curve, _dataset(trial)
+
+
+def _sizes(trial: Trial) -> int:
+    """Groups of map sizes of the proxy's network."""
+    return convert(trial.network(), Config(cuts=((0, 1),))).meta["groups"]
+
+
+def _dataset(trial: Trial) -> dict:
+    batches, held = trial.data()
+    counts = {"train_images": len(batches.samples), "held_out_images": len(held.samples)}
+    checksums = {"train_sha256": batches.samples.checksum, "held_out_sha256": held.samples.checksum}
+    return {"name": trial.dataset} | counts | checksums
+
+
+def _tau(pairs: Sequence[tuple[Candidate, Candidate]]) -> float | None:
+    """Rank agreement of the rewards under shared weights and after training alone; None where there is none to take."""
+    short, alone = ([candidate.reward for candidate in side] for side in zip(*pairs, strict=True))
+    return None if min(len(set(short)), len(set(alone))) < 2 else kendall_tau(short, alone)
+
+
+def _told(omega: float, of: dict[str, list[Candidate]]) -> dict:
+    """One omega: the rewards of each search in the order of its draws, and its best candidate."""
+    rewards = {name: [round(candidate.reward, 5) for candidate in history] for name, history in of.items()}
+    return {"omega": omega, "rewards": rewards, "best": {name: _values(best(h, 1)[0]) for name, h in of.items()}}
+
+
+def _values(candidate: Candidate) -> dict:
+    config = candidate.config
+    return {"cuts": [list(row) for row in config.cuts], "reuse": [list(row) for row in config.reuse]} | _worth(
+        candidate
+    )
+
+
+def _worth(candidate: Candidate) -> dict:
+    outcome = candidate.outcome
+    figures = {"reward": candidate.reward, "top1": outcome.top1, "macs": round(outcome.macs)}
+    return figures | {"threshold": outcome.thresholds[0], "shares": list(outcome.shares)}

@@ -1,0 +1,51 @@
+"""Dynamic resolution: Zhu et al., "Dynamic Resolution Network", NeurIPS 2021 (arXiv 2106.02898).
+
+Not every image needs all its pixels: a small predictor looks at a thumbnail and picks the resolution at which one
+shared classifier sees the image. Both learn together, through a straight-through Gumbel gate and a penalty on the
+mean cost; only the batch norms have one set for each resolution.
+
+Symbols -> names: X `images`; r_j `candidates[j]`, shares of the image's side from 1 down; R(X) = z `z` (N, m); h `gate`
+(N, m); y_j logits at candidate j; C_j `costs[j]`; alpha `alpha`; eta `eta`; tau `tau`. All `candidates`, `choice`s and
+lists run from the largest resolution to the smallest.
+
+    convert     Config; the network with its predictor; cost    training   the losses of both phases
+    layers      batch norms by resolution, resizing, the gate   policies   what is chosen, and what it is compared with
+    predictor   what looks at the thumbnail                     deploy     the form for inference
+
+Departures from the paper, each with its reason:
+
+- Costs and `alpha` are shares of the classifier's cost at full resolution, not giga-operations: one setting means the
+  same at 64 px and at 224. As in the paper's tables, `alpha` bounds the classifier alone.
+- The candidates are shares of the side (1, 3/4, 1/2 are the paper's 224, 168, 112 px), for the same reason.
+- The published text combines the predictions of all candidates, the submission ran only the chosen one, in
+  sub-batches: the first is the default, the second is `routed`.
+- Every batch norm has its sets, as the text says; the released code forgets those of the shortcuts.
+- At inference the argmax is taken, as the text says; the released evaluation keeps the noise. tau is not stated: 1.
+- The learning rate follows this book's cosine, not steps, and the momentum is Nesterov's; phases keep the paper's
+  70 : 100 epochs. The paper's rates, 0.1 and 0.01 for the predictor, are for batches of 256 and schedules of many days;
+  those of our recipe were chosen on held-out training images, the predictor's being `predictor_lr` times the other.
+- The predictor's MobileNetV2 form has our channels, see `predictor.py`.
+- With several devices the penalty is on the mean of each device's own batch; the paper does not say.
+"""
+
+from dynlib.papers.drnet.convert import (
+    Config,
+    choose,
+    convert,
+    cost,
+    deploy,
+    evaluate,
+    macs_by_choice,
+    phases,
+)
+
+__all__ = [
+    "Config",
+    "choose",
+    "convert",
+    "cost",
+    "deploy",
+    "evaluate",
+    "macs_by_choice",
+    "phases",
+]

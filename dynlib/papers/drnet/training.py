@@ -1,0 +1,139 @@
+"""How a dynamic resolution network learns: two objectives, their parameter groups, and what is watched meanwhile."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dynlib.data import Batches
+from dynlib.ops import evaluating
+from dynlib.papers.drnet.layers import px
+from dynlib.train import Objective, evaluate
+
+WATCHED = 500  # images that a point of the curve is taken on
+PRICE_RATE = 0.02  # change of a price for a mean cost that is all of the full cost too high; falls to 0
+Groups = list[tuple[list[nn.Parameter], float]]
+
+
+def excess(gate: Tensor, costs: Sequence[float], alpha: float) -> Tensor:
+    """L_reg: how far the mean cost of gates (N, m) lies above alpha, as a share of what choosing can change; 0 below.
+
+    `costs` (m,) and `alpha` are in one unit, here shares of the cost at full resolution.
+    """
+    mean = sum(cost * h_j for cost, h_j in zip(costs, gate.unbind(1), strict=True)).mean()
+    return ((mean - alpha) / (max(costs) - min(costs))).clamp(min=0)
+
+
+def temperature(tau: float, tau_start: float | None, done: float) -> float:
+    """tau, or what lies between `tau_start` and tau when the share `done` of the steps is behind: geometric."""
+    return tau if tau_start is None else tau_start * (tau / tau_start) ** done
+
+
+def multi_resolution(count: int) -> Objective:
+    """The first phase: the sum, not the mean, of the cross-entropies at all `count` candidates."""
+
+    def objective(network, images, targets, done):
+        return sum(F.cross_entropy(network(images, resolution=j).logits, targets) for j in range(count))
+
+    return objective
+
+
+def joint(alpha: float, eta: float, tau: float, tau_start: float | None) -> Objective:
+    """The second phase: cross-entropy of the gated logits, and eta for all cost above alpha."""
+
+    def objective(network, images, targets, done):
+        output = network(images, tau=temperature(tau, tau_start, done))
+        return F.cross_entropy(output.logits, targets) + eta * excess(output.gate, output.costs, alpha)
+
+    return objective
+
+
+def right_or_wrong(count: int, alpha: float) -> Objective:
+    """Ours: the predictor's logits against whether the classifier, which does not learn, is right at each candidate.
+
+    The price of cost rises while the mean cost of a batch's choices is above `alpha`, and falls while it is below.
+    """
+
+    def objective(network, images, targets, done):
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        with torch.no_grad(), evaluating(network):
+            said = [network(images, resolution=j).logits.argmax(1) for j in range(count)]
+        right = torch.stack([answer == labels for answer in said], 1).float()  # (N, m)
+        output = network(images, classify=False)
+        costs = output.z.new_tensor(output.costs)
+        taken = costs[(output.z.detach().sigmoid() - network.price * costs).argmax(1)].mean()
+        network.price.add_(PRICE_RATE * (1 - done) * (taken - alpha)).clamp_(min=0)
+        return F.binary_cross_entropy_with_logits(output.z, right)
+
+    return objective
+
+
+def predictor_alone(model: nn.Module) -> Groups:
+    """The parameters of the predictor."""
+    return [(list(model.predictor.parameters()), 1.0)]
+
+
+def classifier_alone(model: nn.Module) -> Groups:
+    """The parameters of the first phase."""
+    return [(list(model.classifier.parameters()), 1.0)]
+
+
+def classifier_and_predictor(predictor_lr: float) -> Callable[[nn.Module], Groups]:
+    """The parameters of the second phase, the predictor's with this factor on the learning rate."""
+
+    def groups(model: nn.Module) -> Groups:
+        return [(list(model.classifier.parameters()), 1.0), (list(model.predictor.parameters()), predictor_lr)]
+
+    return groups
+
+
+def some(valid: Batches) -> Batches:
+    """At most WATCHED of the images, evenly spaced in stored order: enough for a curve."""
+    count = len(valid.samples)
+    spread = torch.arange(WATCHED) * count // WATCHED
+    return valid if count <= WATCHED else replace(valid, samples=valid.samples.subset(spread))
+
+
+def watch_plain(model: nn.Module, valid: Batches) -> dict[str, float]:
+    """Held-out top-1 of a network without choices."""
+    return {"top1": evaluate(model, some(valid))["top1"]}
+
+
+@torch.no_grad()
+def watch_candidates(model: nn.Module, valid: Batches) -> dict[str, float]:
+    """Held-out top-1 at every candidate, by its px; `top1` is that at full resolution."""
+    right, seen = torch.zeros(len(model.config.candidates), dtype=torch.int64), 0
+    with evaluating(model):
+        for images, labels in some(valid).epoch(None, next(model.parameters()).device):
+            seen, sizes = seen + len(images), model.sizes(tuple(images.shape[-2:]))[0]
+            right += torch.stack([_right(model.classify(images, j), labels) for j in range(len(sizes))]).cpu()
+    top1 = (right / seen).tolist()
+    return {"top1": top1[0]} | {f"top1_at_{px(size)}_px": share for size, share in zip(sizes, top1, strict=True)}
+
+
+@torch.no_grad()
+def watch_choices(model: nn.Module, valid: Batches) -> dict[str, float]:
+    """Held-out top-1, share of the images at every candidate, mean entropy of p in nats, mean MACs with predictor."""
+    used, right, entropy, seen = torch.zeros(len(model.config.candidates), dtype=torch.int64), 0, 0.0, 0
+    with evaluating(model):
+        for images, labels in some(valid).epoch(None, next(model.parameters()).device):
+            output, size = model(images), tuple(images.shape[-2:])
+            seen, right = seen + len(images), right + _right(output.logits, labels).item()
+            used += output.choice.bincount(minlength=len(used)).cpu()
+            entropy += torch.distributions.Categorical(logits=output.z.float()).entropy().sum().item()
+    (macs, predictor), sizes = model.macs(size), model.sizes(size)[0]
+    shares = (used / seen).tolist()
+    return (
+        {"top1": right / seen}
+        | {f"share_at_{px(side)}_px": share for side, share in zip(sizes, shares, strict=True)}
+        | {
+            "entropy": entropy / seen,
+            "macs_expected": predictor + sum(a * b for a, b in zip(shares, macs, strict=True)),
+        }
+    )
+
+
+def _right(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits.argmax(1) == labels).sum()

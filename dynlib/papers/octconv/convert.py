@@ -1,0 +1,279 @@
+"""A network becomes an octave network, node by node of its graph; its cost, and its form for inference."""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torchvision.ops import StochasticDepth
+
+from dynlib.cost import Cost, closed_form, layer_sizes
+from dynlib.errors import InputError
+from dynlib.fusion import Frozen, freeze
+from dynlib.graphs import (
+    ADD,
+    CAT,
+    CONV,
+    GLOBAL_POOL,
+    INPUT,
+    LINEAR,
+    MUL,
+    NORM,
+    PROBE_PX,
+    TRANSPOSED,
+    finish,
+    probe_px,
+    reduction,
+    trace,
+)
+from dynlib.papers.octconv.deploy import OctaveFreezer
+from dynlib.papers.octconv.layers import (
+    OctaveInput,
+    OctIdentity,
+    OctStochasticDepth,
+    OnlySize,
+    octave_gate,
+    octave_mean,
+)
+from dynlib.papers.octconv.ops import (
+    AVERAGE,
+    STRIDED,
+    Both,
+    OctBatchNorm2d,
+    OctConv2d,
+    Split,
+    keeps_grid,
+    octave_add,
+    octave_cat,
+)
+from dynlib.papers.octconv.plan import KERNELS, LEAVES, SHORTCUT, Plan
+from dynlib.papers.octconv.transposed import OctConvTranspose2d
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of an octave network; each value is checked and a bad one named."""
+
+    alpha: float = 0.5  # share of low-frequency channels, [0, 1]; the paper tries 0.125 to 0.75 (Table 2)
+    downsampling: str = AVERAGE  # average: pool, then convolve; strided: strided convolution (Table 3)
+    high_to_low: bool = True  # the path from high to low (Table 3)
+    low_to_high: bool = True  # the path from low to high (Table 3)
+    pooled_control: bool = False  # alpha 0 only: pool before convolving where the network strides, as the authors' code
+    sizes: str = "reject"  # reject: an image whose maps do not halve is an error; pad: zeros below and to the right
+    vanilla: tuple[str, ...] = ()  # names, * allowed, of layers with a plain output, in place of the last stage
+
+    def __post_init__(self):
+        """Refuse what makes no sense."""
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 <= self.alpha <= 1:
+            raise InputError(f"alpha is {self.alpha!r}; it is the share of low-frequency channels, from 0 to 1")
+        object.__setattr__(self, "alpha", float(self.alpha))  # 0 and 0.0 are one setting and have one hash
+        for name, allowed in (("downsampling", (AVERAGE, STRIDED)), ("sizes", ("reject", "pad"))):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        for name in ("high_to_low", "low_to_high", "pooled_control"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
+        if self.pooled_control and (self.alpha > 0 or self.downsampling != AVERAGE):
+            raise InputError(
+                f"pooled_control is a control at alpha 0 with average downsampling; alpha is {self.alpha}, "
+                f"downsampling is {self.downsampling!r}"
+            )
+        listed = isinstance(self.vanilla, list | tuple)
+        if not listed or not all(isinstance(name, str) for name in self.vanilla):
+            raise InputError(f"vanilla is {self.vanilla!r}; it is a list of layer names")
+        object.__setattr__(self, "vanilla", tuple(self.vanilla))
+
+
+def convert(model: nn.Module, config: Config, example: torch.Tensor | None = None) -> nn.Module:
+    """The octave network of a CNN: a copy with the same parameters under the same names, trained or not.
+
+    Takes images (N, 3, H, W), or clips (N, 3, T, H, W) where the model does, and returns what the model returns.
+    `alpha = 0` is the model itself. Every layer keeps its mode: a network in evaluation mode gives one in evaluation
+    mode. The model is read as it stands for an image of 224 px; where it takes other channels, or one size alone, an
+    `example` (N, C, [T,] H, W) says which. Maps that do not divide the image, as behind unpadded layers, are taken for
+    the example's own size if all that have a low band are even there; the network then takes no other.
+    Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
+    """
+    if example is not None and (not isinstance(example, torch.Tensor) or example.dim() not in (4, 5)):
+        given = tuple(example.shape) if isinstance(example, torch.Tensor) else repr(example)
+        raise InputError(f"example is {given}; it is a batch of images (N, C, H, W) or of clips (N, C, T, H, W)")
+    model = copy.deepcopy(model)
+    if config.alpha == 0 and not config.pooled_control:
+        return model
+    size, remedy = (PROBE_PX, "; give an `example`") if example is None else (tuple(example.shape[1:]), "")
+    traced = trace(model, leaves=LEAVES, size=size, remedy=remedy)
+    plan = Plan(traced, config.alpha, config.vanilla)
+    carriers: list[tuple[str, int]] = []
+    divides = True  # the image, by every map
+    for node in list(traced.graph.nodes):
+        if plan.layouts[node] is None or plan.roles[node] == INPUT:
+            continue
+        if node in plan.vectors:
+            _rewrite_vector(traced, node, plan)
+            continue
+        source = node.all_input_nodes[0]
+        inp, out = plan.split(source), plan.split(node)
+        pooled = plan.roles[node] in (CONV, SHORTCUT) and config.downsampling == AVERAGE and _is_strided(node, plan)
+        if out.low or pooled:
+            layer = str(node.target if node.op == "call_module" else node.name)
+            divides &= _divides(layer, node, out, example is not None)
+            carriers.append((layer, _multiple(node, inp, out, plan)))
+        if inp.low or out.low or pooled:
+            _rewrite(traced, node, plan, config, inp, out)
+    for addition, plain in plan.entrances:
+        if (out := plan.split(addition)).low:
+            name = f"{addition.name}_entrance"
+            traced.add_submodule(name, OctIdentity(out, 1, config.downsampling))
+            with traced.graph.inserting_before(addition):
+                addition.replace_input_with(plain, traced.graph.call_module(name, (plain,)))
+    if carriers:
+        first = next(iter(traced.graph.nodes))
+        door = OctaveInput(carriers, config.sizes == "pad") if divides else OnlySize(*probe_px(traced.graph))
+        traced.add_submodule("octave_input", door)
+        with traced.graph.inserting_after(first):
+            entry = traced.graph.call_module("octave_input", (first,))
+        first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
+    finish(traced)
+    if not divides:
+        _check_meeting(traced, example)
+    return traced
+
+
+def _is_strided(node: fx.Node, plan: Plan) -> bool:
+    """Whether a layer behind the stem strides, and could pool instead; a stride along time counts for nothing."""
+    layer = plan.traced.get_submodule(node.target)
+    stride = layer.stride if plan.roles[node] == SHORTCUT else max(layer.stride[-2:])
+    return node not in plan.stem and stride > 1 and (plan.roles[node] == SHORTCUT or keeps_grid(layer))
+
+
+def _multiple(node: fx.Node, inp: Split, out: Split, plan: Plan) -> int:
+    """What the sides of the image are multiples of where a node's map halves, or that of a node that pools."""
+    if plan.roles[node] == TRANSPOSED and inp.high:  # its path from high to low halves what it reads, the smaller map
+        node = node.all_input_nodes[0]
+    return reduction(node) * (2 if out.low else 1)
+
+
+def _divides(layer: str, node: fx.Node, out: Split, fixed: bool) -> bool:
+    """Whether a node's map divides the image. One that does not is an error, unless the size is `fixed` and it halves.
+
+    Of a map that divides the image, whether it halves is for the door to ask, of each image.
+    """
+    image, size = probe_px(node.graph), node.meta["shape"][-2:]
+    if not any(pixels % side for pixels, side in zip(image, size, strict=True)):
+        return True
+    if fixed and not (out.low and any(side % 2 for side in size)):
+        return False
+    remedy = "" if fixed else ", or an `example` of a size whose maps are even"
+    raise InputError(f"{layer}: {image[1]} px become {size[1]} px; octaves need maps that divide the image{remedy}")
+
+
+def _check_meeting(octave: nn.Module, example: torch.Tensor) -> None:
+    """Raise InputError where the two bands come out of an unpadded layer at sizes that no longer meet."""
+    try:
+        layer_sizes(octave, tuple(example.shape[2:]), example.shape[1])
+    except RuntimeError as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"example is {tuple(example.shape)}; at this size the bands do not meet: {reason}") from error
+
+
+def _rewrite_vector(traced: fx.GraphModule, node: fx.Node, plan: Plan) -> None:
+    """Bring a layer of a gate, which stays plain, into the order of the vectors that it reads and writes."""
+    kind, source = plan.roles[node], node.all_input_nodes[0]
+    if kind == GLOBAL_POOL and plan.split(source).low:
+        node.op, node.target, node.kwargs = "call_function", octave_mean, {}
+        node.args = (source, len(node.meta["shape"]) > 2)
+    elif kind in (CONV, LINEAR):
+        _reorder(traced.get_submodule(node.target), plan.order(node), plan.order(source), node.target)
+    elif kind == NORM:
+        _reorder_norm(traced.get_submodule(node.target), plan.order(node))
+
+
+def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, inp: Split, out: Split) -> None:
+    """Replace one node by its octave form, in place."""
+    kind, source = plan.roles[node], node.all_input_nodes[0]
+    if kind == ADD:
+        node.op, node.target, node.kwargs = "call_function", octave_add, {}
+        return
+    if kind == MUL:
+        gate, pair = sorted(node.all_input_nodes, key=plan.vectors.__contains__, reverse=True)
+        node.op, node.target, node.args, node.kwargs = "call_function", octave_gate, (pair, gate), {}
+        return
+    if kind == CAT:
+        node.target = octave_cat
+        return
+    if node.op != "call_module":
+        function = node.target if node.op == "call_function" else getattr(torch.Tensor, node.target)
+        args = [value for value in node.args if value is not source]
+        kwargs = {key: value for key, value in node.kwargs.items() if value is not source}
+        name = f"{node.name}_both"
+        traced.add_submodule(name, Both(function, *args, **kwargs))
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
+        return
+    old = traced.get_submodule(node.target)
+    if isinstance(old, Both | OctStochasticDepth):  # an activation that serves several places
+        return
+    places = [other for other in traced.graph.nodes if (other.op, other.target) == ("call_module", node.target)]
+    if kind in (*KERNELS, NORM) and len(places) > 1:
+        raise InputError(f"{node.target}: the layer is used twice; octaves need one layer for each place")
+    if kind in KERNELS:
+        _reorder(old, plan.order(node), plan.order(source), node.target)
+        octave_form = OctConvTranspose2d if kind == TRANSPOSED else OctConv2d
+        new = octave_form(
+            old,
+            inp,
+            out,
+            name=node.target,
+            downsampling=config.downsampling,
+            high_to_low=config.high_to_low,
+            low_to_high=config.low_to_high,
+        )
+    elif kind == NORM:
+        _reorder_norm(old, plan.order(node))
+        new = OctBatchNorm2d(old, out)
+    elif kind == SHORTCUT:
+        new = OctIdentity(out, old.stride, config.downsampling)
+    elif isinstance(old, StochasticDepth):
+        new = OctStochasticDepth(old)
+    else:
+        new = Both(old)
+    traced.set_submodule(node.target, new)
+
+
+def _reorder(layer: nn.Module, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:
+    """Bring the kernel of a convolution or linear layer into octave order; only a concatenation makes a difference."""
+    groups = getattr(layer, "groups", 1)
+    into, out_of = (1, 0) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else (0, 1)
+    if not torch.equal(columns, torch.arange(len(columns))) and groups == 1:
+        layer.weight.data = layer.weight.data.index_select(out_of, columns.to(layer.weight.device))
+    elif not torch.equal(columns, torch.arange(len(columns))) and groups != layer.in_channels:
+        raise InputError(f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`")
+    if not torch.equal(rows, torch.arange(len(rows))):
+        layer.weight.data = layer.weight.data.index_select(into, rows.to(layer.weight.device))
+        if layer.bias is not None:
+            layer.bias.data = layer.bias.data[rows]
+
+
+def _reorder_norm(norm: nn.BatchNorm2d, order: torch.Tensor) -> None:
+    """Bring a batch norm's parameters and statistics into octave order."""
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        if tensor is not None:
+            tensor.data = tensor.data[order]
+
+
+def cost(module: nn.Module, input_size: tuple[int, ...], channels: int = 3) -> Cost:
+    """Closed-form multiply-accumulates of a network from `convert` (Sec. 3.2), for one image of (height, width) px.
+
+    Of a clip, `input_size` is (frames, height, width).
+    """
+    return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)}, channels)
+
+
+def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:
+    """The frozen form of a network from `convert`: inference on a CPU in float32, see `deploy.py`.
+
+    `example` (N, 3, H, W) has the size for which the kernels are packed; outputs equal the module's in evaluation mode
+    within float32 rounding. Raises InputError for a size that the network does not take.
+    """
+    if not isinstance(module, fx.GraphModule):  # alpha 0: an ordinary network
+        return freeze(module, example)
+    return OctaveFreezer(module, example).run()

@@ -1,0 +1,181 @@
+"""A network with stages written as one ordinary network a stage.
+
+A stage reads the image and those pieces of earlier stages that the reuse matrix allows, and returns its logits with the
+pieces that later stages read. Nothing is masked: each kernel is its block, so what is counted is what runs.
+"""
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx, nn
+
+from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.graphs import CAT, FLATTEN, INPUT, NORM, SHAPE, find_role
+from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
+
+Piece = tuple[fx.Node, int]  # what one stage owns of a node's output
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage as a network of its own."""
+
+    network: fx.GraphModule  # called with its inputs; returns (logits, *outputs)
+    inputs: tuple[Piece, ...]  # the image and what it reads of earlier stages
+    outputs: tuple[Piece, ...]  # what later stages read
+
+
+def split(model: fx.GraphModule) -> list[Stage]:
+    """The stages of a network from `convert` as plain networks, in evaluation mode, with copies of the weights."""
+    (heads,) = (layer for layer in model.modules() if isinstance(layer, Heads))
+    writers = [_Writer(model, stage) for stage in range(len(heads))]
+    wanted = {piece for writer in writers for piece in writer.inputs}
+    return [
+        writer.finish(tuple(piece for piece in writer.pieces if piece in wanted and piece[1] == writer.stage))
+        for writer in writers
+    ]
+
+
+class _Writer:
+    """Writes the graph of one stage."""
+
+    def __init__(self, model: fx.GraphModule, stage: int):
+        self.model, self.stage = model, stage
+        self.graph, self.holder = fx.Graph(), nn.Module()
+        self.pieces: dict[Piece, fx.Node] = {}
+        self.inputs: list[Piece] = []
+        self._joined: dict[tuple, fx.Node] = {}
+        for piece in self._reads():
+            self.inputs.append(piece)
+            self.pieces[piece] = self.graph.placeholder(f"{piece[0].name}_{piece[1]}")
+        for node in model.graph.nodes:
+            self._step(node)
+
+    def finish(self, outputs: tuple[Piece, ...]) -> Stage:
+        """The stage, returning its logits and the pieces that later ones read."""
+        self.graph.output((self.logits, *(self.pieces[piece] for piece in outputs)))
+        self.graph.lint()
+        return Stage(fx.GraphModule(self.holder, self.graph).eval(), tuple(self.inputs), outputs)
+
+    def _columns(self, node: fx.Node) -> Tensor | None:
+        """Channels that this stage reads of a mixing layer's input; None for other nodes."""
+        layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
+        return layer.columns[self.stage] if isinstance(layer, Heads | PieceConv2d | PieceLinear) else None
+
+    def _sources(self, node: fx.Node) -> list[Piece]:
+        """The pieces of its input that a mixing layer reads, in order."""
+        source = node.all_input_nodes[0]
+        return [(source, i) for i in source.meta["owners"][self._columns(node)].unique().tolist()]
+
+    def _reads(self) -> list[Piece]:
+        """Every piece of the image or of earlier stages that this stage reads, each once, in order."""
+        mixing = [node for node in self.model.graph.nodes if self._columns(node) is not None]
+        pieces = dict.fromkeys(piece for node in mixing for piece in self._sources(node))
+        image = next(iter(self.model.graph.nodes))
+        earlier = [piece for piece in pieces if piece[1] < self.stage and piece[0] is not image]
+        needs_image = self.stage == 0 or (image, 0) in pieces
+        return [(image, 0)] * needs_image + earlier
+
+    def _own(self, node: fx.Node) -> Tensor:
+        """Channels of a node's output that this stage owns."""
+        return (node.meta["owners"] == self.stage).nonzero().flatten()
+
+    def _step(self, node: fx.Node) -> None:
+        """Write this stage's piece of one node, where it has one."""
+        kind = find_role(self.model, node, {PieceShortcut: "shortcut"})
+        layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
+        if isinstance(layer, Heads):
+            self.logits = self._call(_linear(layer[self.stage], self._read(node)), self._gather(node))
+            return
+        has_none = isinstance(layer, ExitRule) or node.op == "output" or kind in (SHAPE, INPUT)
+        if has_none or not len(own := self._own(node)):
+            return
+        if isinstance(layer, PieceConv2d):
+            new = self._call(_conv(layer, own, self._read(node)), self._gather(node))
+        elif isinstance(layer, PieceLinear):
+            new = self._call(_linear(layer, self._read(node), own), self._gather(node))
+        elif kind == CAT:
+            parts = [self.pieces[value, self.stage] for value in node.args[0]]
+            new = self.graph.call_function(torch.cat, (parts, 1))
+        else:
+            new = self._copy(node, kind, layer, own)
+        self.pieces[node, self.stage] = new
+
+    def _copy(self, node: fx.Node, kind: str, layer: nn.Module | None, own: Tensor) -> fx.Node:
+        """Write what keeps channels apart: the same operation on this stage's channels."""
+        source = self.pieces.get((node.all_input_nodes[0], self.stage))
+        if isinstance(layer, PieceShortcut):
+            return self._call(PadShortcut(len(self._own(node.all_input_nodes[0])), len(own), layer.stride), source)
+        if isinstance(layer, nn.Conv2d):
+            return self._call(_grouped(layer, own), source)
+        if kind == NORM:
+            return self._call(_norm(layer, own), source)
+        if kind == FLATTEN:
+            return self.graph.call_function(torch.flatten, (source, 1))
+        if node.op == "call_module":
+            return self._call(copy.deepcopy(layer), source)
+        arguments = fx.node.map_arg((node.args, node.kwargs), lambda value: self.pieces[value, self.stage])
+        return self.graph.create_node(node.op, node.target, *arguments)
+
+    def _read(self, node: fx.Node) -> Tensor:
+        """The channels that a mixing layer reads, in the order in which `_gather` lines them up."""
+        owners, columns = node.all_input_nodes[0].meta["owners"], self._columns(node)
+        return columns[owners[columns].argsort(stable=True)]
+
+    def _gather(self, node: fx.Node) -> fx.Node:
+        """The pieces that a mixing layer reads as one tensor; two readers of the same share it."""
+        sources = tuple(self._sources(node))
+        if len(sources) == 1:
+            return self.pieces[sources[0]]
+        if sources not in self._joined:
+            self._joined[sources] = self.graph.call_function(torch.cat, ([self.pieces[p] for p in sources], 1))
+        return self._joined[sources]
+
+    def _call(self, layer: nn.Module, source: fx.Node) -> fx.Node:
+        name = f"layer_{len(self.holder._modules)}"
+        self.holder.add_module(name, layer.eval())
+        return self.graph.call_module(name, (source,))
+
+
+def _part(tensor: Tensor | None, *at: Tensor) -> nn.Parameter | None:
+    """The rows, and columns where given, of a parameter, copied."""
+    if tensor is None:
+        return None
+    part = tensor.detach()
+    for dim, channels in enumerate(at):
+        part = part.index_select(dim, channels.to(part.device))
+    return nn.Parameter(part, requires_grad=False)
+
+
+def _conv(layer: nn.Conv2d, own: Tensor, read: Tensor) -> nn.Conv2d:
+    size = (len(read), len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    new = nn.Conv2d(*size, bias=False, padding_mode=layer.padding_mode, device="meta")
+    new.weight, new.bias = _part(layer.weight, own, read), _part(layer.bias, own)
+    return new
+
+
+def _grouped(layer: nn.Conv2d, own: Tensor) -> nn.Conv2d:
+    """Whole groups of a grouped or depthwise convolution."""
+    groups = len(own) * layer.groups // layer.out_channels
+    size = (groups * layer.weight.shape[1], len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    new = nn.Conv2d(*size, groups, bias=False, padding_mode=layer.padding_mode, device="meta")
+    new.weight, new.bias = _part(layer.weight, own), _part(layer.bias, own)
+    return new
+
+
+def _linear(layer: nn.Linear, read: Tensor, own: Tensor | None = None) -> nn.Linear:
+    own = torch.arange(layer.out_features) if own is None else own
+    new = nn.Linear(len(read), len(own), bias=False, device="meta")
+    new.weight, new.bias = _part(layer.weight, own, read), _part(layer.bias, own)
+    return new
+
+
+def _norm(norm: nn.Module, own: Tensor) -> nn.Module:
+    new = copy.deepcopy(norm)
+    new.num_features = len(own)
+    new.weight, new.bias = _part(norm.weight, own), _part(norm.bias, own)
+    for name in ("running_mean", "running_var"):
+        if (tensor := getattr(norm, name)) is not None:
+            setattr(new, name, tensor[own.to(tensor.device)].clone())
+    return new

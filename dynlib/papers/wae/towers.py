@@ -1,0 +1,93 @@
+"""A classifier taken apart at its last map: the tower of layers below it, and heads like the one above it.
+
+Both are found from the graph. Reading backwards from the logits, the head is the chain of linear layers, activations
+and dropout down to the first pooling or flattening of a map; everything else is the tower.
+"""
+
+import copy
+from collections import OrderedDict
+from math import ceil, prod
+
+from torch import fx, nn
+
+from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.thin import resize
+from dynlib.errors import InputError
+from dynlib.graphs import FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, trace
+from dynlib.papers.wae.split import xavier
+
+
+class Anatomy:
+    """Where a classifier's tower ends and its head begins.
+
+    Raises InputError where the model's output is not one linear layer's, behind a map that was pooled or flattened.
+    """
+
+    def __init__(self, model: nn.Module):
+        self.traced = trace(model, leaves=(PadShortcut,))
+        nodes = list(self.traced.graph.nodes)
+        chain, node = [], nodes[-1].args[0]
+        while isinstance(node, fx.Node) and self._role(node) in (LINEAR, NORM, POINTWISE, FLATTEN, GLOBAL_POOL):
+            chain.append(node)
+            node = node.all_input_nodes[0]
+        ends = [index for index, node in enumerate(chain) if self._role(node) in (FLATTEN, GLOBAL_POOL)]
+        above = [node for node in chain[: max(ends, default=0)] if self._role(node) not in (FLATTEN, GLOBAL_POOL)]
+        if not any(self._role(node) == LINEAR for node in above):
+            raise InputError(f"{type(model).__name__}: its output is not that of linear layers behind a pooled map")
+        end = chain[ends[-1]]
+        self.last = end.all_input_nodes[0]  # the last map
+        self.below, self.above = nodes[: nodes.index(self.last) + 1], above[::-1]
+        grid = self.last.meta["shape"][2:] if self._role(end) == FLATTEN else end.meta["shape"][2:]
+        self.grid = tuple(grid) or (1, 1)  # positions that the linear layers read, at the probe's size
+
+    @property
+    def channels(self) -> int:
+        """Channels of the last map."""
+        return self.last.meta["shape"][1]
+
+    def _role(self, node: fx.Node) -> str | None:
+        return find_role(self.traced, node)
+
+    def tower(self, image_channels: int = 3) -> nn.Module:
+        """A copy of the layers below: images (N, `image_channels`, H, W) to the last map (N, `channels`, ., .).
+
+        A pooling that ends in more than one position rounds up, as the authors' framework does: 7 px become 4, not 3.
+        """
+        graph, copied = fx.Graph(), {}
+        for node in self.below:
+            copied[node] = graph.node_copy(node, copied.__getitem__)
+        graph.output(copied[self.last])
+        tower = copy.deepcopy(fx.GraphModule(self.traced, graph, "Tower"))
+        if prod(self.grid) > 1 and self.last.op == "call_module":
+            pool = tower.get_submodule(self.last.target)
+            if isinstance(pool, nn.MaxPool2d):
+                pool.ceil_mode = True
+        first = next(layer for layer in tower.modules() if isinstance(layer, nn.Conv2d))
+        if first.in_channels != image_channels:
+            resize(first, image_channels, first.out_channels)
+        return tower
+
+    def head(self, channels: int, share: float) -> nn.Module:
+        """A head like the network's own for a last map of `channels` channels, hidden layers times `share`.
+
+        It reads half the network's positions along each side: all of them at once where it pools them, 4 x 4 for 7 x 7.
+        A layer whose size does not change keeps its weights.
+        """
+        graph, inputs = fx.Graph(), channels * prod(grid := [ceil(side / 2) for side in self.grid])
+        value = graph.placeholder("features")
+        for node in self.above:
+            value = graph.node_copy(node, lambda _, value=value: value)
+        graph.output(value)
+        layers = copy.deepcopy(fx.GraphModule(self.traced, graph, "Head"))
+        linears = [node.target for node in self.above if self._role(node) == LINEAR]
+        for node in self.above:
+            layer = layers.get_submodule(node.target) if node.op == "call_module" else None
+            if isinstance(layer, nn.Linear):
+                wanted = layer.out_features if node.target == linears[-1] else max(1, round(layer.out_features * share))
+                if (layer.in_features, layer.out_features) != (inputs, wanted):
+                    resize(layer, inputs, wanted)
+                    xavier(layer)
+                inputs = wanted
+            elif self._role(node) == NORM and layer.num_features != inputs:
+                resize(layer, inputs, inputs)
+        return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(grid), flatten=nn.Flatten(), layers=layers))
