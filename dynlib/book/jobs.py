@@ -1,4 +1,4 @@
-"""Independent jobs, drawn one by one as workers are free: in processes of this machine or on a Dask cluster, by joblib."""
+"""Independent jobs, drawn one by one as workers are free: processes of this machine, or a Dask cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -72,7 +72,7 @@ def _on_cluster(function: Callable[..., Found], given: Iterable[tuple], schedule
         client = Client(scheduler, timeout="10s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as error:
         raise InputError(f"scheduler is {scheduler!r}; no Dask scheduler answers there") from error
-    with client:
+    with client, client.as_current():
         futures = [client.submit(function, *item, pure=False) for item in given]
         for future in as_completed(futures):
             yield future.result()

@@ -70,7 +70,8 @@ def describe_latency(
     shares: tuple[float, ...] | None = None,
 ) -> dict:
     """What a latency record is found by, the machine excepted: that stands in its environment."""
-    asked = {"method": settings.described(config), "arch": arch, "size": _side(size), "batch": batch, "threads": threads}
+    asked = {"method": settings.described(config), "arch": arch, "size": _side(size)}
+    asked |= {"batch": batch, "threads": threads}
     return settings.plain(asked | ({} if shares is None else {"shares": shares}))
 
 

@@ -104,9 +104,10 @@ class Recipe:
 
 
 def trained(name: str, classes: int, root: Path | None) -> nn.Module:
-    """The network `name` of `backbones` with the weights in `<data root>/weights/<name>.safetensors`, or beside the root.
+    """The network `name` of `backbones`, trained: its weights lie in `<data root>/weights/<name>.safetensors`.
 
-    Such weights are for pixels normalised as ImageNet's are. Raises InputError where there are none, or others.
+    A folder `weights` beside the data root does as well. Such weights are for pixels normalised as ImageNet's are.
+    Raises InputError where there are none, or others.
     """
     root = RAW if root is None else root
     places = [folder / "weights" / f"{name}.safetensors" for folder in (root, root.absolute().parent)]

@@ -1,0 +1,31 @@
+"""Records to tables and figures: the only way from a measurement to a page.
+
+    claims    published numbers, and the orders that a paper claims
+    frame     all records of a paper in one table, each named by its study and row
+    compare   one rule for "A above B": paired by seed, at equal cost, 95 % interval, four verdicts
+    table     a frame as a page shows it; the paper's numbers beside ours
+    figure    pictures of frames
+
+Sentences are written on the pages, by people; `expect` stops a page whose words no longer hold.
+"""
+
+from dynlib.book.report.claims import claims, orders
+from dynlib.book.report.compare import Comparison, compare, expect, paired, verdicts
+from dynlib.book.report.frame import latencies, rows, summary, trainings
+from dynlib.book.report.table import beside, show
+
+__all__ = [
+    "Comparison",
+    "beside",
+    "claims",
+    "compare",
+    "expect",
+    "latencies",
+    "orders",
+    "paired",
+    "rows",
+    "show",
+    "summary",
+    "trainings",
+    "verdicts",
+]

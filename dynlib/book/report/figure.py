@@ -1,0 +1,274 @@
+"""The book's figures: pure functions of frames, records and arrays that draw on an `ax` or return a figure.
+
+Kept units come in (fractions, integer MACs); the axes show % and G or M. Published points are hollow, ours filled. The
+colours are those of Okabe and Ito ("Color Universal Design", 2008), which colour-blind readers can tell apart.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
+
+from dynlib.book.records import Record
+from dynlib.errors import InputError
+
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # all of them but yellow
+INK, PALE = "0.2", "0.55"
+SMALL = 9  # points
+AXES = {  # quantity as kept: axis label without unit, unit and factor to it
+    "macs": ("multiply-accumulates an image", "G", 1e-9),
+    "params": ("parameters", "M", 1e-6),
+    "top1": ("top-1 accuracy", "%", 100),
+    "top5": ("top-5 accuracy", "%", 100),
+    "density": ("share of the positions computed", "%", 100),
+    "loss": ("training loss", "nats", 1),
+}
+
+
+def house_style() -> None:
+    """Set the style of all figures: ticks, no frame, our palette, dense pixels, white ground (dark pages dim it)."""
+    quiet = {"axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": INK, "axes.labelcolor": INK}
+    quiet |= {"text.color": INK, "xtick.color": INK, "ytick.color": INK, "legend.frameon": False, "axes.titlesize": 11}
+    size = {"figure.figsize": (7, 4), "figure.dpi": 192, "savefig.dpi": 192, "figure.facecolor": "white"}
+    fonts = {"axes.labelsize": 11, "xtick.labelsize": 10, "ytick.labelsize": 10, "legend.fontsize": SMALL}
+    sns.set_theme("notebook", "ticks", PALETTE, rc=quiet | size | fonts | {"svg.hashsalt": "dynlib"})
+
+
+def tradeoff(
+    ax: Axes, claimed: pd.DataFrame | None, ours: pd.DataFrame | None, x: str = "macs", y: str = "top1"
+) -> None:
+    """Accuracy against cost, one line a series; frames as `tables.points` makes them. Either side may be None.
+
+    Published points are rings wide enough to be seen around ours. Of several series each is named at its costliest
+    point; of a single one, every point is named by its knob.
+    """
+    sides = [(name, f) for name, f in (("claimed", claimed), ("ours", ours)) if f is not None and len(f)]
+    colours = _colours(series for _, frame in sides for series in frame.series)
+    fx = _axis(ax.xaxis, x, [value for _, frame in sides for value in frame[x]])
+    fy = _axis(ax.yaxis, y, [value for _, frame in sides for value in frame[y]])
+    ends: dict[str, tuple[float, float]] = {}
+    for side, frame in sides:
+        ours_here = side == "ours"
+        look = {"marker": "o", "markersize": 5 if ours_here else 8, "linewidth": 1.2, "zorder": 3 if ours_here else 2}
+        ax.plot([], [], color=INK, markerfacecolor=INK if ours_here else "white", label=side, **look | {"linewidth": 0})
+        for series, line in frame.sort_values(x, ascending=False).groupby("series", sort=False):
+            colour, xs, ys = colours[series], line[x] * fx, line[y] * fy
+            ax.plot(xs, ys, color=colour, markerfacecolor=colour if ours_here else "white", **look)
+            for knob, *end in zip(line["knob"], xs, ys, strict=True):
+                ends.setdefault(series if len(colours) > 1 else knob or series, end)
+    if sides:
+        ax.legend(loc="lower right", handletextpad=0.2)
+    several = len(colours) > 1
+    _label(ax, ends, colours if several else dict.fromkeys(ends, INK), drop=0 if several else 5)
+
+
+def learning_curves(ax: Axes, runs: Iterable[Record], label: Callable[[Record], str], y: str = "top1") -> None:
+    """`y` (top1 or loss) over epochs: the mean over the seeds that share a label, each seed pale behind it."""
+    groups: dict[str, list[np.ndarray]] = {}
+    for run in runs:
+        if any(y not in point for point in run.curve):
+            raise InputError(f"quantity {y!r} is not in the curve of {label(run)!r}; it has {', '.join(run.curve[0])}")
+        groups.setdefault(label(run), []).append(np.array([point[y] for point in run.curve]))
+    colours, factor = _colours(groups), _axis(ax.yaxis, y, [])
+    ends = {}
+    for name, curves in groups.items():
+        if len({len(curve) for curve in curves}) > 1:
+            raise InputError(f"label {name!r} holds curves of different lengths; let `label` tell them apart")
+        epochs, mean = np.arange(1, len(curves[0]) + 1), np.mean(curves, axis=0) * factor
+        for curve in curves if len(curves) > 1 else []:
+            ax.plot(epochs, curve * factor, color=colours[name], alpha=0.3, linewidth=0.8)
+        ax.plot(epochs, mean, color=colours[name], marker="o" if len(epochs) == 1 else "", linewidth=1.6)
+        ends[name] = (epochs[-1], mean[-1])
+    ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    _label(ax, ends, colours)
+
+
+def images(pictures: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
+    """Pictures side by side at one height, without axes; every pixel is a whole square of the figure where that fits.
+
+    Each is (H, W) grey or (H, W, 3), uint8 or floats in [0, 1].
+    """
+    arrays = [np.asarray(picture) for picture in pictures]
+    for array in arrays:
+        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] != 3):
+            raise InputError(f"a picture has the shape {array.shape}; give (H, W) or (H, W, 3)")
+        if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
+            raise InputError(f"a picture spans {array.min():.3g} to {array.max():.3g}; give uint8, or floats in [0, 1]")
+    dpi, gap, top = int(mpl.rcParams["figure.dpi"]), 24, 48  # px
+    common = math.lcm(*(array.shape[0] for array in arrays))
+    tall = common * max(1, round(384 / common)) if common <= 768 else max(array.shape[0] for array in arrays)
+    widths = [round(tall * array.shape[1] / array.shape[0]) for array in arrays]
+    total = sum(widths) + gap * (len(widths) - 1)
+    figure = Figure(figsize=(total / dpi, (tall + top) / dpi), dpi=dpi)
+    left = 0
+    for array, title, width in zip(arrays, titles, widths, strict=True):
+        ax = figure.add_axes((left / total, 0, width / total, tall / (tall + top)))
+        white = 255 if array.dtype == np.uint8 else 1
+        ax.imshow(array, cmap="gray", vmin=0, vmax=white, interpolation="nearest", aspect="auto")
+        ax.set_title(title, fontsize=SMALL + 1)
+        ax.set_axis_off()
+        left += width + gap
+    return figure
+
+
+def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Frequency in cycles a pixel, and power averaged over rings of it and over all leading axes of (..., H, W).
+
+    The mean is taken off and a Hann window laid on, so that neither the offset nor the border leaks into the rings.
+    """
+    maps = np.asarray(maps, dtype=float)
+    height, width = maps.shape[-2:]
+    if min(height, width) < 8:
+        raise InputError(f"maps are {height}x{width}; a spectrum needs at least 8x8")
+    window = np.outer(np.hanning(height), np.hanning(width))
+    flat = maps - maps.mean((-2, -1), keepdims=True)
+    power = np.abs(np.fft.fft2(flat * window)) ** 2 / (window**2).sum()
+    power = power.reshape(-1, height, width).mean(0)
+    radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width))
+    rings = min(height, width) // 2
+    ring = np.rint(radius * 2 * rings).astype(int)
+    total, count = (np.bincount(ring.ravel(), weights, rings + 1) for weights in (power.ravel(), None))
+    return np.arange(1, rings + 1) / (2 * rings), (total / np.maximum(count, 1))[1 : rings + 1]
+
+
+def spectrum(ax: Axes, maps: Mapping[str, ArrayLike]) -> None:
+    """Radially averaged power spectra of images or feature maps (..., H, W), one line a name."""
+    spectra(ax, {name: radial_power(values)[1] for name, values in maps.items()})
+
+
+def spectra(ax: Axes, powers: Mapping[str, ArrayLike]) -> None:
+    """Spectra as `radial_power` makes them, its second result, one line a name."""
+    colours = _colours(powers)
+    ends = {}
+    for name, power in powers.items():
+        frequency = np.arange(1, len(power) + 1) / (2 * len(power))
+        ax.plot(frequency, power, color=colours[name], linewidth=1.6)
+        ends[name] = (frequency[-1], power[-1])
+    ax.set_yscale("log")
+    ax.set_xlim(0, 0.5)
+    ax.set_xlabel("frequency (cycles/pixel)")
+    ax.set_ylabel("power (squared signal)")
+    _label(ax, ends, colours)
+
+
+def dots_with_spread(ax: Axes, values: Mapping[str, Sequence[float]], quantity: str = "top1") -> None:
+    """One row a name: each seed a pale dot, their mean a full one, a bar of one sample deviation to either side."""
+    factor = _axis(ax.xaxis, quantity, [v for of in values.values() for v in of])
+    for place, of in enumerate(values.values()):
+        seeds = np.array(of) * factor
+        if len(seeds) > 1:
+            ax.plot(seeds, [place] * len(seeds), "o", color=PALETTE[0], alpha=0.35, markersize=5, markeredgewidth=0)
+            ax.errorbar(seeds.mean(), place, xerr=seeds.std(ddof=1), color=PALETTE[0], capsize=3, linewidth=1.4)
+        ax.plot(seeds.mean(), place, "o", color=PALETTE[0], markersize=7)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.set_ylim(len(values) - 0.5, -0.5)
+    ax.grid(axis="x", linewidth=0.5, alpha=0.5)
+    ax.spines["left"].set_visible(False)
+    ax.tick_params(axis="y", length=0)
+
+
+def latency_against_macs(ax: Axes, runs: Iterable[Record], label: Callable[[Record], str]) -> None:
+    """The speed-up that the clock saw over the one that the MACs promise, with quartiles; the diagonal is the ideal."""
+    rows = [(label(run), run.metrics) for run in runs]
+    reached = [1, *(v for _, m in rows for v in (m["macs_ratio"], *m["speedup_iqr"]))]
+    low, top = 0.9 * min(reached), 1.12 * max(reached)
+    ax.plot([low, top], [low, top], color=PALE, linewidth=1, linestyle="--", zorder=1)
+    ax.axhline(1, color=PALE, linewidth=0.6, zorder=1)
+    _write(ax, "all that the MACs promise", (top, top), (-10, -4), color=PALE, ha="right")
+    for _, m in rows:
+        reach = [[m["speedup"] - m["speedup_iqr"][0]], [m["speedup_iqr"][1] - m["speedup"]]]
+        ax.errorbar(m["macs_ratio"], m["speedup"], yerr=reach, fmt="o", color=PALETTE[0], capsize=3, markersize=6)
+    ax.set(xlim=(low, top), ylim=(low, top), aspect="equal")
+    _label(ax, {name: (m["macs_ratio"], m["speedup"]) for name, m in rows}, dict.fromkeys(dict(rows), INK))
+    ax.set_xlabel("ratio of MACs, static to method (×)")
+    ax.set_ylabel("measured speed-up (×)")
+
+
+def _axis(axis, quantity: str, values: Iterable[float]) -> float:
+    """Label an axis with quantity and unit; return the factor from the kept unit."""
+    if quantity not in AXES:
+        raise InputError(f"quantity {quantity!r} has no axis; allowed: {', '.join(AXES)}")
+    words, unit, factor = AXES[quantity]
+    if unit == "G" and max(values, default=1e9) < 1e9:
+        unit, factor = "M", 1e-6
+    axis.set_label_text(f"{words} ({unit})")
+    return factor
+
+
+def _colours(names: Iterable[str]) -> dict[str, str]:
+    names = list(dict.fromkeys(names))
+    if len(names) > len(PALETTE):
+        raise InputError(f"{len(names)} lines are in one figure; {len(PALETTE)} colours can be told apart")
+    return dict(zip(names, PALETTE, strict=False))
+
+
+def _label(ax: Axes, ends: Mapping[str, tuple], colours: Mapping[str, str], drop: float = 0) -> None:
+    """Write each name to the right of its point, `drop` points lower; stack those that would cover each other."""
+    line = 1.3 * SMALL
+    ax.apply_aspect()
+    ax.get_xlim(), ax.get_ylim()  # asking settles the limits, so that places on the figure are known
+    at = {name: ax.transData.transform(end) * 72 / ax.figure.dpi for name, end in ends.items()}
+    stacks: list[list[str]] = []
+    middle = lambda stack: np.mean([at[name][1] for name in stack])  # noqa: E731
+    for name in sorted(at, key=lambda name: at[name][1]):
+        stacks.append([name])
+        while len(stacks) > 1 and abs(at[stacks[-1][0]][0] - at[stacks[-2][0]][0]) < 60:
+            if middle(stacks[-1]) - middle(stacks[-2]) >= line * (len(stacks[-1]) + len(stacks[-2])) / 2:
+                break
+            stacks[-2:] = [stacks[-2] + stacks[-1]]
+    for stack in stacks:
+        for place, name in enumerate(stack):
+            lift = middle(stack) + line * (place - (len(stack) - 1) / 2) - at[name][1]
+            _write(ax, name, ends[name], (8, lift - drop), color=colours[name])
+
+
+def _write(ax: Axes, text: str, at: tuple, offset: tuple, *, color: str, ha: str = "left") -> None:
+    """Text beside a point, `offset` points away, over the lines behind and under the marks of the data."""
+    ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
+    style = {"ha": ha, "va": "center", "size": SMALL, "color": color, "zorder": 1.5, "annotation_clip": False}
+    ax.annotate(text, at, offset, textcoords="offset points", bbox=ground, **style)
+
+
+def plane(ax: Axes, frame: pd.DataFrame, families: Mapping[str, Sequence[str]], y: str = "top1") -> None:
+    """Accuracy over the cost of the mean image, one line a family of rows of `report.summary`, ± one deviation.
+
+    `frame` has row, mean, std, cost; rows without records leave no mark. Families of one row are single points.
+    """
+    colours = _colours(families)
+    fx, fy = _axis(ax.xaxis, "macs", frame.cost.dropna()), _axis(ax.yaxis, y, frame["mean"].dropna())
+    ends = {}
+    for name, members in families.items():
+        line = frame[frame.row.isin(members)].dropna(subset=["mean"]).sort_values("cost")
+        if line.empty:
+            continue
+        look = {"marker": "o", "color": colours[name], "capsize": 3, "linewidth": 1.4}
+        ax.errorbar(line.cost * fx, line["mean"] * fy, yerr=line["std"].fillna(0) * fy, **look)
+        ends[name] = (line.cost.iloc[-1] * fx, line["mean"].iloc[-1] * fy)
+    _label(ax, ends, colours)
+
+
+def forest(ax: Axes, comparisons: Mapping[str, object], unit: str = "points") -> None:
+    """Differences with their 95 % intervals, one line a `report.Comparison`; left of 0 is against the claim.
+
+    Without two seeds there is a hollow mark and no interval; without a seed, the name alone.
+    """
+    marks = {"supported": "C2", "contradicted": "C1", "undecided": "C0"}
+    for place, (_, found) in enumerate(comparisons.items()):
+        colour = marks.get(found.verdict, PALE)
+        if found.seeds == 0:
+            continue
+        if found.seeds > 1:
+            ax.plot([100 * found.low, 100 * found.high], [place, place], color=colour, linewidth=2)
+        ax.plot(100 * found.mean, place, "o", color=colour, markerfacecolor=colour if found.seeds > 2 else "white")
+    names = [f"{name}\n{found.verdict}, {found.seeds} seeds" for name, found in comparisons.items()]
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.axvline(0, color=INK, linewidth=0.8)
+    ax.set_xlabel(f"difference ({unit})")
