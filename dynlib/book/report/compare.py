@@ -74,7 +74,7 @@ def _points(key: str, side: str, metric: str) -> dict[int, list[tuple[float, flo
         study, _, row = name.partition("/")
         if (study, row) not in known:
             raise InputError(
-                f"{part!r} is no row of a study of {key}; allowed: {'; '.join('/'.join(k) for k in known)}"
+                f"{part!r} is no row of a study of {key}; allowed: {'; '.join(sorted('/'.join(k) for k in known))}"
             )
         lines = frame[(frame.study == study) & (frame.row == row)]
         of = {}
