@@ -96,13 +96,9 @@ lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes
 clean: ## remove what is generated; .venv and data stay
 	rm -rf _build book/notebooks .pytest_cache .ruff_cache .hypothesis
 
-# The page set is whole only when index.html is newer than its parts: it goes first and is touched last.
 $(HTML): $(CHAPTERS) $(PAGES) | .venv/ready
 	@echo "Building the pages"
-	@rm -f $@
-	@mkdir -p _build
-	@.venv/bin/jupyter-book build book -W -n --keep-going -q >_build/book.log || { cat _build/book.log; exit 1; }
-	@touch $@
+	@$(PY) -m dynlib pages
 
 book/notebooks/%.ipynb: notebooks/%.ipynb $(LIBRARY) $$(call evidence,$$*) | .venv/ready
 	@echo "Running chapter $*"

@@ -11,6 +11,7 @@ NOTEBOOKS = ROOT / "notebooks"
 PROFILES = NOTEBOOKS / "profiles"  # <profile>/<chapter>.yml
 BOOK = ROOT / "book"
 EXECUTED = BOOK / "notebooks"  # written by papermill, git-ignored
+HTML = ROOT / "_build" / "html"  # the pages, git-ignored
 CLAIMS = ROOT / "data" / "claims"  # published numbers, one CSV a paper
 STUDIES = ROOT / "data" / "studies"  # which runs stand behind a chapter, one file a paper
 RESULTS = ROOT / "data" / "results"  # measured numbers, <key>/*.json

@@ -344,13 +344,19 @@ def _restore(path: Path, state: _State, model: nn.Module, optimizer: torch.optim
         raise InputError(f"{path} is not a checkpoint ({error}); remove it to start anew") from error
     if found["run"] != state.run:
         raise InputError(f"{path} belongs to another run ({found['run']}); remove it, or give another path")
-    state.curve = found["curve"]
-    model.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-    )
     content = optimizer.state_dict()
+    learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, tensor in tensors.items():
         if name.startswith("optimizer."):
             _, index, entry = name.split(".", 2)
+            if tensor.ndim and (int(index) >= len(learnt) or tensor.shape != learnt[int(index)].shape):
+                raise InputError(f"{path}: {name} has the shape {tuple(tensor.shape)} of no parameter; remove the file")
             content["state"].setdefault(int(index), {})[entry] = tensor
+    try:
+        model.load_state_dict(
+            {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
+        )
+    except RuntimeError as error:
+        raise InputError(f"{path} has the weights of another network; remove it to start anew") from error
     optimizer.load_state_dict(content)
+    state.curve = found["curve"]

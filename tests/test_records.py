@@ -86,3 +86,34 @@ def test_the_environment_names_machine_versions_and_commit():
     environment = records.environment(threads=2)
     assert {"device", "threads", "torch", "commit", "date"} <= set(environment)
     assert all(environment[name] for name in ("device", "torch", "commit", "date"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content | {"metrics": {"top1": float("nan")}}, "holds NaN"),
+        (lambda content: content | {"metrics": {"rules": [{"top1": float("inf")}]}}, "holds Infinity"),
+        (lambda content: content | {"seed": "3"}, "seed is '3'; it is of type int"),
+        (lambda content: content | {"metrics": []}, "metrics is .*; it is of type dict"),
+        (lambda content: content | {"seed": 4}, "belongs to octconv/training-smoke-.*-s4.json"),
+        (lambda content: content | {"key": "drnet"}, "belongs to drnet/training"),
+        (lambda content: content | {"kind": "latency"}, "belongs to octconv/latency"),
+        (lambda content: content | {"config": {"alpha": 1}}, "does not fit its config"),
+        (lambda content: [content], "exactly the fields"),
+        (lambda content: {k: v for k, v in content.items() if k != "curve"}, "exactly the fields"),
+    ],
+)
+def test_a_damaged_record_is_refused_by_its_file(record, tmp_path, change, message):
+    path = records.save(record, tmp_path)
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(InputError, match=message) as caught:
+        records.load(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("damage", [b"", b"\xff\xfe", b"{", b"[" * 5000, b'{"metrics": {"top1": 1e999}}'])
+def test_bytes_that_are_no_record_are_refused(record, tmp_path, damage):
+    path = records.save(record, tmp_path)
+    path.write_bytes(damage)
+    with pytest.raises(InputError, match="not a record"):
+        records.load(path)

@@ -20,7 +20,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -231,7 +231,7 @@ def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:
         lines = archive.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{archive} is not an archive of records: {error}") from error
-    found, names = [], {field.name for field in fields(Record)}
+    found = []
     for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
@@ -239,11 +239,7 @@ def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:
             if number == len(lines):
                 break
             raise InputError(f"{archive}, line {number}, is not a record: {error}") from error
-        if not isinstance(content, dict) or set(content) != names:
-            raise InputError(f"{archive}, line {number}, is not a record: it needs {', '.join(sorted(names))}")
-        record = Record(**content)
-        if record.config_hash != records.config_hash(record.config):
-            raise InputError(f"{archive}, line {number}: config_hash {record.config_hash} does not fit its config")
+        record = records.checked(content, f"{archive}, line {number}")
         if not records.path_of(record, folder).exists():
             found.append(records.save(record, folder))
     return found

@@ -294,6 +294,14 @@ def campaign(
 
 
 @app.command()
+def pages() -> None:
+    """Build the pages from the executed chapters; they are replaced whole, or stay as they were."""
+    from dynlib.book import pages
+
+    pages.build()
+
+
+@app.command()
 def data(name: Annotated[str, typer.Argument(help="Data set, such as cifar10.")], data_root: DataRoot = None) -> None:
     """Download a data set by torchvision, verify it and pack it into DATA_ROOT/NAME."""
     from dynlib.data import pack

@@ -49,26 +49,58 @@ def path_of(record: Record, folder: Path = RESULTS) -> Path:
 
 def save(record: Record, folder: Path = RESULTS) -> Path:
     """Write a record and return its path. A metric that is not finite is refused with an InputError."""
-    bad = [name for name, value in record.metrics.items() if isinstance(value, float) and not math.isfinite(value)]
-    if bad:
-        raise InputError(
-            f"record {record.key}/{record.kind}: {bad[0]} is {record.metrics[bad[0]]}, not a finite number"
-        )
+    for name, value in record.metrics.items():
+        if not _is_finite(value):
+            raise InputError(f"record {record.key}/{record.kind}: {name} is {value!r}, not a finite number")
     return write_atomically(path_of(record, folder), json.dumps(asdict(record), indent=1) + "\n")
 
 
+def _is_finite(value: object) -> bool:
+    """Whether all numbers in plain values are finite."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_finite, value))
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
 def load(path: Path) -> Record:
-    """Read one record. Raises InputError naming the file where it is not one."""
+    """Read one record and check it, see `checked`, and that its file has the name of this very record.
+
+    Raises InputError naming the file and the first fault.
+    """
     try:
-        content = json.loads(path.read_text())
-    except (OSError, json.JSONDecodeError) as error:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_not_finite)
+    except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is not a record: {error}") from error
-    names = {field.name for field in fields(Record)}
-    if not isinstance(content, dict) or set(content) != names:
-        raise InputError(f"{path} is not a record: it needs exactly the fields {', '.join(sorted(names))}")
-    if content["config_hash"] != config_hash(content["config"]):
-        raise InputError(f"{path}: config_hash {content['config_hash']} does not fit its config; measure it again")
-    return Record(**content)
+    record = checked(content, str(path))
+    if (path.parent.name, path.name) != (record.key, path_of(record).name):
+        raise InputError(f"{path} holds the record that belongs to {record.key}/{path_of(record).name}; rename it")
+    return record
+
+
+def checked(content: object, where: str) -> Record:
+    """A record from plain values: all fields, their types, finite results, and the hash of its configuration.
+
+    Raises InputError naming `where` they are from and the first fault.
+    """
+    kinds = {field.name: field.type for field in fields(Record)}
+    if not isinstance(content, dict) or set(content) != set(kinds):
+        raise InputError(f"{where} is not a record: it needs exactly the fields {', '.join(sorted(kinds))}")
+    for name, kind in kinds.items():
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(content[name], allowed) or isinstance(content[name], bool):
+            raise InputError(f"{where}: {name} is {content[name]!r:.60}; it is of type {kind.__name__}")
+        if not _is_finite(content[name]):
+            raise InputError(f"{where}: {name} holds a number that is not finite; measure it again")
+    record = Record(**content)
+    if record.config_hash != config_hash(record.config):
+        raise InputError(f"{where}: config_hash {record.config_hash} does not fit its config; measure it again")
+    return record
+
+
+def _not_finite(word: str) -> None:
+    raise ValueError(f"it holds {word}, which is no finite number")
 
 
 def find(key: str, kind: str, profile: str | None = None, folder: Path = RESULTS) -> Iterator[Record]:

@@ -26,6 +26,9 @@ from torch import Tensor
 from dynlib.data.samples import Samples
 from dynlib.errors import InputError
 
+SMALL_BYTES, MOST_GROWTH = 2**26, 20  # encoded images hardly shrink in an archive: what grows more is no data set
+_PROMISED = (RuntimeError, NotImplementedError, MemoryError)  # encrypted; another compression; a header that lies
+
 
 def read(
     path: Path, task: str, classes: tuple[str, ...] | None = None, size_px: int | tuple[int, int] | None = None
@@ -38,7 +41,9 @@ def read(
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError as error:
+    except (IsADirectoryError, PermissionError) as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): allowed is a file") from error
+    except OSError as error:  # not there, or a link that leads nowhere
         there = ", ".join(sorted(file.name for file in path.parent.glob("*.npz"))) or "no .npz file"
         raise InputError(f"no file {path}: the folder has {there}") from error
     checksum = hashlib.sha256(content).hexdigest()
@@ -62,8 +67,13 @@ def read(
         boxes = torch.from_numpy(_key(path, arrays, "box").astype(np.float32))
         if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes[:, :2] < boxes[:, 2:]).all():
             raise InputError(f"{path}: box, of shape {tuple(boxes.shape)}, does not hold (M, 4) of x1 < x2 and y1 < y2")
-        box_labels = _ids(path, arrays, "box_label", len(classes), len(boxes))
         box_images = _ids(path, arrays, "box_image", count, len(boxes))
+        limits = torch.tensor([tuple(shape) for shape in stored]).flip(1)[box_images]  # (M, 2): width, height
+        if (boxes[:, :2] < -1).any() or (boxes[:, 2:] > limits + 1).any():  # annotations are rounded
+            raise InputError(
+                f"{path}: a box reaches beyond its image; allowed is 0 to its width and height, or 1 px off"
+            )
+        box_labels = _ids(path, arrays, "box_label", len(classes), len(boxes))
         if size is not None:
             boxes = boxes * _box_scale(stored, size)[box_images]
     return Samples(
@@ -98,9 +108,13 @@ def _verify(path: Path, checksum: str) -> None:
 
 def _arrays(path: Path, content: bytes) -> dict[str, np.ndarray]:
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+        if size > max(SMALL_BYTES, MOST_GROWTH * len(content)):
+            raise ValueError(f"its {len(content):,} bytes unpack to {size:,}")
         with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files}
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, OSError, AttributeError, *_PROMISED) as error:
         raise InputError(f"{path} is not a whole .npz file without pickles ({error})".replace("\n", " ")) from error
 
 

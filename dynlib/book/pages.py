@@ -1,0 +1,61 @@
+"""The pages: built into a fresh folder and put in their place whole, or not at all."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from dynlib import paths
+from dynlib.errors import InputError
+
+
+def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
+    """Build the book in `source` and let it take the place of `target`; warnings are errors.
+
+    A build that fails leaves `target` as it was and its log beside it, `book.log`; so does one that is killed, whose
+    folder the next build removes. Two builds at once do not meet: the later one to end is seen. Raises InputError for a
+    page that does not build, naming the first complaint.
+    """
+    place = target.parent
+    place.mkdir(parents=True, exist_ok=True)
+    for left in place.glob("part-*"):
+        if not _runs(int(left.name.removeprefix("part-"))):
+            shutil.rmtree(left, ignore_errors=True)
+    begun, log = place / f"part-{os.getpid()}", place / "book.log"
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", begun]
+    try:
+        done = subprocess.run(
+            [*map(str, command), "-W", "-n", "--keep-going", "-q"],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"TERM": "dumb"},
+        )
+        log.write_text(done.stdout + done.stderr, encoding="utf-8")
+        made = begun / "_build" / "html"
+        if done.returncode or not (made / "index.html").is_file():
+            raise InputError(f"the pages do not build: {_complaint(done.stderr)}; {log} has all of it")
+        old = begun / "old"
+        if target.exists():
+            target.rename(old)
+        made.rename(target)
+    finally:
+        shutil.rmtree(begun, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine is there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _complaint(text: str) -> str:
+    """The first line that names a fault, without where on this machine it lies."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    found = [line for line in lines if "WARNING" in line or "ERROR" in line]
+    return (found or lines or ["no reason was given"])[0].replace(f"{paths.ROOT}{os.sep}", "")
