@@ -81,7 +81,7 @@ lint: .venv/ready ## ruff: lint and format, notebooks too
 	@$(PY) -m ruff format --check .
 
 chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=1" PROFILE=public DATA_ROOT=DIR
-	@$(PY) -m dynlib run $(CHAPTER) $(addprefix -p ,$(PARAMS)) \
+	@$(PY) -m dynlib run "$(CHAPTER)" $(foreach param,$(PARAMS),-p '$(param)') \
 	  $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
 
 latency: .venv/ready ## measure the paper-scale CPU latency records of this machine

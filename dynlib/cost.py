@@ -44,6 +44,9 @@ class Cost:
 # ---------------------------------------------------------------------------------------------------------- inputs
 
 
+MOST_PX = 8192  # side of an image: one of more takes gigabytes
+
+
 def parse_size(text: str) -> tuple[int, int]:
     """Height and width in pixels from "224" or "480x640".
 
@@ -51,8 +54,8 @@ def parse_size(text: str) -> tuple[int, int]:
         InputError: anything else.
     """
     parts = text.split("x")
-    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and int(p) > 0 for p in parts):
-        raise InputError(f"size {text!r}: write S or HxW in whole pixels, such as 224 or 480x640")
+    if len(parts) > 2 or not all(p.isascii() and p.isdigit() and len(p) < 9 and 0 < int(p) <= MOST_PX for p in parts):
+        raise InputError(f"size {text!r:.40}: write S or HxW in whole pixels up to {MOST_PX}, such as 224 or 480x640")
     return int(parts[0]), int(parts[-1])
 
 

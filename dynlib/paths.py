@@ -51,8 +51,9 @@ def check_writable(path: Path) -> None:
 
     Raises InputError where it cannot.
     """
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
     try:
+        path.exists()  # a name that is too long is refused here
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}; give a folder that can be written") from error

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from difflib import SequenceMatcher
@@ -14,6 +15,7 @@ import yaml
 from dynlib.errors import InputError
 
 Kind = TypeVar("Kind")
+NEAREST = 10  # names that an error lists
 LATER = {"later": True}  # metadata of a field, see `described`
 
 
@@ -37,12 +39,19 @@ def parse(assignments: Iterable[str]) -> dict[str, Any]:
 
 def numbers(what: str, text: str) -> list[float]:
     """[0.5, 0.25] from "0.5,0.25". Raises InputError for anything else."""
-    return fit(what, _yaml(f"[{text}]", what), list[float])
+    found = fit(what, _yaml(f"[{text}]", what), list[float])
+    if not all(map(math.isfinite, found)):
+        raise InputError(f"{what} is {text!r}; allowed: finite numbers")
+    return found
 
 
 def read(path: Path) -> dict[str, Any]:
     """The settings in a YAML file. Raises InputError where they are not names with values."""
-    values = _yaml(path.read_text(encoding="utf-8"), str(path))
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from error
+    values = _yaml(text, str(path))
     if not isinstance(values, dict):
         raise InputError(f"{path}: write one `name: value` a line")
     return values
@@ -53,13 +62,15 @@ def _yaml(text: str, what: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
+    except RecursionError as error:
+        raise InputError(f"{what:.60} is not YAML: it is nested too deeply") from error
 
 
 def unknown(what: str, name: str, allowed: Iterable[str]) -> InputError:
     """The error for a name that does not exist; those that do are listed, the closest first."""
     ranked = sorted(allowed, key=lambda other: -SequenceMatcher(None, name, other).ratio())
-    rest = f" and {len(ranked) - 20} more" if len(ranked) > 20 else ""
-    return InputError(f"{what} {name!r} is unknown; allowed: {', '.join(ranked[:20])}{rest}")
+    rest = f" and {len(ranked) - NEAREST} more" if len(ranked) > NEAREST else ""
+    return InputError(f"{what} {name!r:.60} is unknown; allowed: {', '.join(ranked[:NEAREST])}{rest}")
 
 
 def fit(name: str, value: Any, kind: Any) -> Any:

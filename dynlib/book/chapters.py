@@ -63,9 +63,13 @@ def parameters(name: str) -> dict[str, Parameter]:
 
     The cell is parsed here: papermill.inspect_notebook knows neither `int | None` nor a list over two lines.
     """
-    cells = json.loads(_source(name).read_text(encoding="utf-8"))["cells"]
-    (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
-    source = "".join(cell["source"])
+    path = _source(name)
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+        source = "".join(cell["source"])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is no notebook with one cell of parameters ({error})".replace("\n", " ")) from error
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.strip("# ") for token in tokens if token.type == tokenize.COMMENT}
     found = {}
@@ -108,6 +112,11 @@ def settle(name: str, profile: str, given: Mapping[str, Any], data_root: Path | 
         if parameter not in known:
             raise settings.unknown(f"parameter of {name}", parameter, known)
     values = {parameter: settings.fit(parameter, value, known[parameter].kind) for parameter, value in values.items()}
+    for parameter, value in values.items():
+        if value == [] and known[parameter].default:
+            raise InputError(f"{parameter} is []; give at least one")
+    if not 0 <= values.get("seed", 0) < 2**31:
+        raise InputError(f"seed is {values['seed']}; it is a whole number from 0 to {2**31 - 1}")
     if values and _key(name) in METHODS:  # nothing given: the chapter's own defaults need no look, nor torch
         config = importlib.import_module(f"dynlib.papers.{_key(name)}").Config
         defaults = {parameter.name: parameter.default for parameter in known.values()}
@@ -175,11 +184,11 @@ def _failure(name: str, count: int, source: str, reason: str, failed: Path) -> C
 
 def _check_target(out: Path) -> None:
     """Fail now, not after an hour, where the result could not be written."""
+    check_writable(out)
     if out.suffix != ".ipynb" or out.is_dir():
         raise InputError(f"cannot write {out}: give the name of an .ipynb file")
     if out.resolve().parent == paths.NOTEBOOKS.resolve():
         raise InputError(f"cannot write {out}: that folder holds the sources; give another one")
-    check_writable(out)
 
 
 def _without_paths(draft: Path) -> str:

@@ -4,6 +4,7 @@ Commands import what they need when they run, so that help and the list come at 
 """
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+MOST_SEED = 2**31 - 1
 Key = Annotated[str, typer.Argument(help="Method, such as octconv.")]
 Params = Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A setting; repeatable.")]
 Profile = Annotated[str, typer.Option(help="smoke, or a folder of notebooks/profiles.")]
@@ -43,9 +45,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message, status = f"error: {error.format_message() if isinstance(error, TyperException) else error}", 2
     except chapters.ChapterError as error:
         message, status = f"error: {error}", 1
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "allocate memory" not in str(error):
+            raise
+        message, status = "error: there is too little memory for this; give a smaller size, batch or network", 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail once more
+        return 2
     else:
-        message = "stopped; nothing half-written is left, and training will go on from its last whole epoch"
-    if status:
+        stopped = "stopped; nothing half-written is left, and training will go on from its last whole epoch"
+        message = stopped if status == 130 else ""
+    if message:
         print(message, file=sys.stderr)
     return status
 
@@ -95,7 +105,8 @@ def cost(
     size: Size = None,
     param: Params = None,
     classes: Annotated[
-        int | None, typer.Option(min=1, help="Outputs of the classifier; default 1000, of cifar_ networks 10.")
+        int | None,
+        typer.Option(min=1, max=10**6, help="Outputs of the classifier; default 1000, of cifar_ networks 10."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -105,7 +116,7 @@ def cost(
     from dynlib.cost import parse_size
 
     config = settings.build(papers.method(key).Config, settings.parse(param or ()))
-    size, classes = size or _usual_size(arch), classes or (10 if arch.startswith("cifar_") else 1000)
+    size, classes = _usual_size(arch) if size is None else size, classes or (10 if arch.startswith("cifar_") else 1000)
     result = paperscale.cost_of(key, config, arch, parse_size(size), classes)
     if as_json:
         return _print_json(result)
@@ -132,7 +143,7 @@ def latency(
     arch: Arch,
     size: Size = None,
     param: Params = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 1,
+    batch: Annotated[int, typer.Option(min=1, max=4096, help="Images at a time.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
     repeats: Annotated[int, typer.Option(help="Rounds; the result is their median.")] = 20,
     shares: Annotated[
@@ -150,7 +161,7 @@ def latency(
     mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
         paths.check_writable(paths.RESULTS / key)
-    size = size or _usual_size(arch)
+    size = _usual_size(arch) if size is None else size
     how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
@@ -180,7 +191,7 @@ def train(
     profile: Profile = chapters.SMOKE,
     data_root: DataRoot = None,
     param: Params = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of first weights, order and augmentation.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of first weights, order and augmentation.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
     again: Annotated[bool, typer.Option("--again", help="Train even where the record exists.")] = False,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
@@ -223,7 +234,7 @@ def search(
     profile: Profile = chapters.SMOKE,
     data_root: DataRoot = None,
     param: Params = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, draws and the controller.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of weights, draws and the controller.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
     precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
     workers: Annotated[int, typer.Option(min=1, help="Processes that measure candidates.")] = 1,

@@ -1,5 +1,6 @@
 """What decides a training besides the method and the seed: network, data, schedule; and the batches that follow."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from dynlib import backbones, settings, train
 from dynlib.book import zoo  # noqa: F401  lets backbones.build know the authors' networks
+from dynlib.cost import MOST_PX
 from dynlib.data import (
     DATASETS,
     Batches,
@@ -78,8 +80,9 @@ class Recipe:
         counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images}
         counts |= {f"test_sizes_px {size}": size for size in self.test_sizes_px}
         for name, value in counts.items():
-            if value is not None and value < 1:
-                raise InputError(f"{name} is {value}; it is 1 or more")
+            most = MOST_PX if "size" in name and "batch" not in name else math.inf
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{name} is {value}; it is 1 or more{f', up to {most}' * (most < math.inf)}")
         classes = DATASETS[self.dataset].class_count
         if self.held_out_images is not None and self.held_out_images % classes:
             raise InputError(f"held_out_images is {self.held_out_images}; it is a multiple of the {classes} classes")

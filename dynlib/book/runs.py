@@ -155,7 +155,8 @@ def measure(
 
     Raises InputError, before training, where `folder` holds this run's record of data with other checksums.
     """
-    check_writable(folder / key)
+    for place in (folder, checkpoints):
+        check_writable(place / key / "record.json")
     present = dataset(recipe, root)
     found = recorded(key, config, recipe, profile=profile, seed=seed, folder=folder)
     if found is not None and found.dataset != present:

@@ -100,7 +100,7 @@ def _height_width(size_px: int | tuple[int, int]) -> tuple[int, int]:
 def _verify(path: Path, checksum: str) -> None:
     """Compare with the line `<sha256>  <file>` of the README.md beside the file, where there is one."""
     readme = path.with_name("README.md")
-    lines = readme.read_text(encoding="utf-8") if readme.exists() else ""
+    lines = readme.read_text(encoding="utf-8", errors="replace") if readme.exists() else ""
     stated = re.search(rf"^([0-9a-f]{{64}})\s+{re.escape(path.name)}\s*$", lines, re.MULTILINE)
     if stated and stated[1] != checksum:
         raise InputError(f"{path} has sha256 {checksum}: {readme} allows {stated[1]}")
