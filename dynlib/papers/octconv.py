@@ -30,9 +30,9 @@ import torch
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
+from dynlib import export
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.errors import InputError
-from dynlib.fusion import Frozen, freeze
 from dynlib.graphs import (
     ADD,
     CAT,
@@ -48,7 +48,7 @@ from dynlib.graphs import (
     reduction,
     trace,
 )
-from dynlib.papers.octconv_deploy import OctaveFreezer
+from dynlib.papers.octconv_deploy import folded
 from dynlib.papers.octconv_doors import OctaveInput, OctIdentity, OnlySize
 from dynlib.papers.octconv_gates import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv_ops import (
@@ -64,6 +64,7 @@ from dynlib.papers.octconv_ops import (
 )
 from dynlib.papers.octconv_plan import KERNELS, LEAVES, SHORTCUT, Plan
 from dynlib.papers.octconv_transposed import OctConvTranspose2d
+from dynlib.runtime import Deployed
 
 
 @dataclass(frozen=True)
@@ -288,12 +289,14 @@ def cost(module: nn.Module, input_size: tuple[int, ...], channels: int = 3) -> C
     return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)}, channels)
 
 
-def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:
-    """The frozen form of a network from `convert`: inference on a CPU in float32, see `octconv_deploy.py`.
+def deploy(
+    module: nn.Module, example: torch.Tensor, *, engine: str = "onnxruntime", threads: int | None = None
+) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32, as one ONNX graph, see `dynlib.runtime`.
 
-    `example` (N, 3, H, W) has the size for which the kernels are packed; outputs equal the module's in evaluation mode
-    within float32 rounding. Raises InputError for a size that the network does not take.
+    `example` (N, C, H, W) has the size of the images that it will take, any N; outputs equal the module's in evaluation
+    mode within float32 rounding. Raises InputError for a size that the network does not take, and names what cannot be
+    exported.
     """
-    if not isinstance(module, fx.GraphModule):  # alpha 0: an ordinary network
-        return freeze(module, example)
-    return OctaveFreezer(module, example).run()
+    network = folded(module) if isinstance(module, fx.GraphModule) else module  # alpha 0: an ordinary network
+    return export.single("octconv", network, example, engine, threads)

@@ -50,12 +50,13 @@ from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.papers.sampling_blocks import BLOCKS, SampledBlock, sampled_blocks
-from dynlib.papers.sampling_deploy import Deployed, deployed
+from dynlib.papers.sampling_deploy import deployed
 from dynlib.papers.sampling_interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
 from dynlib.papers.sampling_masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling_pruning import pruned
 from dynlib.papers.sampling_training import groups, objective, watch
 from dynlib.papers.sampling_uniform import fits_detector, shrink_stem
+from dynlib.runtime import Deployed
 from dynlib.train import Phase
 
 TASKS = ("classification", "segmentation", "detection")
@@ -234,17 +235,23 @@ def macs_backbone(by_layer: Mapping[str, float]) -> int:
     return round(sum(macs for name, macs in by_layer.items() if re.search(r"(^|\.)(conv1|layer\d)(\.|$)", name)))
 
 
-def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) -> Deployed:
+def deploy(
+    module: nn.Module,
+    example: Tensor,
+    break_even: float | None = None,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+) -> Deployed:
     """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
 
-    `example` (N, 3, H, W) has the size for which kernels are packed. Of a detector, deploy the backbone and put it back
-    in its place. The callable takes images and, to force them, the index of each image's density in `DENSITIES`.
+    `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
+    callable takes images and, to force them, the index of each image's density in `DENSITIES`.
     Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
-    that rounding decides. A block that samples more than `break_even` of its positions is computed densely; None
-    measures where that pays, here and now.
-    Raises InputError for three masks that reuse features, and for weights not in float32 on the CPU.
+    that rounding decides. A 3x3 convolution at more than `break_even` of its positions is computed everywhere; 1 is
+    never, and the default was measured. Raises InputError naming what cannot be exported.
     """
-    return deployed(module, example, DENSITIES, break_even)
+    return deployed(module, example, DENSITIES, break_even, engine, threads)
 
 
 # ------------------------------------------------------------------------------------------------------------- training
