@@ -3,13 +3,13 @@
 A file imports only from floors below its own (tests/test_floors.py parses the imports):
 
     0  errors  paths  catalogue     what a caller can get wrong; where things are; what there is
-    1  records  settings            measured facts; values as people type them
+    1  records  settings  runtime   measured facts; values as people type them; deployed networks, without torch
        authors_count                what else than products OctConv's authors count
-    2  ops  cost  latency  data/    tensor functions two papers share; MACs; the timing protocol; data sets
+    2  ops  cost  data/             tensor functions two papers share; MACs; data sets
        student                      whether a mean over few seeds says anything
-    3  graphs  kernels              networks as graphs; CPU kernels
-    4  backbones/                   networks
-    5  fusion  train                networks frozen for inference; the training loop
+    3  graphs  export               networks as graphs; modules as ONNX graphs
+    4  backbones/  latency          networks; the timing protocol
+    5  train                        the training loop
     6  tasks                        classification, segmentation, detection: networks and scores
     7  papers/<key>                 one method a module: Config, convert, cost, deploy
        recipes                      what decides a training besides the method; its data

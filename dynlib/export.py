@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -25,7 +24,8 @@ from dynlib.runtime import TENSOR, Deployed, Part
 
 OPSET = 20
 CLOSE = 1e-4  # largest difference to the module, as a share of its largest value, that rounding explains
-_RANDOM = ("bernoulli", "dropout", "rand", "normal", "multinomial", "uniform")  # operators that draw
+_MODAL = ("batch_norm", "dropout", "feature_dropout", "alpha_dropout")  # operators that know a training mode
+_RANDOM = ("bernoulli", "rand", "normal", "multinomial", "uniform", "exponential", "poisson")  # that draw
 
 
 def check(module: nn.Module, example: Tensor) -> None:
@@ -130,13 +130,12 @@ def _three(value: Tensor) -> Tensor:
 def _refuse_random(program: torch.export.ExportedProgram) -> None:
     """Raise InputError naming the layer of an operator that draws, or that learns while it is asked."""
     for node in program.graph.nodes:
-        name = str(getattr(node.target, "_opname", node.target))
-        draws = any(name.startswith(kind) for kind in _RANDOM) and "_dropout" not in name
-        trains = name in ("dropout", "batch_norm", "feature_dropout") and _is_training(node)
-        if trains or (draws and name != "dropout"):
-            mode = "as if in training mode; evaluation wants the mode of the module, self.training"
-            what = mode if trains else "draws random numbers; a deployed network repeats itself"
-            raise InputError(f"{_layer(node)}: {name} {what}")
+        name = str(getattr(node.target, "_opname", "")).rstrip("_")
+        if name in _MODAL:
+            if _is_training(node):
+                raise InputError(f"{_layer(node)}: {name} as if in training mode; allowed: the mode of self.training")
+        elif name.startswith(_RANDOM):
+            raise InputError(f"{_layer(node)}: {name} draws random numbers; a deployed network repeats itself")
 
 
 def _is_training(node: torch.fx.Node) -> bool:
@@ -167,17 +166,35 @@ def _reason(error: BaseException) -> str:
     return lines[0] if lines else type(causes[-1]).__name__
 
 
+def difference(found: Any, expected: Any) -> float:
+    """The largest difference between two answers' tensors, as a share of the largest value of each; NaNs must agree.
+
+    Raises InputError where they differ in number or shape.
+    """
+    shares = [0.0]
+    mine, right = (
+        [value.detach().double() for value in pytree.tree_leaves(answer) if isinstance(value, Tensor)]
+        for answer in (found, expected)
+    )
+    if [value.shape for value in mine] != [value.shape for value in right]:
+        shapes = " and ".join(str([tuple(value.shape) for value in of]) for of in (mine, right))
+        raise InputError(f"the answers have different shapes: {shapes}")
+    for a, b in zip(mine, right, strict=True):
+        if a.numel():
+            apart = torch.where(a.isnan() & b.isnan(), 0.0, (a - b).abs()).nan_to_num(torch.inf, torch.inf)
+            scale = b.nan_to_num(0.0, 0.0, 0.0).abs().max().clamp(min=1e-12)
+            shares.append(float(apart.max() / scale))
+    return max(shares)
+
+
 def _compare(module: nn.Module, content: bytes, expected: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    """Raise InputError where the graph yields something else than the module."""
-    part = Part(type(module).__name__, content, "onnxruntime", 1)
-    found = part(*(value.numpy() for value in inputs))
-    for number, (mine, right) in enumerate(zip(found, expected, strict=True)):
-        if mine.shape != tuple(right.shape):
-            raise InputError(f"{part.name}: output {number} has shape {mine.shape}, the module's {tuple(right.shape)}")
-        scale = max(1e-12, float(right.abs().max())) if right.numel() else 1.0
-        apart = np.abs(mine.astype(np.float64) - right.double().numpy())
-        if (share := float(np.nan_to_num(apart).max(initial=0.0)) / scale) > CLOSE:
-            raise InputError(f"{part.name}: exported, output {number} differs by {share:.0e} of its largest value")
+    """Raise InputError where the graph yields something else than the module, on its own engine."""
+    name = type(module).__name__
+    found = Part(name, content, "onnxruntime", 1)(*(value.numpy() for value in inputs))
+    if (share := difference([torch.from_numpy(value) for value in found], expected)) > CLOSE:
+        raise InputError(
+            f"{name}: what was exported differs by {share:.0e} of the largest value; it cannot be deployed"
+        )
 
 
 def _bare(model: onnx.ModelProto) -> onnx.ModelProto:

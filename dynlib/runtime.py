@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -325,8 +326,12 @@ def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None
     except (OSError, ValueError) as error:
         raise InputError(f"{folder / ABOUT} cannot be read ({error}); give a folder written by save") from error
     found = about.pop("format", None) if isinstance(about, dict) else None
-    if found != FORMAT or about.get("kind") not in KINDS:
+    if found != FORMAT:
         raise InputError(f"{folder / ABOUT} has format {found!r}; this version reads format {FORMAT}: deploy it again")
+    if about.get("kind") not in KINDS or not {"files", "image", "returns"} <= about.keys():
+        raise InputError(
+            f"{folder / ABOUT} has kind {about.get('kind')!r}; allowed: {', '.join(KINDS)}: deploy it again"
+        )
     graphs = {}
     for name, expected in about.pop("files").items():
         try:
@@ -334,7 +339,7 @@ def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None
         except OSError as error:
             raise InputError(f"{folder / name} cannot be read: {error.strerror}; deploy it again") from error
         if (found := hashlib.sha256(graph).hexdigest()) != expected:
-            raise InputError(f"{folder / name} has checksum {found[:12]}, not {expected[:12]}: damaged, deploy it again")
+            raise InputError(f"{folder / name} is damaged: checksum {found[:12]}, not {expected[:12]}; deploy it again")
         graphs[name.removesuffix(".onnx")] = graph
     return KINDS[about.pop("kind")](about, graphs, engine, threads)
 
@@ -373,3 +378,19 @@ def _rebuilt(tree: Any, arrays: Iterator) -> Any:
 @lru_cache
 def _named(name: str, fields: tuple[str, ...]) -> type:
     return namedtuple(name, fields)
+
+
+def _weigh(folder: str, engine: str, threads: str, batch: str) -> dict[str, float]:
+    """Seconds to load a folder, and the most memory, MB, that this process held until it had run one batch."""
+    import resource
+
+    began = time.perf_counter()
+    net = load(folder, engine=engine, threads=int(threads))
+    load_s = time.perf_counter() - began
+    net(np.zeros((int(batch), *net.about["image"]), np.float32))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
+    return {"load_s": round(load_s, 3), "peak_mb": round(peak * 1024 / 1e6, 1)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(_weigh(*sys.argv[1:])))

@@ -182,11 +182,12 @@ def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwat
 
 
 def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(book, stopwatch, monkeypatch):
-    monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape))
+    monkeypatch.setattr(octconv, "deploy", lambda module, example, **how: (module, example.shape))
+    monkeypatch.setattr(paperscale.latency, "weigh", lambda deploy, batch: (deploy(), {"engine": "none"}))
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
     assert factory == "dynlib.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
-    static, (method, shape), images = paperscale.latency_pair(batch=3, **arguments)
+    static, (method, shape), images, _ = paperscale.latency_pair(batch=3, **arguments)
     assert images.shape == shape == (3, 3, 32, 32)
     assert not static.training and not method.training
     assert static(images).shape == method(images).shape == (3, 1000)

@@ -10,11 +10,11 @@ from dynlib.paths import ROOT
 PACKAGE = ROOT / "dynlib"
 FLOORS = (
     ("errors", "paths", "catalogue"),
-    ("records", "settings", "authors_count"),
-    ("ops", "cost", "latency", "data", "student"),
-    ("graphs", "kernels"),
-    ("backbones",),
-    ("fusion", "train"),
+    ("records", "settings", "authors_count", "runtime"),
+    ("ops", "cost", "data", "student"),
+    ("graphs", "export"),
+    ("backbones", "latency"),
+    ("train",),
     ("tasks",),
     ("papers", "recipes"),
     ("runs", "searches", "paperscale"),

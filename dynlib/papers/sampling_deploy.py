@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from dynlib import export
 from dynlib.ops import LinearResize
-from dynlib.papers.sampling_blocks import SampledBlock, sampled_blocks
-from dynlib.papers.sampling_rows import BlockWriter, Layout, Nodes
+from dynlib.papers.sampling_blocks import sampled_blocks
+from dynlib.papers.sampling_layout import Layout, Nodes
+from dynlib.papers.sampling_rows import BlockWriter
 from dynlib.papers.sampling_uniform import ShrunkConv2d, shrink
 from dynlib.runtime import Deployed, Sampled
 
@@ -94,7 +95,9 @@ def _fill_in(model: onnx.ModelProto, writers: list[BlockWriter]) -> list[tuple[i
     forced = "forced_logit"
     inputs = [helper.make_tensor_value_info(forced, TensorProto.FLOAT, ["batch"])]
     rows: dict[str, str] = {}  # the rows of a map that a block has written
-    read = {name for node in graph.node if node.domain != DOMAIN for name in node.input} | {o.name for o in graph.output}
+    read = {name for node in graph.node if node.domain != DOMAIN for name in node.input} | {
+        o.name for o in graph.output
+    }
     for node in graph.node:
         if node.domain != DOMAIN:
             nodes.append(node)

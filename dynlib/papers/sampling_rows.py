@@ -12,129 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
 from dynlib.papers.sampling_blocks import SampledBlock, Step
 from dynlib.papers.sampling_interpolate import NORMALISED, REUSE, WINDOWED, ZEROS
+from dynlib.papers.sampling_layout import CERTAIN, TILE, Layout, Nodes, cropped, window_weights
 from dynlib.papers.sampling_masks import Sampler, grid
-
-TILE = 8  # positions; a smaller tile multiplies less and gathers more
-CERTAIN = 1e20  # weight of a sampled position for itself: what else is around it rounds away
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The order of the rows of a map of `height` x `width` positions: by tiles, the last ones reaching beyond it."""
-
-    height: int
-    width: int
-
-    @property
-    def tiles(self) -> tuple[int, int]:
-        """How many tiles lie one below the other, and side by side."""
-        return -(-self.height // TILE), -(-self.width // TILE)
-
-    @property
-    def rows(self) -> int:
-        """Rows of one image."""
-        return self.tiles[0] * self.tiles[1] * TILE**2
-
-    def places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Line and column (rows,) of each row; beyond the map for some."""
-        down, across = self.tiles
-        i, j = np.mgrid[: down * TILE, : across * TILE]
-        return tuple(x.reshape(down, TILE, across, TILE).swapaxes(1, 2).ravel() for x in (i, j))
-
-    def row_at(self, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-        """The row of a position; -1 outside of the map."""
-        inside = (i >= 0) & (i < self.height) & (j >= 0) & (j < self.width)
-        tile = i // TILE * self.tiles[1] + j // TILE
-        return np.where(inside, tile * TILE**2 + i % TILE * TILE + j % TILE, -1)
-
-    def from_map(self) -> np.ndarray:
-        """Of each row its place in the map written line by line; 0 for rows beyond it."""
-        i, j = self.places()
-        return np.where((i < self.height) & (j < self.width), i * self.width + j, 0)
-
-    def to_map(self) -> np.ndarray:
-        """Of each position of the map, line by line, its row."""
-        i, j = np.mgrid[: self.height, : self.width]
-        return self.row_at(i.ravel(), j.ravel())
-
-    def windows(self, reach: int) -> np.ndarray:
-        """The rows (tiles, (TILE + 2 reach)^2 + 1) in and around each tile, -1 outside of the map, and -1 at last."""
-        down, across = self.tiles
-        side = np.arange(-reach, TILE + reach)
-        i = (np.arange(down) * TILE)[:, None, None, None] + side[:, None]
-        j = (np.arange(across) * TILE)[:, None, None] + side
-        rows = self.row_at(*np.broadcast_arrays(i, j)).reshape(down * across, -1)
-        return np.pad(rows, ((0, 0), (0, 1)), constant_values=-1)
-
-
-def window_weights(kernel: np.ndarray) -> np.ndarray:
-    """The weight of each place in a window for each position of its tile, ((TILE + K - 1)^2 + 1, TILE^2)."""
-    reach = len(kernel) // 2
-    certain = kernel.astype(np.float32).copy()
-    certain[reach, reach] = CERTAIN
-    side, at = np.arange(-reach, TILE + reach), np.arange(TILE)
-    away = side[:, None] - at + reach  # (window, tile) along one axis
-    fits = (away >= 0) & (away < len(kernel))
-    lines = np.clip(away, 0, len(kernel) - 1)
-    weights = certain[lines[:, None, :, None], lines[None, :, None, :]]
-    weights = weights * (fits[:, None, :, None] & fits[None, :, None, :])
-    return np.pad(weights.reshape(len(side) ** 2, TILE**2), ((0, 1), (0, 0)))
-
-
-class Nodes:
-    """Collects ONNX nodes and constants under names that nothing else has."""
-
-    def __init__(self, prefix: str):
-        self.prefix, self.nodes, self.constants = prefix, [], []
-        self._known: dict[tuple, str] = {}
-
-    def __call__(self, operator: str, *inputs: str, outputs: int = 1, **attributes) -> str | list[str]:
-        """Add a node; the name of its output, or the names."""
-        names = [f"{self.prefix}_{len(self.nodes)}_{number}" for number in range(outputs)]
-        self.nodes.append(helper.make_node(operator, list(inputs), names, **attributes))
-        return names[0] if outputs == 1 else names
-
-    def const(self, value: object, dtype: type = np.int64) -> str:
-        """The name of a constant; equal ones are kept once."""
-        array = np.asarray(value.detach().numpy() if isinstance(value, Tensor) else value, dtype)
-        key = (array.shape, array.dtype.str, array.tobytes())
-        if key not in self._known:
-            self._known[key] = f"{self.prefix}_constant_{len(self.constants)}"
-            self.constants.append(numpy_helper.from_array(array, self._known[key]))
-        return self._known[key]
-
-    def floats(self, value: object) -> str:
-        """The name of a constant of float32."""
-        return self.const(value, np.float32)
-
-    def graph(self) -> onnx.GraphProto:
-        """All nodes as a branch of an `If`, which yields the rows of the last one."""
-        output = helper.make_tensor_value_info(self.nodes[-1].output[0], TensorProto.FLOAT, [None, None])
-        return helper.make_graph(self.nodes, self.prefix, [], [output], initializer=self.constants)
-
-    def reshape(self, x: str, *shape: int) -> str:
-        """The same numbers in another shape; 0 keeps a side, -1 is what remains."""
-        return self("Reshape", x, self.const(shape))
-
-    def rows_of_map(self, x: str, layout: Layout, channels: int) -> str:
-        """A map (N, C, H, W) as rows."""
-        lines = self.reshape(self("Transpose", x, perm=[0, 2, 3, 1]), 0, -1, channels)
-        return self.reshape(self("Gather", lines, self.const(layout.from_map()), axis=1), -1, channels)
-
-    def map_of_rows(self, x: str, layout: Layout, channels: int) -> str:
-        """Rows as a map (N, C, H, W)."""
-        lines = self("Gather", self.reshape(x, -1, layout.rows, channels), self.const(layout.to_map()), axis=1)
-        shaped = self.reshape(lines, 0, layout.height, layout.width, channels)
-        return self("Transpose", shaped, perm=[0, 3, 1, 2])
 
 
 @dataclass(frozen=True)
@@ -178,7 +65,7 @@ class BlockWriter:
         self.g = Nodes(f"{name}_rows")
 
     def write(self, x: str, forced: str, draws: Sequence[str]) -> tuple[str, Layout, int]:
-        """Write the block: its output rows, their layout and channels, from its input's, the forced logits (N,) and the draws."""
+        """Write the block: output rows, their layout and channels, from input rows, forced logits (N,) and draws."""
         g, block = self.g, self.block
         channels = block.conv1.in_channels
         masks = self._masks(x, forced, draws, channels)
@@ -211,22 +98,30 @@ class BlockWriter:
         taps = torch.cat([sampler.score.weight.detach()[0].flatten(1).T for sampler in samplers])  # (9 masks, C)
         products = g.map_of_rows(g("MatMul", x, g.floats(taps.T)), self.inp, len(taps))
         forced = g.reshape(forced, -1, 1, 1, 1)
-        masks = []
-        for index, (sampler, draw) in enumerate(zip(samplers, draws, strict=True)):
-            picks = np.zeros((1, len(taps), 3, 3), np.float32)
-            for tap in range(9):
-                picks[0, 9 * index + tap, tap // 3, tap % 3] = 1
-            stride = sampler.score.stride[0]
-            score = g("Conv", products, g.floats(picks), g.floats(sampler.score.bias), strides=[stride] * 2, pads=[1] * 4)
-            masks.append(self._mask(sampler, score, forced, draw, stride))
-        return masks
+        picks = np.zeros((len(samplers), len(taps), 3, 3), np.float32)
+        for tap in range(len(taps)):
+            picks[tap // 9, tap, tap % 9 // 3, tap % 3] = 1
+        strides = [sampler.score.stride[0] for sampler in samplers]
+        bias = g.floats(torch.cat([sampler.score.bias for sampler in samplers]))
+        scores = {}
+        for stride in set(strides):
+            score = g("Conv", products, g.floats(picks), bias, strides=[stride] * 2, pads=[1] * 4)
+            scores[stride] = (
+                [score]
+                if len(samplers) == 1
+                else g("Split", score, outputs=len(samplers), axis=1, num_outputs=len(samplers))
+            )
+        found = zip(samplers, draws, strides, strict=True)
+        return [self._mask(s, scores[stride][i], forced, draw, stride) for i, (s, draw, stride) in enumerate(found)]
 
     def _mask(self, sampler: Sampler, score: str, forced: str, draw: str, stride: int) -> tuple[str, Layout]:
         g = self.g
         layout = Layout(-(-self.inp.height // stride), -(-self.inp.width // stride))
         if sampler.density is not None:
             logit = np.log(sampler.density) - np.log1p(-sampler.density)
-            score = g("Where", g("IsNaN", score), score, g.floats(logit))  # scored all the same, as if it had learned to
+            score = g(
+                "Where", g("IsNaN", score), score, g.floats(logit)
+            )  # scored all the same, as if it had learned to
         logits = g("Where", g("IsNaN", forced), score, forced)
         probability = g("Sigmoid", logits)
         if sampler.deterministic:
@@ -246,7 +141,9 @@ class BlockWriter:
         place = np.where(
             (i < layout.height) & (j < layout.width), i // ratio * small.width + j // ratio, small.height * small.width
         )
-        numbers = g("Cast", g.reshape(mask, 0, -1), to=TensorProto.INT32)  # (N, H W), padded by one that is never sampled
+        numbers = g(
+            "Cast", g.reshape(mask, 0, -1), to=TensorProto.INT32
+        )  # (N, H W), padded by one that is never sampled
         padded = g("Pad", numbers, g.const([0, 0, 0, 1]))
         flags = g("Gather", padded, g.const(place), axis=1)  # (N, rows)
         flat = g.reshape(flags, -1)
@@ -348,42 +245,46 @@ class BlockWriter:
                 rows = g("Where", sampled, rows, self._earlier(at.layout, width, *before))
             return rows
         filler = next(self.block.fillers[step.conv] for step in steps if step.conv in self.block.fillers)
-        kernel = filler.kernel().detach().numpy()
-        reach = len(kernel) // 2
-        windows = at.layout.windows(reach)
-        tiles, places = windows.shape
-        padded = g("Pad", at.number, g.const([0, 0, 0, 1]))
-        number = g.reshape(g("Gather", padded, g.const(windows.ravel()), axis=1), -1, places)  # (N tiles, places)
-        present = g("Cast", g("Greater", number, g.const(0, np.int32)), to=TensorProto.INT32)
-        rank = g("CumSum", present, g.const(1))  # which of the samples in its window, from 1 up
-        most = g("Max", g("ReduceMax", g("Slice", rank, g.const([places - 1]), g.const([places]), g.const([1]))), g.const(1, np.int32))
-        most = g.reshape(g("Cast", most, to=TensorProto.INT64), 1)
-        # Each window's samples in a line of equal length, what is not there in a last place that is cut off.
-        slot = g("Where", g("Cast", present, to=TensorProto.BOOL), g("Sub", g("Cast", rank, to=TensorProto.INT64), g.const(1)), most)
-        lines = g("Slice", g("Shape", number), g.const([0]), g.const([1]))
-        shape = g("Concat", lines, g("Add", most, g.const([1])), axis=0)
-        empty = g("ConstantOfShape", shape, value=helper.make_tensor("value", TensorProto.INT64, [1], [places - 1]))
-        which = g("Expand", g.const(np.arange(places)[None]), g("Shape", number))
-        places_of = g("ScatterElements", empty, slot, which, axis=1)
-        places_of = g("Slice", places_of, g.const([0]), most, g.const([1]))  # (N tiles, most)
-        index = g("GatherElements", number, places_of, axis=1)
-        weights = g("Gather", g.floats(window_weights(kernel)), places_of, axis=0)  # (N tiles, most, TILE^2)
+        kernel = cropped(filler.kernel().detach().numpy(), filler.epsilon)
+        which, index = self._around(at, len(kernel) // 2)
+        weights = g("Gather", g.floats(window_weights(kernel)), which, axis=0)  # (N tiles, most, TILE^2)
         total = g("ReduceSum", weights, g.const([1]), keepdims=1)
+        least = CERTAIN / 2  # what is not normalised is divided where it is sampled alone
         if filler.kind in NORMALISED:
-            total = g("Add", total, g.floats(filler.epsilon))
-            total = g("Where", g("Greater", total, g.floats(0)), total, g.floats(1))
-        else:
-            total = g("Where", g("Greater", total, g.floats(CERTAIN / 2)), total, g.floats(1))
-        weights = g("Div", weights, total)
-        first = np.zeros((1, width)) if bias is None else bias[None]
+            total, least = g("Add", total, g.floats(filler.epsilon)), 0
+        weights = g("Div", weights, g("Where", g("Greater", total, g.floats(least)), total, g.floats(1)))
+        first = np.zeros((1, width)) if bias is None else bias[None]  # what stands in for a sample that is not there
         if bias is not None:
-            ones = g("Expand", g.floats(np.ones((1, 1, TILE**2))), g("Concat", lines, g.const([1, 1]), axis=0))
+            tiles = g("Slice", g("Shape", index), g.const([0]), g.const([1]))
+            ones = g("Expand", g.floats(np.ones((1, 1, TILE**2))), g("Concat", tiles, g.const([1, 1]), axis=0))
             weights = g("Concat", weights, ones, axis=1)
             index = g("Pad", index, g.const([0, 0, 0, 1]))
         table = g("Concat", g.floats(first), samples, axis=0)
         around = g("Gather", table, index, axis=0)  # (N tiles, most, C)
         product = g("MatMul", g("Transpose", weights, perm=[0, 2, 1]), around)
         return g.reshape(product, -1, width)
+
+    def _around(self, at: Positions, reach: int) -> tuple[str, str]:
+        """The samples in and around each tile: their places in its window, and their numbers, (N tiles, most) each.
+
+        Lines have the length of the longest; the others end with the last place of a window, which has no sample.
+        """
+        g = self.g
+        windows = at.layout.windows(reach)
+        places, one = windows.shape[1], g.const([1])
+        padded = g("Pad", at.number, g.const([0, 0, 0, 1]))
+        number = g.reshape(g("Gather", padded, g.const(windows.ravel()), axis=1), -1, places)
+        is_there = g("Greater", number, g.const(0, np.int32))
+        rank = g("CumSum", g("Cast", is_there, to=TensorProto.INT64), g.const(1))  # from 1 up
+        counts = g("Slice", rank, g.const([places - 1]), g.const([places]), one)
+        most = g.reshape(g("Max", g("ReduceMax", counts), g.const(1)), 1)
+        slot = g("Where", is_there, g("Sub", rank, one), most)  # one more slot, cut off below, for what is not there
+        shape = g("Concat", g("Slice", g("Shape", number), g.const([0]), one), g("Add", most, one), axis=0)
+        empty = g("ConstantOfShape", shape, value=helper.make_tensor("value", TensorProto.INT64, [1], [places - 1]))
+        every = g("Expand", g.const(np.arange(places)[None]), g("Shape", number))
+        which = g("ScatterElements", empty, slot, every, axis=1)
+        which = g("Slice", which, g.const([0]), most, one)
+        return which, g("GatherElements", number, which, axis=1)
 
     def _earlier(self, layout: Layout, width: int, source: str, inp: Layout, stride: int, channels: int) -> str:
         """What `reuse` takes: the map in front of the convolution, its channels in order, from the first again."""
@@ -411,6 +312,8 @@ class BlockWriter:
             return g("Pad", rows, g.const([0, 0, 0, width - channels]))
         conv = down[0] if isinstance(down, nn.Sequential) and len(down) == 2 else None
         if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or conv.groups > 1:
-            raise InputError(f"{self.name}.downsample: {down} has no sampled form; allowed: a 1x1 convolution, batch norm")
+            raise InputError(
+                f"{self.name}.downsample: {down} has no sampled form; allowed: a 1x1 convolution, batch norm"
+            )
         weight, bias = folded(conv, down[1])
         return self._gemm(self._strided(x, self.inp, layout, conv.stride[0], channels), weight.flatten(1).T, bias)
