@@ -5,7 +5,7 @@ A file imports only from floors below its own (tests/test_floors.py parses the i
     0  errors  paths  catalogue     what a caller can get wrong; where things are; what there is
     1  records  settings  runtime   measured facts; values as people type them; deployed networks, without torch
        authors_count                what else than products OctConv's authors count
-    2  ops  cost  data/             tensor functions two papers share; MACs; data sets
+    2  ops  cost  data/  quantise   tensor functions two papers share; MACs; data sets; graphs in int8
        student                      whether a mean over few seeds says anything
     3  graphs  export               networks as graphs; modules as ONNX graphs
     4  backbones/  latency          networks; the timing protocol

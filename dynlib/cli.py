@@ -137,6 +137,7 @@ def latency(
         str | None, typer.Option(metavar="A,B,..", help="Share of each choice of a dynamic method, the first first.")
     ] = None,
     engine: Annotated[str, typer.Option(help="onnxruntime, or openvino where installed: that of the method.")] = ENGINE,
+    dtype: Annotated[str, typer.Option(help="float32, or int8 for both sides.")] = "float32",
     record: Annotated[bool, typer.Option("--record", help="Save the measurement in data/results/KEY.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -149,7 +150,7 @@ def latency(
     if record:
         records.check_writable(paths.RESULTS / key)
     size = size or _usual_size(arch)
-    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine}
+    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine, "dtype": dtype}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config

@@ -7,7 +7,7 @@ cannot be exported is refused with the operator's and the layer's name, not writ
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
@@ -20,6 +20,7 @@ from torch.utils import _pytree as pytree
 from dynlib import __version__
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
+from dynlib.quantise import int8
 from dynlib.runtime import TENSOR, Deployed, Part
 
 OPSET = 20
@@ -43,11 +44,14 @@ def check(module: nn.Module, example: Tensor) -> None:
         )
 
 
-def graph(module: nn.Module, *inputs: Tensor, exact: bool = True) -> bytes:
+def graph(
+    module: nn.Module, *inputs: Tensor, exact: bool = True, calibrate: Iterable[Sequence[Tensor]] | None = None
+) -> bytes:
     """The module in evaluation mode as the content of an ONNX file, for any number of images.
 
     `inputs` (N, ...) are an example of each input; all of them have the batch first. The graph yields the tensors that
-    the module returns, in the order of torch's pytree. `exact`: compare it with the module on the example.
+    the module returns, in the order of torch's pytree. `exact`: compare it with the module on the example. With
+    `calibrate`, tensors for the inputs a batch, it is then quantised, see `dynlib.quantise`.
     Raises InputError naming operator and layer for what cannot be exported or would come out different.
     """
     with evaluating(module), torch.no_grad(), _quiet():
@@ -65,20 +69,46 @@ def graph(module: nn.Module, *inputs: Tensor, exact: bool = True) -> bytes:
         content = _bare(found.model_proto).SerializeToString()
         if exact:
             _compare(module, content, flat(*pair), pair)
-    return content
+    if calibrate is None:
+        return content
+    return int8(content, ([value.detach().numpy() for value in values] for values in calibrate))
 
 
-def single(method: str, module: nn.Module, example: Tensor, engine: str, threads: int | None) -> Deployed:
-    """A network of one graph, for images of the size of `example` (N, C, H, W)."""
+def single(
+    method: str,
+    module: nn.Module,
+    example: Tensor,
+    engine: str,
+    threads: int | None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
+    """A network of one graph, for images of the size of `example` (N, C, H, W); with `calibrate` in int8."""
     check(module, example)
-    found = about(method, example, returned(answer(module, example)))
-    return Deployed(found, {"network": graph(module, example)}, engine, threads)
+    batches = calibration(calibrate, example)
+    found = about(method, example, returned(answer(module, example)), batches)
+    content = graph(module, example, calibrate=batches and [(batch,) for batch in batches])
+    return Deployed(found, {"network": content}, engine, threads)
 
 
-def about(method: str, example: Tensor, returns: Any, **more: Any) -> dict[str, Any]:
+def calibration(batches: Iterable[Tensor] | None, example: Tensor) -> list[Tensor] | None:
+    """The batches that int8 is calibrated with. Raises InputError where there is none, or one unlike the example."""
+    if batches is None:
+        return None
+    found = list(batches)
+    if not found:
+        raise InputError("calibrate has no batch; allowed: some batches of images, of the kind that will be classified")
+    for batch in found:
+        if not isinstance(batch, Tensor) or batch.dtype != torch.float32 or batch.shape[1:] != example.shape[1:]:
+            what = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
+            raise InputError(f"calibrate holds {what}; allowed: float32 images (N, {str(tuple(example.shape[1:]))[1:]}")
+    return found
+
+
+def about(method: str, example: Tensor, returns: Any, calibrate: object = None, **more: Any) -> dict[str, Any]:
     """What a deployed network says of itself."""
     versions = {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime")}
-    told = {"method": method, "image": list(example.shape[1:]), "returns": returns}
+    told = {"method": method, "dtype": "float32" if calibrate is None else "int8"}
+    told |= {"image": list(example.shape[1:]), "returns": returns}
     return told | more | {"versions": versions | {"dynlib": __version__}}
 
 

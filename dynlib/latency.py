@@ -34,6 +34,7 @@ from dynlib.errors import InputError
 from dynlib.runtime import ENGINES, Deployed, check_threads
 
 Net = Callable[[Tensor], Any]  # an input batch in, whatever it computes out
+DTYPES = FLOAT32, INT8 = "float32", "int8"
 
 
 @dataclass(frozen=True)
@@ -170,22 +171,31 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 @torch.no_grad()
-def static_variants(module: nn.Module, example: Tensor, threads: int = 1) -> tuple[dict[str, Net], dict[str, str]]:
+def static_variants(
+    module: nn.Module, example: Tensor, threads: int = 1, dtype: str = FLOAT32
+) -> tuple[dict[str, Net], dict[str, str]]:
     """The network as a careful user would run it, and in a word why a variant is left out.
 
     `eager`, `channels_last`, `compiled` with its weights frozen, and each of `runtime.ENGINES` that is installed. Each
     has its own copy of the weights, in eval mode, and takes `example`'s plain layout: changing the layout is inside the
     measured time. Compiling happens here, for the shape of `example` and the present number of threads. Variants must
-    yield what `eager` does, within `export.CLOSE`. Call them without gradients: freezing is for inference.
+    yield what `eager` does, within `export.CLOSE`. With `dtype` int8 there are the engines in int8 on top, calibrated with
+    the example: of random weights the outputs are no guide, so these must only be finite and of the right shape. Call them without gradients: freezing is for inference.
     """
     eager = copy.deepcopy(module).eval()
     makers = {"channels_last": _channels_last, "compiled": _compiled}
     makers |= {name: lambda net, x, name=name: export.single("static", net, x, name, threads) for name in ENGINES}
+    if dtype == INT8:
+        makers |= {
+            f"{name}_int8": lambda net, x, name=name: export.single("static", net, x, name, threads, [x])
+            for name in ENGINES
+        }
     variants, left_out, expected = {"eager": eager}, {}, eager(example)
     for name, make in makers.items():
         try:
             run = make(copy.deepcopy(module).eval(), example)
             share = export.difference(run(example), expected)
+            share = 0.0 if name.endswith("_int8") and share < torch.inf else share
         except Exception as error:  # other people's compilers fail in their own ways, and the others can still be timed
             left_out[name] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
             continue
@@ -224,6 +234,7 @@ def in_own_process(
     repeats: int = 20,
     min_seconds: float = 0.2,
     cycle: int = 1,
+    dtype: str = FLOAT32,
 ) -> Latency:
     """`compare` in a fresh process with `threads` threads and transparent huge pages for both sides.
 
@@ -237,13 +248,14 @@ def in_own_process(
         repeats: rounds, at least 2.
         min_seconds: of one network in one round.
         cycle: calls of the method in a block are a multiple of it.
+        dtype: float32, or int8 with the static engines in int8 too.
 
     Raises:
         InputError: a value is out of range, or the factory found something wrong with its arguments.
         RuntimeError: the process failed; its traceback is on standard error.
     """
     _check(repeats, min_seconds, cycle, factory, batch, threads)
-    spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads}
+    spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads, "dtype": dtype}
     child = subprocess.run(
         [sys.executable, "-m", "dynlib.latency"],
         input=json.dumps(spec | {"repeats": repeats, "min_seconds": min_seconds, "cycle": cycle}),
@@ -296,10 +308,10 @@ def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
     except InputError as error:
         return {"input_error": str(error)}
     assert len(example) == spec["batch"] and example.dtype == torch.float32
-    variants, left_out = static_variants(module, example, spec["threads"])
+    variants, left_out = static_variants(module, example, spec["threads"], spec["dtype"])
     rounds = {name: spec[name] for name in ("repeats", "min_seconds", "cycle")}
     measured = asdict(compare(variants, method, example, **rounds))
-    return measured | {"left_out": left_out} | (facts[0] if facts else {})
+    return measured | {"left_out": left_out, "dtype": spec["dtype"]} | (facts[0] if facts else {})
 
 
 def weigh(deploy: Callable[[], Deployed], batch: int) -> tuple[Deployed, dict[str, Any]]:

@@ -113,10 +113,12 @@ def describe_latency(
     threads: int,
     shares: tuple[float, ...] | None = None,
     engine: str = "onnxruntime",
+    dtype: str = latency.FLOAT32,
 ) -> dict:
     """What a latency record is found by, the machine excepted: that stands in its environment."""
     asked = {"method": asdict(config), "arch": arch, "size": _side(size), "batch": batch, "threads": threads}
     asked |= {} if engine == "onnxruntime" else {"engine": engine}
+    asked |= {} if dtype == latency.FLOAT32 else {"dtype": dtype}
     return settings.plain(asked | ({} if shares is None else {"shares": shares}))
 
 
@@ -128,6 +130,7 @@ def latency_pair(
     size: list[int],
     shares: list[float] | None = None,
     engine: str = "onnxruntime",
+    dtype: str = latency.FLOAT32,
 ) -> tuple[nn.Module, Callable, Tensor, dict]:
     """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both.
 
@@ -139,7 +142,8 @@ def latency_pair(
     paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
     model = paper.convert(network, settings.build(paper.Config, config)).eval()
     threads = torch.get_num_threads()
-    deployed, facts = latency.weigh(lambda: paper.deploy(model, images, engine=engine, threads=threads), batch)
+    how = {"engine": engine, "threads": threads} | ({} if dtype == latency.FLOAT32 else {"calibrate": [images]})
+    deployed, facts = latency.weigh(lambda: paper.deploy(model, images, **how), batch)
     if shares is None:
         return network, deployed, images, facts
     forced = itertools.cycle(stream(shares, batch))
@@ -172,18 +176,21 @@ def time_latency(
     repeats: int = 20,
     shares: tuple[float, ...] | None = None,
     engine: str = "onnxruntime",
+    dtype: str = latency.FLOAT32,
 ) -> Record:
     """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
 
     `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
     weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
     share of the positions is `ratio_expected`.
-    `engine` is the method's, one of `runtime.ENGINES`.
+    `engine` is the method's, one of `runtime.ENGINES`; `dtype` that of both sides, one of `latency.DTYPES`.
     Raises InputError for shares where there is nothing to choose, or none where there is.
     """
     began = time.perf_counter()
     check_engine(engine)
     check_threads(threads)
+    if dtype not in latency.DTYPES:
+        raise InputError(f"dtype is {dtype!r}; allowed: {', '.join(latency.DTYPES)}")
     cost = cost_of(key, config, arch, size)
     by_choice = dict(cost.get("macs_by_choice", {}))
     always = by_choice.pop("predictor", 0)
@@ -197,11 +204,13 @@ def time_latency(
         cycle = len(stream(shares, batch))
         mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
         ratio = latency.macs_ratio(cost["macs_static"], mean)
-    described = describe_latency(config, arch, size, batch, threads, shares, engine)
-    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size), "engine": engine}
+    described = describe_latency(config, arch, size, batch, threads, shares, engine, dtype)
+    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
+    arguments |= {"engine": engine, "dtype": dtype}
     arguments |= {} if shares is None else {"shares": list(shares)}
     pair = f"{__name__}:{latency_pair.__name__}"
-    measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats, cycle=cycle)
+    how = {"batch": batch, "threads": threads, "repeats": repeats, "cycle": cycle, "dtype": dtype}
+    measured = latency.in_own_process(pair, arguments, **how)
     return Record(
         key=key,
         kind="latency",

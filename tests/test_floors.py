@@ -11,7 +11,7 @@ PACKAGE = ROOT / "dynlib"
 FLOORS = (
     ("errors", "paths", "catalogue"),
     ("records", "settings", "authors_count", "runtime"),
-    ("ops", "cost", "data", "student"),
+    ("ops", "cost", "data", "student", "quantise"),
     ("graphs", "export"),
     ("backbones", "latency"),
     ("train",),

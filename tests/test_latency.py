@@ -168,7 +168,13 @@ def child_ends_with(monkeypatch, status, stdout="", stderr=""):
 
 
 def test_what_the_factory_refuses_is_an_input_error_here(monkeypatch):
-    spec = {"factory": PAIR, "arguments": {"width": 0}, "batch": 1, "threads": torch.get_num_threads()}
+    spec = {
+        "factory": PAIR,
+        "arguments": {"width": 0},
+        "batch": 1,
+        "threads": torch.get_num_threads(),
+        "dtype": "float32",
+    }
     answer = latency._child(spec)
     child_ends_with(monkeypatch, 0, json.dumps(answer))
     with pytest.raises(InputError, match=r"^width is 0; at least 1$"):

@@ -26,6 +26,7 @@ Departures from the paper, each with its reason:
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -255,15 +256,23 @@ def macs_by_choice(model: nn.Module, size: Size) -> dict[str, int]:
     return dict(zip(map(px, model.sizes(size)[0]), macs, strict=True)) | {"predictor": predictor}
 
 
-def deploy(module: nn.Module, example: Tensor, *, engine: str = "onnxruntime", threads: int | None = None) -> Deployed:
+def deploy(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
     """A network from `convert` for inference on a CPU in float32, a callable `(images, choices=None)`.
 
     The predictor and each candidate's classifier are ONNX graphs, with the candidate's batch norms in its kernels; only
     the predictor and the chosen classifiers run, see `dynlib.runtime.Resolutions`. `example` (N, 3, H, W) has the size
     of the images that it will take, any N. Outputs equal the module's in evaluation mode within float32 rounding. With
-    a single candidate nothing is chosen. Raises InputError for a size whose candidates are no whole pixels, and names
+    a single candidate nothing is chosen. With `calibrate`, a few batches of images, all graphs are in int8, see
+    `dynlib.quantise`. Raises InputError for a size whose candidates are no whole pixels, and names
     what cannot be exported.
     """
     if not isinstance(module, DynamicResolution):
-        return export.single("drnet", module, example, engine, threads)
-    return deployed(module, example, engine, threads)
+        return export.single("drnet", module, example, engine, threads, calibrate)
+    return deployed(module, example, engine, threads, calibrate)

@@ -1,6 +1,7 @@
 """Dynamic resolution as ONNX graphs: the predictor, and one classifier a candidate, each with its resizing inside."""
 
 import dataclasses
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -22,7 +23,13 @@ class _Resize(nn.Module):
         return resize(images, self.new, False) if self.products is None else self.products(images)
 
 
-def deployed(module: nn.Module, example: Tensor, engine: str, threads: int | None) -> Resolutions:
+def deployed(
+    module: nn.Module,
+    example: Tensor,
+    engine: str,
+    threads: int | None,
+    calibrate: Iterable[Tensor] | None,
+) -> Resolutions:
     """The deployed form of a `DynamicResolution`; every classifier has its own kernels, batch norms folded in."""
     export.check(module, example)
     returns = export.returned(export.answer(module, example))
@@ -34,6 +41,8 @@ def deployed(module: nn.Module, example: Tensor, engine: str, threads: int | Non
         name: nn.Sequential(_Resize(size, new, module.config.antialias), network)
         for name, (new, network) in networks.items()
     }
-    graphs = {name: export.graph(network, example) for name, network in networks.items()}
+    batches = export.calibration(calibrate, example)
+    feeds = batches and [(batch,) for batch in batches]
+    graphs = {name: export.graph(network, example, calibrate=feeds) for name, network in networks.items()}
     told = {"config": dataclasses.asdict(module.config), "sizes": [list(new) for new in sizes]}
-    return Resolutions(export.about("drnet", example, returns, **told), graphs, engine, threads)
+    return Resolutions(export.about("drnet", example, returns, batches, **told), graphs, engine, threads)

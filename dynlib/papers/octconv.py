@@ -24,6 +24,7 @@ Departures from the paper, each with its reason:
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -290,13 +291,18 @@ def cost(module: nn.Module, input_size: tuple[int, ...], channels: int = 3) -> C
 
 
 def deploy(
-    module: nn.Module, example: torch.Tensor, *, engine: str = "onnxruntime", threads: int | None = None
+    module: nn.Module,
+    example: torch.Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[torch.Tensor] | None = None,
 ) -> Deployed:
     """A network from `convert` for inference on a CPU in float32, as one ONNX graph, see `dynlib.runtime`.
 
     `example` (N, C, H, W) has the size of the images that it will take, any N; outputs equal the module's in evaluation
-    mode within float32 rounding. Raises InputError for a size that the network does not take, and names what cannot be
-    exported.
+    mode within float32 rounding. With `calibrate`, a few batches of images, it is in int8, see `dynlib.quantise`.
+    Raises InputError for a size that the network does not take, and names what cannot be exported.
     """
     network = folded(module) if isinstance(module, fx.GraphModule) else module  # alpha 0: an ordinary network
-    return export.single("octconv", network, example, engine, threads)
+    return export.single("octconv", network, example, engine, threads, calibrate)

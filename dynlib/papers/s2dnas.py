@@ -37,6 +37,7 @@ Departures from the paper, each with its reason:
 """
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -315,14 +316,20 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
 
 
 def deploy(
-    module: fx.GraphModule, example: Tensor, *, engine: str = "onnxruntime", threads: int | None = None
+    module: fx.GraphModule,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
 ) -> Deployed:
     """The stage-wise form of a network from `convert`: inference on a CPU in float32, see `dynlib.runtime.Stages`.
 
     `example` (N, 3, H, W) has the size of the images that it will take, any N. Images stop at the exits that the
-    module's thresholds choose, and what lies behind is really not computed. Raises InputError for a rival, which has no
-    stages, and names what cannot be exported.
+    module's thresholds choose, and what lies behind is really not computed. With `calibrate`, a few batches of images,
+    the stages are in int8, see `dynlib.quantise`. Raises InputError for a rival, which has no stages, and names what
+    cannot be exported.
     """
     if not _has_stages(module):
         raise InputError("this network has no stages; deploy takes those of form 'stages'")
-    return deployed(module, example, engine, threads)
+    return deployed(module, example, engine, threads, calibrate)

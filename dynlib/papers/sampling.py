@@ -39,7 +39,7 @@ Departures from the paper, each with its reason:
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -242,6 +242,7 @@ def deploy(
     *,
     engine: str = "onnxruntime",
     threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
 ) -> Deployed:
     """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
 
@@ -249,9 +250,11 @@ def deploy(
     callable takes images and, to force them, the index of each image's density in `DENSITIES`.
     Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
     that rounding decides. A 3x3 convolution at more than `break_even` of its positions is computed everywhere; 1 is
-    never, and the default was measured. Raises InputError naming what cannot be exported.
+    never, and the default was measured. With `calibrate`, a few batches of images, a network without masks is in int8, see
+    `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
+    be exported.
     """
-    return deployed(module, example, DENSITIES, break_even, engine, threads)
+    return deployed(module, example, DENSITIES, break_even, engine, threads, calibrate)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -5,6 +5,7 @@ The draws of the masks are inputs of the graph: chance stays outside, see `dynli
 """
 
 import copy
+from collections.abc import Iterable
 
 import onnx
 import torch
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from dynlib import export
+from dynlib.errors import InputError
 from dynlib.ops import LinearResize
 from dynlib.papers.sampling_blocks import sampled_blocks
 from dynlib.papers.sampling_layout import Layout, Nodes
@@ -42,6 +44,7 @@ def deployed(
     break_even: float | None,
     engine: str,
     threads: int | None,
+    calibrate: Iterable[Tensor] | None,
 ) -> Deployed:
     """The deployed form of a network; of one without masks, of the network as it is."""
     export.check(module, example)
@@ -49,7 +52,9 @@ def deployed(
     network = copy.deepcopy(module).eval()
     _resize_by_products(network, example)
     if not blocks:
-        return export.single("sampling", network, example, engine, threads)
+        return export.single("sampling", network, example, engine, threads, calibrate)
+    if calibrate is not None:
+        raise InputError("calibrate is given, but sampled blocks stay in float32; leave it out, or deploy at density 1")
     shapes, returns = _run(module, example)
     for number, name in enumerate(blocks):
         network.set_submodule(name, _Placeholder(number, shapes[name][1]))

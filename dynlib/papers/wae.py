@@ -35,6 +35,7 @@ Departures from the paper, each with its reason:
 import copy
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 
@@ -206,11 +207,18 @@ def printed_speedup(side: float = 1 / 2, twin: float = 1 / 4) -> float:
     return 1 / (side**2 + side**2 * twin**2)
 
 
-def deploy(module: nn.Module, example: Tensor, *, engine: str = "onnxruntime", threads: int | None = None) -> Deployed:
+def deploy(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
     """A network from `convert` for inference on a CPU in float32, without the decoder, see `dynlib.runtime`.
 
     `example` (N, 3, H, W) has the size of the images that it will take, any N; outputs equal the module's in evaluation
-    mode within float32 rounding. Raises InputError for a size that the network does not take, and names what cannot be
-    exported.
+    mode within float32 rounding. With `calibrate`, a few batches of images, it is in int8, see `dynlib.quantise`.
+    Raises InputError for a size that the network does not take, and names what cannot be exported.
     """
-    return export.single("wae", module, example, engine, threads)
+    return export.single("wae", module, example, engine, threads, calibrate)
