@@ -179,8 +179,9 @@ def static_variants(
     `eager`, `channels_last`, `compiled` with its weights frozen, and each of `runtime.ENGINES` that is installed. Each
     has its own copy of the weights, in eval mode, and takes `example`'s plain layout: changing the layout is inside the
     measured time. Compiling happens here, for the shape of `example` and the present number of threads. Variants must
-    yield what `eager` does, within `export.CLOSE`. With `dtype` int8 there are the engines in int8 on top, calibrated with
-    the example: of random weights the outputs are no guide, so these must only be finite and of the right shape. Call them without gradients: freezing is for inference.
+    yield what `eager` does, within `export.CLOSE`. With `dtype` int8 there are the engines in int8 on top, calibrated
+    with the example: they must only be finite and of the right shape, since of random weights nothing more can be
+    asked. Call all without gradients: freezing is for inference.
     """
     eager = copy.deepcopy(module).eval()
     makers = {"channels_last": _channels_last, "compiled": _compiled}

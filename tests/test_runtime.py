@@ -102,8 +102,6 @@ def test_what_was_saved_loads_where_there_is_no_torch(both, folder, tmp_path):
 
 
 def test_openvino_answers_alike(both, folder):
-    if both[1].kind == "sampled":
-        pytest.skip("its If and dynamic shapes are tried below")
     assert same(runtime.load(folder, engine="openvino", threads=1)(images(3)), both[1](images(3)), 1e-4)
 
 

@@ -77,15 +77,14 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("break_even", [1.0, 0.0], ids=["sparse", "dense"])
 @pytest.mark.parametrize(("block", "network", "settings"), CASES)
-def test_the_deployed_network_equals_the_masked_dense_form(block, network, settings, break_even):
+def test_the_deployed_network_equals_the_masked_dense_form(block, network, settings):
     net = scored(convert(thin(block, **network), Config(**{"sigma": 1.0} | settings)))
     x = images(72)
     with torch.no_grad(), observed(net) as samples:
         expected = net(x)
     assert 0.1 < sum(sample.mask.mean() for sample in samples.values()) / len(samples) < 0.9
-    torch.testing.assert_close(deploy(net, x, break_even)(x), expected, **CLOSE)
+    torch.testing.assert_close(deploy(net, x)(x), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("kind", ["rbf", "convolution", "average"])
@@ -95,7 +94,7 @@ def test_windows_without_a_sample_are_deployed_as_they_are_masked(kind):
     with torch.no_grad(), tallied(net) as tally:
         expected = net(x)
     assert 0.3 < tally.empty_windows < 0.7
-    torch.testing.assert_close(deploy(net, x, 1.0)(x), expected, **CLOSE)
+    torch.testing.assert_close(deploy(net, x)(x), expected, **CLOSE)
 
 
 @pytest.mark.parametrize("settings", [{"density": 1.0}, {"sampling": "uniform", "density": 0.5}])
@@ -107,7 +106,7 @@ def test_dense_and_shrunk_networks_are_one_graph(settings):
 
 def test_another_batch_than_the_example_is_taken():
     net = scored(convert(thin(), Config()))
-    fast = deploy(net, images(64), 1.0)
+    fast = deploy(net, images(64))
     for x in (images(64, 1), images(64, 3)):
         with torch.no_grad():
             torch.testing.assert_close(fast(x), net(x), **CLOSE)
@@ -120,8 +119,8 @@ def test_a_segmentation_network_and_a_detectors_backbone_are_deployed():
     backbone = scored(convert(small_detector().eval(), Config())).backbone
     x = images(64, 1)
     with torch.no_grad():
-        torch.testing.assert_close(deploy(net, x, 1.0)(x)["out"], net(x)["out"], rtol=1e-3, atol=1e-3)
-        maps, theirs = deploy(backbone, x, 1.0)(x), backbone(x)
+        torch.testing.assert_close(deploy(net, x)(x)["out"], net(x)["out"], rtol=1e-3, atol=1e-3)
+        maps, theirs = deploy(backbone, x)(x), backbone(x)
         for name, value in theirs.items():
             torch.testing.assert_close(maps[name], value, rtol=1e-3, atol=1e-3)
 
@@ -131,7 +130,7 @@ def test_a_segmentation_network_and_a_detectors_backbone_are_deployed():
 
 def test_choices_force_the_density_of_each_image():
     net, x = scored(convert(thin(), Config(grid=None))), images(96, 3)
-    fast = deploy(net, x, 1.0)
+    fast = deploy(net, x)
     for index, density in enumerate(DENSITIES):
         forced = convert(thin(), Config(grid=None, density=density)) if density < 1 else thin()
         forced.load_state_dict(net.state_dict(), strict=False)
@@ -146,7 +145,7 @@ def test_choices_force_the_density_of_each_image():
 
 
 def test_choices_that_are_no_density_are_refused():
-    fast = deploy(convert(thin(), Config()), images(), 1.0)
+    fast = deploy(convert(thin(), Config()), images())
     for choices in ([0], [0, 4], [-1, 0]):
         with pytest.raises(InputError, match="choices are"):
             fast(images(), torch.tensor(choices))
@@ -154,4 +153,4 @@ def test_choices_that_are_no_density_are_refused():
 
 def test_another_precision_is_refused():
     with pytest.raises(InputError, match="float32 on the CPU"):
-        deploy(convert(thin(), Config()).double(), images().double(), 1.0)
+        deploy(convert(thin(), Config()).double(), images().double())

@@ -238,7 +238,6 @@ def macs_backbone(by_layer: Mapping[str, float]) -> int:
 def deploy(
     module: nn.Module,
     example: Tensor,
-    break_even: float | None = None,
     *,
     engine: str = "onnxruntime",
     threads: int | None = None,
@@ -249,12 +248,11 @@ def deploy(
     `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
     callable takes images and, to force them, the index of each image's density in `DENSITIES`.
     Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
-    that rounding decides. A 3x3 convolution at more than `break_even` of its positions is computed everywhere; 1 is
-    never, and the default was measured. With `calibrate`, a few batches of images, a network without masks is in int8, see
+    that rounding decides. With `calibrate`, a few batches of images, a network without masks is in int8, see
     `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
     be exported.
     """
-    return deployed(module, example, DENSITIES, break_even, engine, threads, calibrate)
+    return deployed(module, example, DENSITIES, engine, threads, calibrate)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -22,7 +22,6 @@ from dynlib.papers.sampling_uniform import ShrunkConv2d, shrink
 from dynlib.runtime import Deployed, Sampled
 
 DOMAIN = "dynlib"  # of the placeholders
-BREAK_EVEN = 0.75  # share of the positions above which a 3x3 convolution is computed everywhere; measured
 
 
 class _Placeholder(nn.Module):
@@ -41,7 +40,6 @@ def deployed(
     module: nn.Module,
     example: Tensor,
     densities: tuple[float, ...],
-    break_even: float | None,
     engine: str,
     threads: int | None,
     calibrate: Iterable[Tensor] | None,
@@ -60,10 +58,7 @@ def deployed(
         network.set_submodule(name, _Placeholder(number, shapes[name][1]))
     model = onnx.load_from_string(export.graph(network, example, exact=False))
     samplers = [sampler for block in blocks.values() for sampler in block.samplers]
-    writers = [
-        BlockWriter(name, block.eval(), Layout(*shapes[name][0][-2:]), BREAK_EVEN if break_even is None else break_even)
-        for name, block in blocks.items()
-    ]
+    writers = [BlockWriter(name, block, Layout(*shapes[name][0][-2:])) for name, block in blocks.items()]
     sizes = _fill_in(model, writers)
     drawn = [(s.number, *size) for s, size in zip(samplers, sizes, strict=True) if not s.deterministic]
     told = {"densities": densities, "seed": samplers[0].seed, "masks": drawn}

@@ -6,8 +6,7 @@ Nothing here knows of blocks: `sampling_rows.py` writes them.
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from torch import Tensor
 
 TILE = 8  # positions; a smaller tile multiplies less and gathers more: 4 and 6 were slower
@@ -114,11 +113,6 @@ class Nodes:
     def floats(self, value: object) -> str:
         """The name of a constant of float32."""
         return self.const(value, np.float32)
-
-    def graph(self) -> onnx.GraphProto:
-        """All nodes as a branch of an `If`, which yields the rows of the last one."""
-        output = helper.make_tensor_value_info(self.nodes[-1].output[0], TensorProto.FLOAT, [None, None])
-        return helper.make_graph(self.nodes, self.prefix, [], [output], initializer=self.constants)
 
     def reshape(self, x: str, *shape: int) -> str:
         """The same numbers in another shape; 0 keeps a side, -1 is what remains."""

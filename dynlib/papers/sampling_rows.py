@@ -5,7 +5,8 @@ order of tiles of `TILE` x `TILE` positions, whatever the map: then interpolatin
 between the weights of its positions and the samples in and around it, and its result is again in order. A position that
 is sampled has weight 1 at itself. Blocks hand rows on; only what else reads a map turns rows into one.
 
-A 3x3 convolution over most positions is cheaper as an ordinary one over all of them: above `break_even` it is.
+There is no way back to dense blocks where most is sampled: they would have to be interpolated all the same, and that is
+what costs then. A 3x3 convolution computed everywhere instead was not faster at any density up to 0.8.
 """
 
 from collections.abc import Sequence
@@ -57,11 +58,10 @@ class BlockWriter:
         name: of the block, for messages and names.
         block: what is written, in evaluation mode.
         layout: of the rows that it reads.
-        break_even: share of the positions above which a 3x3 convolution is computed everywhere.
     """
 
-    def __init__(self, name: str, block: SampledBlock, layout: Layout, break_even: float):
-        self.name, self.block, self.inp, self.break_even = name, block, layout, break_even
+    def __init__(self, name: str, block: SampledBlock, layout: Layout):
+        self.name, self.block, self.inp = name, block, layout
         self.g = Nodes(f"{name}_rows")
 
     def write(self, x: str, forced: str, draws: Sequence[str]) -> tuple[str, Layout, int]:
@@ -194,31 +194,11 @@ class BlockWriter:
         first = g("Mul", g.reshape(image, -1, 1), g.const(layout.rows))
         read = g("Gather", g.const(taps), place, axis=0)
         index = g("Where", g("Less", read, g.const(0)), g.const(-1), g("Add", read, first))  # -1: the row of zeros
-        channels = weight.shape[1] * conv.groups
-        zeros = g.floats(np.zeros((1, channels)))
+        zeros = g.floats(np.zeros((1, weight.shape[1] * conv.groups)))
+        rows = g("Gather", g("Concat", source, zeros, axis=0), index, axis=0)  # (n, K^2, C)
         if conv.groups > 1:
-            return self._grouped(conv, weight, bias, g("Gather", g("Concat", source, zeros, axis=0), index, axis=0))
-        return self._either(conv, weight, bias, source, zeros, index, layout, at)
-
-    def _either(self, conv, weight, bias, source: str, zeros: str, index: str, layout: Layout, at: Positions) -> str:
-        """Gathered rows times the kernel, or above the break-even an ordinary convolution, of which rows are taken."""
-        outer, offset = self.g, torch.zeros(len(weight)) if bias is None else bias
-        few = Nodes(f"{outer.prefix}_{len(outer.nodes)}_gathered")
-        rows = few("Gather", few("Concat", source, zeros, axis=0), index, axis=0)
-        matrix = few.floats(weight.permute(2, 3, 1, 0).flatten(0, 2).contiguous())
-        few("Gemm", few.reshape(rows, -1, weight[0].numel()), matrix, few.floats(offset))
-        if self.break_even >= 1:
-            outer.nodes += few.nodes
-            outer.constants += few.constants
-            return few.nodes[-1].output[0]
-        many = Nodes(f"{outer.prefix}_{len(outer.nodes)}_everywhere")
-        how = {"strides": list(conv.stride), "dilations": list(conv.dilation), "pads": [*conv.padding] * 2}
-        whole = many.map_of_rows(source, layout, weight.shape[1])
-        dense = many("Conv", whole, many.floats(weight.contiguous()), many.floats(offset), **how)
-        many("Gather", many.rows_of_map(dense, at.layout, len(weight)), at.found, axis=0)
-        count, size = (outer("Cast", outer("Size", x), to=TensorProto.FLOAT) for x in (at.found, at.number))
-        is_much = outer("Greater", outer("Div", count, size), outer.floats(self.break_even))
-        return outer("If", is_much, then_branch=many.graph(), else_branch=few.graph())
+            return self._grouped(conv, weight, bias, rows)
+        return self._gemm(g.reshape(rows, -1, weight[0].numel()), weight.permute(2, 3, 1, 0).flatten(0, 2), bias)
 
     def _grouped(self, conv: nn.Conv2d, weight: Tensor, bias: Tensor | None, rows: str) -> str:
         """Rows (n, K^2, C) times the kernel of a convolution with groups."""

@@ -23,7 +23,6 @@ def here(
     """By density: the ratio of MACs, all to expected, and what this process measures now at its number of threads.
 
     The other side is the network deployed whole. A glance: not alone on the machine, and beside this one dense form.
-    Every block skips, whatever its break-even.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
@@ -33,7 +32,7 @@ def here(
         for density in densities:
             model = sampling.convert(network, sampling.Config(density=density)).eval()
             ratio = macs_ratio(count(network, images).macs, sampling.macs_expected(model, size))
-            fast = sampling.deploy(model, images, break_even=1.0)
+            fast = sampling.deploy(model, images)
             found[density] = (ratio, compare({"dense": dense}, fast, images, repeats=repeats, min_seconds=0.05))
     return found
 
