@@ -136,7 +136,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
             ["cost", "octconv", "--arch", "vgg11", "--size", "16", "-p", "alpha=0"],
             "size is 16x16, which vgg11 cannot take",
         ),
-        (["latency", "octconv", *SMALL, "--threads", "0"], "threads is 0; this machine allows 1 to "),
+        (["latency", "octconv", *SMALL, "--threads", "0"], "threads is 0; this process may use "),
         (["data", "cifar11", "--data-root", "nowhere"], "data set 'cifar11' cannot be packed: allowed are cifar10"),
         (["cost", "octconv"], "Missing option '--arch'"),
         (["cost", "octconv", *SMALL, "--classes", "ten"], "Invalid value for '--classes'"),

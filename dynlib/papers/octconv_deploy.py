@@ -14,7 +14,7 @@ from dynlib.papers.octconv_ops import OctBatchNorm2d, OctConv2d
 
 
 def folded(network: fx.GraphModule) -> fx.GraphModule:
-    """The network with each octave batch norm folded into the octave convolution in front of it; shares the rest."""
+    """The network with each batch norm behind an octave convolution folded into it; shares the rest."""
     new = fx.GraphModule(network, copy.deepcopy(network.graph), class_name=type(network).__name__)
     calls = Counter(node.target for node in new.graph.nodes if node.op == "call_module")
     for node in list(new.graph.nodes):
@@ -22,7 +22,8 @@ def folded(network: fx.GraphModule) -> fx.GraphModule:
         if not isinstance(source, fx.Node) or not node.op == source.op == "call_module":
             continue
         norm, conv = new.get_submodule(node.target), new.get_submodule(source.target)
-        known = isinstance(norm, OctBatchNorm2d) and norm.running_var is not None and isinstance(conv, OctConv2d)
+        is_norm = type(norm) in (OctBatchNorm2d, nn.BatchNorm2d) and norm.running_var is not None
+        known = is_norm and isinstance(conv, OctConv2d)
         if not known or len(source.users) > 1 or calls[node.target] > 1 or calls[source.target] > 1:
             continue
         new.set_submodule(source.target, _folded(conv, norm))
@@ -33,7 +34,7 @@ def folded(network: fx.GraphModule) -> fx.GraphModule:
     return new
 
 
-def _folded(conv: OctConv2d, norm: OctBatchNorm2d) -> OctConv2d:
+def _folded(conv: OctConv2d, norm: nn.BatchNorm2d) -> OctConv2d:
     layer = copy.copy(conv)
     layer._parameters = dict(conv._parameters)
     statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
