@@ -5,11 +5,12 @@ The engine, the papers on it, and the book on these. A file imports only from fl
 
     engine  errors                       what a caller can get wrong
             paths  settings  catalogue   where things are; values as people type them; the data sets by name
+            runtime                      deployed networks, without torch
             ops                          tensor functions and small tools that two papers share
-            cost  latency  data/         MACs; the timing protocol; data sets
-            graphs  kernels              networks as graphs; CPU kernels
-            backbones/                   networks
-            fusion  train                networks frozen for inference; the training loop
+            cost  data/  quantise        MACs; data sets; graphs in int8
+            graphs  export               networks as graphs; modules as ONNX graphs
+            backbones/  latency          networks; the timing protocol
+            train                        the training loop
             tasks                        classification, segmentation, detection: networks and scores
     papers  papers/<key>/                one method a package: Config, convert, cost, deploy; none imports another
     book    book/                        recipes, records, runs, pages, the command line; see its own map

@@ -1,8 +1,10 @@
 """The timing protocol: one network against another on this CPU, fairly.
 
 Both sides run in one process of their own, whose threads and huge pages are set before torch is imported. They are
-warmed up and then timed in turn, round by round, so that whatever else the machine does meets both. The static side is
-the fastest of its variants. The result is the median and quartiles of the rounds' ratios, never a ratio of two runs.
+warmed up and then timed in turn, round by round, so that whatever else the machine does meets both; denormals are
+flushed to zero on both. The static side is the fastest of its variants: eager, channels last, compiled, and the engines
+that are installed. One that fails, or that yields other numbers, is left out with a word. The result is the median and
+quartiles of the rounds' ratios, never a ratio of two runs.
 
 `python -m dynlib.latency` is that process: a specification as JSON on standard input, one JSON line on standard output.
 """
@@ -16,20 +18,23 @@ import logging
 import os
 import subprocess
 import sys
-import warnings
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import ceil
 from statistics import median, quantiles
-from time import perf_counter_ns
+from time import perf_counter, perf_counter_ns
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dynlib import export
 from dynlib.errors import InputError
+from dynlib.runtime import ENGINES, Deployed, check_threads
 
 Net = Callable[[Tensor], Any]  # an input batch in, whatever it computes out
+DTYPES = FLOAT32, INT8 = "float32", "int8"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,11 @@ class Latency:
     static_variant: str  # the name of the fastest
     variants_ms: dict[str, float]  # every static variant
     repeats: int  # rounds
+    left_out: dict[str, str] = field(default_factory=dict)  # static variants that failed, and how
+    engine: str | None = None  # of the method; these four where it is a `Deployed`
+    export_s: float | None = None  # to make the method's graphs
+    load_s: float | None = None  # from its folder until it can run, in a process without torch
+    peak_mb: float | None = None  # the most memory that such a process holds
 
 
 def macs_ratio(static_macs: int, method_macs: int) -> float:
@@ -161,33 +171,56 @@ def _no_garbage_collection() -> Iterator[None]:
 
 
 @torch.no_grad()
-def static_variants(module: nn.Module, example: Tensor) -> dict[str, Net]:
-    """The network as a careful user would run it: `eager`, `channels_last`, and `compiled` with its weights frozen.
+def static_variants(
+    module: nn.Module, example: Tensor, threads: int = 1, dtype: str = FLOAT32
+) -> tuple[dict[str, Net], dict[str, str]]:
+    """The network as a careful user would run it, and in a word why a variant is left out.
 
-    Each has its own copy of the weights, in eval mode, and takes `example`'s plain layout: changing the layout is
-    inside the measured time. Compiling happens here, for the shape of `example` and the present number of threads.
-    Without a working C++ compiler `compiled` is left out, with a warning: speed-ups then look better than they are.
-    Call them without gradients, as `compare` does: freezing is for inference.
+    `eager`, `channels_last`, `compiled` with its weights frozen, and each of `runtime.ENGINES` that is installed. Each
+    has its own copy of the weights, in eval mode, and takes `example`'s plain layout: changing the layout is inside the
+    measured time. Compiling happens here, for the shape of `example` and the present number of threads. Variants must
+    yield what `eager` does, within `export.CLOSE`. With `dtype` int8 there are the engines in int8 on top, calibrated
+    with the example: they must only be finite and of the right shape, since of random weights nothing more can be
+    asked. Call all without gradients: freezing is for inference.
     """
-    from torch._dynamo.exc import BackendCompilerFailed  # seconds to import, and the parent process never compiles
-    from torch._inductor import config as inductor_config
-    from torch._inductor.exc import CppCompileError, InvalidCxxCompiler
+    eager = copy.deepcopy(module).eval()
+    makers = {"channels_last": _channels_last, "compiled": _compiled}
+    makers |= {name: lambda net, x, name=name: export.single("static", net, x, name, threads) for name in ENGINES}
+    if dtype == INT8:
+        makers |= {
+            f"{name}_int8": lambda net, x, name=name: export.single("static", net, x, name, threads, [x])
+            for name in ENGINES
+        }
+    variants, left_out, expected = {"eager": eager}, {}, eager(example)
+    for name, make in makers.items():
+        try:
+            run = make(copy.deepcopy(module).eval(), example)
+            share = export.difference(run(example), expected)
+            share = 0.0 if name.endswith("_int8") and share < torch.inf else share
+        except Exception as error:  # other people's compilers fail in their own ways, and the others can still be timed
+            left_out[name] = f"{type(error).__name__}: {(str(error).strip() or 'no message').splitlines()[0]}"
+            continue
+        if share <= export.CLOSE:
+            variants[name] = run
+        else:
+            left_out[name] = f"its outputs differ by {share:.0e} of the largest value"
+    return variants, left_out
 
+
+def _channels_last(net: nn.Module, example: Tensor) -> Net:
     layout = {4: torch.channels_last, 5: torch.channels_last_3d}[example.ndim]
-    eager, last, frozen = (copy.deepcopy(module).eval() for _ in range(3))
-    last = last.to(memory_format=layout)
-    variants: dict[str, Net] = {"eager": eager, "channels_last": lambda x: last(x.to(memory_format=layout))}
-    compiled = torch.compile(frozen, dynamic=False)
-    try:
-        # Not torch.compile(options=...): tracing has to know too, or nothing is frozen, without a word (torch 2.15).
-        with inductor_config.patch(freezing=True):
-            compiled(example)
-        variants["compiled"] = compiled
-    except BackendCompilerFailed as error:
-        if not isinstance(error.inner_exception, (InvalidCxxCompiler, CppCompileError)):
-            raise
-        warnings.warn("no working C++ compiler: the compiled static network is not among those timed", stacklevel=2)
-    return variants
+    net = net.to(memory_format=layout)
+    return lambda x: net(x.to(memory_format=layout))
+
+
+def _compiled(net: nn.Module, example: Tensor) -> Net:
+    from torch._inductor import config as inductor_config  # seconds to import, and the parent process never compiles
+
+    compiled = torch.compile(net, dynamic=False)
+    # Not torch.compile(options=...): tracing has to know too, or nothing is frozen, without a word (torch 2.15).
+    with inductor_config.patch(freezing=True):
+        compiled(example)
+    return compiled
 
 
 # ------------------------------------------------------------------------------------------------- in its own process
@@ -202,25 +235,28 @@ def in_own_process(
     repeats: int = 20,
     min_seconds: float = 0.2,
     cycle: int = 1,
+    dtype: str = FLOAT32,
 ) -> Latency:
     """`compare` in a fresh process with `threads` threads and transparent huge pages for both sides.
 
     Args:
         factory: "package.module:function"; called there as `function(batch=batch, **arguments)`, it returns the static
-            network, the method as a callable, and the float32 example both take, (batch, ...).
+            network, the method as a callable, and the float32 example both take, (batch, ...); perhaps facts on top,
+            fields of `Latency` by name.
         arguments: anything JSON can carry.
         batch: images in the example.
         threads: of every library that has some.
         repeats: rounds, at least 2.
         min_seconds: of one network in one round.
         cycle: calls of the method in a block are a multiple of it.
+        dtype: float32, or int8 with the static engines in int8 too.
 
     Raises:
         InputError: a value is out of range, or the factory found something wrong with its arguments.
         RuntimeError: the process failed; its traceback is on standard error.
     """
     _check(repeats, min_seconds, cycle, factory, batch, threads)
-    spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads}
+    spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads, "dtype": dtype}
     child = subprocess.run(
         [sys.executable, "-m", "dynlib.latency"],
         input=json.dumps(spec | {"repeats": repeats, "min_seconds": min_seconds, "cycle": cycle}),
@@ -241,22 +277,18 @@ def in_own_process(
 
 def _environment(threads: int) -> dict[str, str]:
     """What must be set before torch is imported; and the child finds the modules that this process finds."""
-    fixed = dict.fromkeys(
-        ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"), str(threads)
-    )
+    fixed = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
     return os.environ | fixed | {"THP_MEM_ALLOC_ENABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def _check(
     repeats: int, min_seconds: float, cycle: int, factory: str = "module:function", batch: int = 1, threads: int = 1
 ) -> None:
-    cores = os.cpu_count() or 1
     if factory.count(":") != 1 or not all(factory.split(":")):
         raise InputError(f"factory is {factory!r}; write package.module:function")
     if batch < 1:
         raise InputError(f"batch is {batch}; at least 1 image")
-    if not 1 <= threads <= cores:
-        raise InputError(f"threads is {threads}; this machine allows 1 to {cores}")
+    check_threads(threads)
     if repeats < 2:
         raise InputError(f"repeats is {repeats}; quartiles need at least 2 rounds")
     if not min_seconds > 0:
@@ -268,17 +300,30 @@ def _check(
 def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The measurement that `in_own_process` asked for, ready for JSON."""
     torch.set_num_threads(spec["threads"])
+    torch.set_flush_denormal(True)
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # tells CPU users that there is no CUDA
     module_name, function = spec["factory"].split(":")
     make = getattr(importlib.import_module(module_name), function)
     try:
-        module, method, example = make(batch=spec["batch"], **spec["arguments"])
+        module, method, example, *facts = make(batch=spec["batch"], **spec["arguments"])
     except InputError as error:
         return {"input_error": str(error)}
     assert len(example) == spec["batch"] and example.dtype == torch.float32
-    variants = static_variants(module, example)
+    variants, left_out = static_variants(module, example, spec["threads"], spec["dtype"])
     rounds = {name: spec[name] for name in ("repeats", "min_seconds", "cycle")}
-    return asdict(compare(variants, method, example, **rounds))
+    measured = asdict(compare(variants, method, example, **rounds))
+    return measured | {"left_out": left_out, "dtype": spec["dtype"]} | (facts[0] if facts else {})
+
+
+def weigh(deploy: Callable[[], Deployed], batch: int) -> tuple[Deployed, dict[str, Any]]:
+    """What `deploy` makes; the time that took, and time and memory that it takes elsewhere, as fields of `Latency`."""
+    began = perf_counter()
+    deployed = deploy()
+    facts = {"engine": deployed.engine, "export_s": round(perf_counter() - began, 2)}
+    with tempfile.TemporaryDirectory() as folder:
+        asked = [str(deployed.save(folder)), deployed.engine, str(deployed.threads), str(batch)]
+        told = subprocess.run([sys.executable, "-m", "dynlib.runtime", *asked], capture_output=True, check=True)
+    return deployed, facts | json.loads(told.stdout)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,24 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, -width % multiple, 0, -height % multiple))
 
 
+class LinearResize(nn.Module):
+    """Bilinear resizing of maps of one size to another as two matrix products, for runtimes without such a filter.
+
+    (N, C, H, W) with `(H, W) == old` to (N, C, *new). With `antialias` it is `F.interpolate(..., antialias=True)`.
+    """
+
+    def __init__(self, old: tuple[int, int], new: tuple[int, int], antialias: bool):
+        super().__init__()
+        for name, before, after in zip(("rows", "columns"), old, new, strict=True):
+            one, size = torch.eye(before)[None, None], (after, before)
+            matrix = F.interpolate(one, size, mode="bilinear", align_corners=False, antialias=antialias)[0, 0]
+            self.register_buffer(name, matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resize."""
+        return self.rows @ (x @ self.columns.T)
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """The module in evaluation mode; every part gets its own mode back, frozen parts included."""

@@ -136,7 +136,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
             ["cost", "octconv", "--arch", "vgg11", "--size", "16", "-p", "alpha=0"],
             "size is 16x16, which vgg11 cannot take",
         ),
-        (["latency", "octconv", *SMALL, "--threads", "0"], "threads is 0; this machine allows 1 to "),
+        (["latency", "octconv", *SMALL, "--threads", "0"], "threads is 0; this process may use "),
         (["data", "cifar11", "--data-root", "nowhere"], "data set 'cifar11' cannot be packed: allowed are cifar10"),
         (["cost", "octconv"], "Missing option '--arch'"),
         (["cost", "octconv", *SMALL, "--classes", "ten"], "Invalid value for '--classes'"),
@@ -182,11 +182,12 @@ def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwat
 
 
 def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(book, stopwatch, monkeypatch):
-    monkeypatch.setattr(octconv, "deploy", lambda module, example: (module, example.shape))
+    monkeypatch.setattr(octconv, "deploy", lambda module, example, **how: (module, example.shape))
+    monkeypatch.setattr(paperscale.latency, "weigh", lambda deploy, batch: (deploy(), {"engine": "none"}))
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
     assert factory == "dynlib.book.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
-    static, (method, shape), images = paperscale.latency_pair(batch=3, **arguments)
+    static, (method, shape), images, _ = paperscale.latency_pair(batch=3, **arguments)
     assert images.shape == shape == (3, 3, 32, 32)
     assert not static.training and not method.training
     assert static(images).shape == method(images).shape == (3, 1000)

@@ -195,7 +195,9 @@ def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(monkeypatc
 
 def test_the_timed_method_takes_its_decisions_from_outside():
     config = {"predictor_width": 0.125}
-    network, method, images = paperscale.latency_pair(4, "drnet", config, "cifar_resnet20", [32, 32], [0.5, 0.25, 0.25])
-    assert isinstance(network, nn.Module)
+    network, method, images, facts = paperscale.latency_pair(
+        4, "drnet", config, "cifar_resnet20", [32, 32], [0.5, 0.25, 0.25]
+    )
+    assert isinstance(network, nn.Module) and facts.keys() == {"engine", "export_s", "load_s", "peak_mb"}
     choices = torch.cat([method(images).choice for _ in range(paperscale.STREAM)])
     assert (choices.bincount() / len(choices)).tolist() == [0.5, 0.25, 0.25]

@@ -1,4 +1,4 @@
-"""Deployed dynamic resolution: the module's numbers, one network for each image, and what it weighs."""
+"""Deployed dynamic resolution: the module's numbers, and one network for each image."""
 
 import pytest
 import torch
@@ -6,11 +6,11 @@ from torch import nn
 from torchvision.models import MobileNetV2, ResNet
 from torchvision.models.resnet import BasicBlock
 
-from dynlib import fusion
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert
+from dynlib.runtime import Deployed, Resolutions
 
 NETWORKS = {
     "projection": lambda: CifarResNet(8, width=8, shortcut="B"),
@@ -47,14 +47,19 @@ def assert_same(deployed, net, x):
         assert (mine - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
-@pytest.mark.parametrize("folded", [True, False])
+@pytest.fixture(scope="module")
+def deployed():
+    """Of the network `dynamic()`."""
+    return drnet.deploy(dynamic(), images(), threads=1)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_deployed_network_has_the_outputs_of_the_module_at_any_batch(name, folded):
+def test_a_deployed_network_has_the_outputs_of_the_module_at_any_batch(name):
     net = dynamic(name)
-    deployed = drnet.deploy(net, images(2), folded)
+    fast = drnet.deploy(net, images(2))
     assert len(net(images(16)).choice.unique()) > 1
-    for x in (images(16), images(), images(5, 64)):
-        assert_same(deployed, net, x)
+    for x in (images(16), images()):
+        assert_same(fast, net, x)
 
 
 @pytest.mark.parametrize("settings", [{"resolution_aware_bn": False}, {"antialias": True}, {"candidates": (1, 0.25)}])
@@ -63,20 +68,17 @@ def test_every_setting_can_be_deployed(settings):
     assert_same(drnet.deploy(net, images()), net, images(16))
 
 
-def test_bucketed_logits_are_those_of_one_image_after_the_other():
-    net, batch = dynamic(), images(16)
-    deployed = drnet.deploy(net, images())
+def test_bucketed_logits_are_those_of_one_image_after_the_other(deployed):
+    batch = images(16)
     together, alone = deployed(batch), [deployed(image[None]).logits for image in batch]
     assert len(together.choice.unique()) == 3
     torch.testing.assert_close(together.logits, torch.cat(alone), rtol=1e-4, atol=1e-5)
 
 
-def test_forced_choices_are_taken_and_the_predictor_runs_all_the_same():
+def test_forced_choices_are_taken_and_the_predictor_runs_all_the_same(deployed):
     net, batch, forced = dynamic(), images(6), torch.tensor([2, 0, 1, 1, 2, 0])
-    deployed, asked = drnet.deploy(net, images()), []
-    deployed.predictor.register_forward_hook(lambda *_: asked.append(1))
     found = deployed(batch, choices=forced)
-    assert asked == [1] and torch.equal(found.choice, forced)
+    assert torch.equal(found.choice, forced) and torch.equal(found.z, deployed(batch).z)
     with torch.inference_mode():
         each = torch.stack([net(batch, resolution=j).logits for j in range(3)])
     torch.testing.assert_close(found.logits, each[forced, torch.arange(6)], rtol=1e-4, atol=1e-5)
@@ -85,53 +87,50 @@ def test_forced_choices_are_taken_and_the_predictor_runs_all_the_same():
 @pytest.mark.parametrize(
     ("choices", "words"),
     [
-        (torch.zeros(3, dtype=torch.int64), r"choices are torch.int64 \(3,\); allowed: int64 \(2,\)"),
-        (torch.zeros(2), r"choices are torch.float32 \(2,\)"),
-        (torch.tensor([0, 3]), "choices run from 0 to 3; allowed: 0 to 2"),
-        (torch.tensor([-1, 0]), "choices run from -1 to 0"),
+        (torch.zeros(3, dtype=torch.int64), r"choices are int64 \(3,\) .*; allowed: int64 \(2,\)"),
+        (torch.zeros(2), r"choices are float32 \(2,\)"),
+        (torch.tensor([0, 3]), r"choices are int64 \(2,\) \[0, 3\]; allowed: int64 \(2,\) from 0 to 2"),
+        (torch.tensor([-1, 0]), r"choices are int64 \(2,\) \[-1, 0\]"),
     ],
 )
-def test_wrong_choices_are_refused(choices, words):
+def test_wrong_choices_are_refused(deployed, choices, words):
     with pytest.raises(InputError, match=words):
-        drnet.deploy(dynamic(), images())(images(2), choices=choices)
+        deployed(images(2), choices=choices)
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
         (torch.zeros(1, 3, 30, 30), "candidate 0.75 of an image of 30x30 px"),
-        (torch.zeros(1, 3, 32, 32, dtype=torch.float16), r"images are torch.float16 \(1, 3, 32, 32\)"),
-        (torch.zeros(3, 32, 32), r"images are torch.float32 \(3, 32, 32\)"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.float16), r"example is torch.float16 \(1, 3, 32, 32\)"),
+        (torch.zeros(3, 32, 32), r"example is torch.float32 \(3, 32, 32\)"),
     ],
 )
-def test_wrong_images_are_refused(wrong, words):
-    net = dynamic()
+def test_examples_that_do_not_fit_are_refused(wrong, words):
     with pytest.raises(InputError, match=words):
-        drnet.deploy(net, images())(wrong)
-    with pytest.raises(InputError, match=words):
-        drnet.deploy(net, wrong)
+        drnet.deploy(dynamic(), wrong)
 
 
-def test_folding_costs_the_classifiers_memory_once_for_each_candidate():
-    net = dynamic("basic")
-    folded, shared = (drnet.deploy(net, images(), folded).memory_bytes for folded in (True, False))
-    kernels = sum(p.numel() for m in net.classifier.modules() if isinstance(m, nn.Conv2d) for p in m.parameters())
-    assert folded - shared == pytest.approx(2 * 4 * kernels, rel=0.02)
-    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
-    everything = sum(t.numel() * t.element_size() for t in (*net.parameters(), *net.buffers()))
-    assert shared <= everything and everything - shared < 4 * 6 * sum(norm.num_features for norm in norms)
-
-
-def test_nothing_but_a_frozen_network_is_left_of_a_single_candidate():
+def test_nothing_but_one_graph_is_left_of_a_single_candidate():
     plain = NETWORKS["projection"]().eval()
     deployed = drnet.deploy(convert(plain, Config(candidates=(1,))), images())
-    assert isinstance(deployed, fusion.Frozen)
+    assert type(deployed) is Deployed and len(deployed.parts) == 1
     torch.testing.assert_close(deployed(images(2)), plain(images(2)), rtol=1e-4, atol=1e-5)
 
 
 def test_deploying_leaves_the_module_and_its_mode_alone():
     net = dynamic().train()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    for folded in (True, False):
-        drnet.deploy(net, images(), folded)(images(3))
+    assert isinstance(drnet.deploy(net, images()), Resolutions)
     assert net.training and all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_a_supervised_predictor_chooses_by_utility_when_deployed():
+    net = dynamic(supervised=True)
+    net.price.fill_(0.3)
+    deployed, x = drnet.deploy(net, images()), images(16)
+    with torch.inference_mode():
+        expected = net(x)
+    found = deployed(x)
+    assert torch.equal(found.choice, expected.choice) and len(set(expected.choice.tolist())) > 1
+    assert (found.logits - expected.logits).abs().max() <= 1e-4 * expected.logits.abs().max()

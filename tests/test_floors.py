@@ -10,12 +10,12 @@ from dynlib.paths import ROOT
 PACKAGE = ROOT / "dynlib"
 FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's own folder is named part by part
     ("errors",),
-    ("paths", "settings", "catalogue"),
+    ("paths", "settings", "catalogue", "runtime"),
     ("ops",),
-    ("cost", "latency", "data"),
-    ("graphs", "kernels"),
-    ("backbones",),
-    ("fusion", "train"),
+    ("cost", "data", "quantise"),
+    ("graphs", "export"),
+    ("backbones", "latency"),
+    ("train",),
     ("tasks",),
     ("papers",),
     ("book.records", "book.jobs", "book.search_jobs", "book.zoo", "book"),

@@ -10,7 +10,6 @@ from torch import nn
 from dynlib import backbones
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
-from dynlib.fusion import freeze
 from dynlib.graphs import (
     ADD,
     CAT,
@@ -162,11 +161,9 @@ class Headed(nn.Module):
         lambda net, x: x.mean((2, 3), keepdim=True).squeeze(-1).squeeze(-1),
     ],
 )
-def test_the_usual_heads_have_roles_and_freeze(head):
-    net, x = Headed(head).eval(), torch.randn(2, 3, 8, 8)
-    traced = trace(net)
+def test_the_usual_heads_have_roles(head):
+    traced = trace(Headed(head))
     assert all(role(traced, node) for node in traced.graph.nodes)
-    torch.testing.assert_close(freeze(net, x)(x), net(x))
 
 
 def test_a_slice_of_a_map_has_no_role():

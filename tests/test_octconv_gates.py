@@ -9,7 +9,7 @@ from torchvision.models.efficientnet import MBConvConfig, _efficientnet
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
-from dynlib import cost, fusion
+from dynlib import cost
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
@@ -160,13 +160,13 @@ def test_stochastic_depth_drops_both_bands_of_an_image_or_none_and_rests_in_eval
     assert layer.eval()(x) is x
 
 
-def test_a_network_converted_or_frozen_in_train_mode_rests_in_evaluation_mode():
+def test_a_network_converted_or_deployed_in_train_mode_rests_in_evaluation_mode():
     plain = efficient().train()
     net, x = convert(plain, Config()), images(64)
     assert not torch.equal(net(x), net(x))
     assert torch.equal(net.eval()(x), net(x))
-    frozen = fusion.freeze(plain, x)
-    assert torch.allclose(frozen(x), plain.eval()(x), atol=1e-5)
+    deployed = octconv.deploy(plain, x)
+    assert torch.allclose(deployed(x), plain.eval()(x), atol=1e-5)
 
 
 class Product(nn.Module):

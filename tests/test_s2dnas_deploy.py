@@ -1,9 +1,9 @@
 """Stage-wise networks: the same logits, really fewer operations, and images that keep their places."""
 
+import numpy as np
 import pytest
 import torch
 from strange_networks import strange
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import DenseNet, ResNet
 from torchvision.models.resnet import Bottleneck
@@ -13,8 +13,8 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert, deploy
-from dynlib.papers.s2dnas.deploy import plain_conv
 from dynlib.papers.s2dnas.split import split
+from dynlib.runtime import confidence
 
 MIXED = Config(
     cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)),
@@ -33,6 +33,11 @@ def model():
     sure = model(images(40)).exits.detach().softmax(-1).amax(-1)  # (3, 40)
     model.exit_rule.thresholds.copy_(sure[:2].median(1).values)  # half of the images at each exit
     return model
+
+
+@pytest.fixture(scope="module")
+def staged(model):
+    return deploy(model, images(), threads=1)
 
 
 @pytest.mark.parametrize(
@@ -62,9 +67,11 @@ def test_every_exit_of_the_staged_network_equals_the_masked_one(arch, kw, size):
 
 @pytest.mark.parametrize("exit", [0, 1, 2])
 def test_what_runs_up_to_an_exit_is_its_closed_form_cost(model, exit):
-    staged = deploy(model, images())
+    kept = {}
     with FlopCounterMode(display=False) as counter:
-        staged(images(), torch.tensor([exit]))
+        for stage in split(model)[: exit + 1]:
+            found = stage.network(*(kept.get(piece, images()) for piece in stage.inputs))
+            kept |= dict(zip(stage.outputs, found[1:], strict=True))
     assert counter.get_total_flops() // 2 == list(s2dnas.macs_by_choice(model, 32).values())[exit]
 
 
@@ -74,28 +81,28 @@ def test_the_stages_hold_the_parameters_that_have_an_effect(model):
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 40])
-def test_real_exits_are_the_module_s_for_every_image_in_its_place(model, count):
+def test_real_exits_are_the_module_s_for_every_image_in_its_place(model, staged, count):
     x = images(count)
-    expected, found = model(x), deploy(model, images(4))(x)
+    expected, found = model(x), staged(x)
     assert torch.equal(found.taken, expected.taken)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-5)
     assert count < 40 or found.taken.unique().tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("choices", [[2, 0, 1, 0, 2, 1], [0, 0, 0, 0, 0, 2], [1, 1, 1, 1, 1, 1]])
-def test_forced_exits_are_taken_and_later_ones_not_computed(model, choices):
+def test_forced_exits_are_taken_and_later_ones_not_computed(model, staged, choices):
     x, choices = images(6), torch.tensor(choices)
-    found, expected = deploy(model, x)(x, choices), model(x).exits
+    found, expected = staged(x, choices), model(x).exits
     assert torch.equal(found.taken, choices)
     torch.testing.assert_close(found.logits, expected[choices, torch.arange(6)], rtol=1e-5, atol=1e-5)
     computed = ~found.exits.isnan().any(-1)
     assert torch.equal(computed, torch.arange(3)[:, None] <= choices)
 
 
-def test_few_leavers_are_carried_along(model):
+def test_few_leavers_are_carried_along(model, staged):
     x, choices = images(40), torch.full((40,), 2)
     choices[3] = 0  # fewer than a tenth
-    found = deploy(model, x)(x, choices)
+    found = staged(x, choices)
     assert found.taken[3] == 0 and not found.exits[:, 3].isnan().any()
     torch.testing.assert_close(found.logits[3], model(x).exits[0, 3], rtol=1e-5, atol=1e-5)
 
@@ -107,20 +114,6 @@ def test_extreme_thresholds_send_all_to_the_first_or_all_to_the_last_exit(thresh
     assert deploy(model, x)(x).taken.tolist() == [exit] * 5
 
 
-@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
-@pytest.mark.parametrize("adds", [False, True])
-def test_every_way_to_run_a_convolution_gives_the_same_map(layout, adds):
-    convolution = nn.Conv2d(4, 6, 3, 2, 1)
-    x = images(2, 8).mean(1, keepdim=True).repeat(1, 4, 1, 1).contiguous(memory_format=torch.channels_last)
-    other = torch.randn(2, 6, 4, 4) if adds else None
-    geometry = ([2, 2], [1, 1], [1, 1], 1)
-    expected = (convolution(x) + (other if adds else 0)).relu()
-    with torch.no_grad():
-        plain = plain_conv(x, convolution.weight, convolution.bias, *geometry, True, other, layout)
-    assert plain.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(plain, expected)
-
-
 def test_one_stage_deploys_to_the_static_network():
     static, x = strange(CifarResNet(8, width=8)), images(3)
     found = deploy(convert(static, Config(cuts=((0, 8),))), x)(x)
@@ -128,11 +121,21 @@ def test_one_stage_deploys_to_the_static_network():
 
 
 @pytest.mark.parametrize("choices", [torch.tensor([0]), torch.tensor([0, 3]), torch.tensor([0.0, 1.0])])
-def test_choices_that_are_no_exits_are_refused(model, choices):
+def test_choices_that_are_no_exits_are_refused(staged, choices):
     with pytest.raises(InputError, match=r"int64 \(2,\) from 0 to 2"):
-        deploy(model, images(2))(images(2), choices)
+        staged(images(2), choices)
 
 
-def test_other_images_are_refused(model):
-    with pytest.raises(InputError, match="float32"):
-        deploy(model, images())(images().double())
+def test_a_confidence_of_exactly_the_threshold_leaves(staged):
+    sure = confidence(staged(images(), torch.tensor([2])).exits[0].numpy())
+    at, above = (
+        type(staged)(staged.about | {"thresholds": [float(t), 2.0]}, graphs(staged), "onnxruntime", 1)
+        for t in (sure[0], np.nextafter(sure[0], np.float32(2)))
+    )
+    assert at(images()).taken.tolist() == [0] and above(images()).taken.tolist() == [2]
+    twice = images().repeat(2, 1, 1, 1)
+    assert at(twice).taken.tolist() == [0, 0] and above(twice).taken.tolist() == [2, 2]
+
+
+def graphs(deployed):
+    return {name: part.graph for name, part in deployed.parts.items()}

@@ -50,7 +50,7 @@ def test_a_pruned_network_is_costed_and_sampled_like_any_other():
     assert sampling.expected(masked, 64, 1.0)["layer2.0.conv2"] == half.by_layer["layer2.0.conv2"]
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(sampling.deploy(masked, x, 1.0)(x), masked(x), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(sampling.deploy(masked, x)(x), masked(x), rtol=1e-3, atol=1e-4)
 
 
 def test_a_run_takes_channels_from_the_network_that_the_dense_epochs_have_trained():

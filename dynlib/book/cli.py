@@ -33,6 +33,7 @@ Profile = Annotated[str, typer.Option(help="smoke, or a folder of notebooks/prof
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data sets; default data/raw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 Arch = Annotated[str, typer.Option(help="A torchvision model or one of ours, such as cifar_resnet20.")]
+ENGINE = "onnxruntime"
 Size = Annotated[str | None, typer.Option(metavar="S|HxW", help="Image in pixels; default 224, of cifar_ networks 32.")]
 
 
@@ -149,6 +150,8 @@ def latency(
     shares: Annotated[
         str | None, typer.Option(metavar="A,B,..", help="Share of each choice of a dynamic method, the first first.")
     ] = None,
+    engine: Annotated[str, typer.Option(help="onnxruntime, or openvino where installed: that of the method.")] = ENGINE,
+    dtype: Annotated[str, typer.Option(help="float32, or int8 for both sides.")] = "float32",
     record: Annotated[bool, typer.Option("--record", help="Save the measurement in data/results/KEY.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -162,7 +165,7 @@ def latency(
     if record:
         paths.check_writable(paths.RESULTS / key)
     size = _usual_size(arch) if size is None else size
-    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture}
+    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine, "dtype": dtype}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config
@@ -174,7 +177,8 @@ def latency(
     others = ", ".join(f"{name} {time_ms:.2f}" for name, time_ms in metrics["variants_ms"].items())
     rows = [
         ("static", f"{metrics['static_ms']:.2f} ms", f"{metrics['static_variant']}, the fastest of {others}"),
-        ("method", f"{metrics['method_ms']:.2f} ms", ""),
+        *(("left out", name, why) for name, why in metrics["left_out"].items()),
+        ("method", f"{metrics['method_ms']:.2f} ms", metrics["engine"] or ""),
         ("speed-up", f"{metrics['speedup']:.3f}", f"quartiles {lower:.3f} to {upper:.3f}"),
         ("MAC ratio", f"{metrics['macs_ratio']:.3f}", ""),
         ("efficiency", f"{metrics['efficiency']:.3f}", "speed-up by MAC ratio"),
@@ -183,6 +187,37 @@ def latency(
     _print_table(f"{key} on {arch}, {size} px, {on}: {_words(told['method'])}", rows)
     if path:
         print(f"record: {path}")
+
+
+@app.command()
+def deploy(
+    key: Key,
+    arch: Arch,
+    out: Annotated[Path, typer.Option(help="Folder for the ONNX files and deployed.json.")],
+    size: Size = None,
+    param: Params = None,
+    classes: Annotated[
+        int | None, typer.Option(min=1, max=10**6, help="Classes; default 1000, of cifar_ networks 10.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="A .safetensors or .pt file; without it they are random.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Convert a network and write it as ONNX files, which run without torch: dynlib.runtime.load(DIR)."""
+    from dynlib import papers
+    from dynlib.book import paperscale
+    from dynlib.cost import parse_size
+
+    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    paths.check_writable(out / "deployed.json")
+    classes = classes or (10 if arch.startswith("cifar_") else 1000)
+    size = _usual_size(arch) if size is None else size
+    deployed = paperscale.deploy(key, config, arch, parse_size(size), classes, weights)
+    deployed.save(out)
+    if as_json:
+        return _print_json({"folder": str(out), **deployed.about, "parts": list(deployed.parts)})
+    print(f"{out}: {', '.join(f'{name}.onnx' for name in deployed.parts)}, {deployed.bytes / 1e6:.1f} MB")
 
 
 @app.command()

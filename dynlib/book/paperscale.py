@@ -2,11 +2,15 @@
 
 import itertools
 import logging
+import pickle
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dynlib import latency, settings
@@ -17,6 +21,7 @@ from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.cost import count, example
 from dynlib.errors import InputError
 from dynlib.papers import method
+from dynlib.runtime import Deployed, check_engine, check_threads
 
 
 def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
@@ -58,6 +63,47 @@ def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes:
     }
 
 
+def deploy(
+    key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000, weights: Path | None = None
+) -> Deployed:
+    """A converted network with weights from a file, ready to save; its setting stands in `about`.
+
+    The file holds the state of the converted network, or of the network as it was. Raises InputError where it does not
+    fit either, naming what differs.
+    """
+    paper, network = method(key), _image_network(arch, classes)
+    state = None if weights is None else _state(weights)
+    if state is not None and state.keys() == network.state_dict().keys():
+        _load(network, state, weights)
+        state = None
+    model = paper.convert(network.eval(), config).eval()
+    if state is not None:
+        _load(model, state, weights)
+    deployed = paper.deploy(model, example(size))
+    deployed.about |= {"arch": arch, "config": settings.plain(asdict(config)), "weights": weights and weights.name}
+    return deployed
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} cannot be read: {reason}; allowed: a .safetensors or .pt file of tensors") from error
+
+
+def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    """Load weights, all or none. Raises InputError naming the first that is missing, unknown or of another shape."""
+    own = model.state_dict()
+    for name in sorted(own.keys() | state.keys()):
+        found, wanted = (tuple(of[name].shape) if name in of else None for of in (state, own))
+        if found != wanted:
+            raise InputError(f"{path}: {name} is {found}, the network wants {wanted}; weights of another setting?")
+    model.load_state_dict(state)
+
+
 STREAM = 20  # decisions of a dynamic method in one round: shares are whole multiples of 1 / STREAM
 
 
@@ -68,28 +114,43 @@ def describe_latency(
     batch: int,
     threads: int,
     shares: tuple[float, ...] | None = None,
+    engine: str = "onnxruntime",
+    dtype: str = latency.FLOAT32,
 ) -> dict:
     """What a latency record is found by, the machine excepted: that stands in its environment."""
     asked = {"method": settings.described(config), "arch": arch, "size": _side(size)}
     asked |= {"batch": batch, "threads": threads}
+    asked |= {} if engine == "onnxruntime" else {"engine": engine}
+    asked |= {} if dtype == latency.FLOAT32 else {"dtype": dtype}
     return settings.plain(asked | ({} if shares is None else {"shares": shares}))
 
 
 def latency_pair(
-    batch: int, key: str, config: dict, arch: str, size: list[int], shares: list[float] | None = None
-) -> tuple[nn.Module, Callable, Tensor]:
+    batch: int,
+    key: str,
+    config: dict,
+    arch: str,
+    size: list[int],
+    shares: list[float] | None = None,
+    engine: str = "onnxruntime",
+    dtype: str = latency.FLOAT32,
+) -> tuple[nn.Module, Callable, Tensor, dict]:
     """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both.
+
+    Then what `latency.weigh` tells of the method.
 
     With `shares` the method decides as always, and then each call is told what to have decided: the choices come round
     in a shuffled order in which choice k has the share `shares[k]`, exactly so in every `STREAM` calls.
     """
     paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
     model = paper.convert(network, settings.build(paper.Config, config)).eval()
-    deployed = paper.deploy(model, images)
+    threads = torch.get_num_threads()
+    how = {"engine": engine, "threads": threads} | ({} if dtype == latency.FLOAT32 else {"calibrate": [images]})
+    deployed, facts = latency.weigh(lambda: paper.deploy(model, images, **how), batch)
     if shares is None:
-        return network, deployed, images
+        return network, deployed, images, facts
     forced = itertools.cycle(stream(shares, batch))
-    return network, lambda batch: deployed(batch, choices=next(forced)), images
+    return network, lambda batch: deployed(batch, choices=next(forced)), images, facts
 
 
 def stream(shares: Sequence[float], batch: int) -> tuple[Tensor, ...]:
@@ -117,15 +178,22 @@ def time_latency(
     threads: int = 1,
     repeats: int = 20,
     shares: tuple[float, ...] | None = None,
+    engine: str = "onnxruntime",
+    dtype: str = latency.FLOAT32,
 ) -> Record:
     """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
 
     `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
     weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
     share of the positions is `ratio_expected`.
+    `engine` is the method's, one of `runtime.ENGINES`; `dtype` that of both sides, one of `latency.DTYPES`.
     Raises InputError for shares where there is nothing to choose, or none where there is.
     """
     began = time.perf_counter()
+    check_engine(engine)
+    check_threads(threads)
+    if dtype not in latency.DTYPES:
+        raise InputError(f"dtype is {dtype!r}; allowed: {', '.join(latency.DTYPES)}")
     cost = cost_of(key, config, arch, size)
     by_choice = dict(cost.get("macs_by_choice", {}))
     always = by_choice.pop("predictor", 0)
@@ -139,11 +207,13 @@ def time_latency(
         cycle = len(stream(shares, batch))
         mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
         ratio = latency.macs_ratio(cost["macs_static"], mean)
-    described = describe_latency(config, arch, size, batch, threads, shares)
+    described = describe_latency(config, arch, size, batch, threads, shares, engine, dtype)
     arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
+    arguments |= {"engine": engine, "dtype": dtype}
     arguments |= {} if shares is None else {"shares": list(shares)}
     pair = f"{__name__}:{latency_pair.__name__}"
-    measured = latency.in_own_process(pair, arguments, batch=batch, threads=threads, repeats=repeats, cycle=cycle)
+    how = {"batch": batch, "threads": threads, "repeats": repeats, "cycle": cycle, "dtype": dtype}
+    measured = latency.in_own_process(pair, arguments, **how)
     return Record(
         key=key,
         kind="latency",

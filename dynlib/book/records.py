@@ -15,7 +15,8 @@ from pathlib import Path
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS, ROOT, write_atomically
 
-VERSIONED = ("torch", "torchvision", "numpy", "numba", "lightning-fabric")
+VERSIONED = ("torch", "torchvision", "numpy", "onnxruntime", "lightning-fabric")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,14 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
+def cpu_instructions() -> list[str]:
+    """Which of `INSTRUCTIONS` the processor has: what decides how fast an engine can multiply."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
+    return [name for name in INSTRUCTIONS if name in flags]
+
+
 def commit() -> str:
     """The checkout's commit, with `+` where tracked library files differ from it, or `unknown` outside a checkout."""
     try:
@@ -143,6 +152,7 @@ def environment(device: str | None = None, threads: int | None = None, precision
     """
     return {
         "device": device or cpu_model(),
+        **({} if device else {"instructions": cpu_instructions()}),
         "cores": os.cpu_count(),
         "threads": threads,
         **({} if precision is None else {"precision": precision}),

@@ -22,8 +22,7 @@ def here(
 ) -> dict[float, tuple[float, Latency]]:
     """By density: the ratio of MACs, all to expected, and what this process measures now at its number of threads.
 
-    The other side is the network frozen by `deploy`, channels last. A glance: neither alone on the machine nor compiled
-    as the records' other side is. Every block skips, whatever its break-even.
+    The other side is the network deployed whole. A glance: not alone on the machine, and beside this one dense form.
     """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(0)
@@ -33,8 +32,8 @@ def here(
         for density in densities:
             model = sampling.convert(network, sampling.Config(density=density)).eval()
             ratio = macs_ratio(count(network, images).macs, sampling.macs_expected(model, size))
-            fast = sampling.deploy(model, images, break_even=1.0)
-            found[density] = (ratio, compare({"frozen": dense}, fast, images, repeats=repeats, min_seconds=0.05))
+            fast = sampling.deploy(model, images)
+            found[density] = (ratio, compare({"dense": dense}, fast, images, repeats=repeats, min_seconds=0.05))
     return found
 
 

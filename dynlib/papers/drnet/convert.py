@@ -2,18 +2,19 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from dynlib import export
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.fusion import Frozen, freeze
 from dynlib.papers.drnet import policies, predictor as predictors, training
-from dynlib.papers.drnet.deploy import Deployed
+from dynlib.papers.drnet.deploy import deployed
 from dynlib.papers.drnet.layers import (
     Output,
     Size,
@@ -28,6 +29,7 @@ from dynlib.papers.drnet.layers import (
     thumbnail_size,
     with_resolutions,
 )
+from dynlib.runtime import Deployed
 from dynlib.settings import LATER
 from dynlib.train import Phase, evaluate as task_scores, predict
 
@@ -270,12 +272,23 @@ def macs_by_choice(model: nn.Module, size: Size) -> dict[str, int]:
     return dict(zip(map(px, model.sizes(size)[0]), macs, strict=True)) | {"predictor": predictor}
 
 
-def deploy(module: nn.Module, example: Tensor, folded: bool = True) -> Deployed | Frozen:
-    """The frozen form of a network from `convert`, a callable `(images, choices=None)`, see `deploy.py`.
+def deploy(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32, a callable `(images, choices=None)`.
 
-    `example` (N, 3, H, W) has the size for which the kernels are packed; others and any N run too. Outputs equal the
-    module's in evaluation mode within float32 rounding. `folded` has one network for each candidate, with its batch
-    norms folded in; without, all share one: `memory_bytes` tells the memory. With a single candidate nothing is chosen
-    and the result is the frozen network. Raises InputError for a size whose candidates are no whole pixels.
+    The predictor and each candidate's classifier are ONNX graphs, with the candidate's batch norms in its kernels; only
+    the predictor and the chosen classifiers run, see `dynlib.runtime.Resolutions`. `example` (N, 3, H, W) has the size
+    of the images that it will take, any N. Outputs equal the module's in evaluation mode within float32 rounding. With
+    a single candidate nothing is chosen. With `calibrate`, a few batches of images, all graphs are in int8, see
+    `dynlib.quantise`. Raises InputError for a size whose candidates are no whole pixels, and names
+    what cannot be exported.
     """
-    return Deployed(module, example, folded) if isinstance(module, DynamicResolution) else freeze(module, example)
+    if not isinstance(module, DynamicResolution):
+        return export.single("drnet", module, example, engine, threads, calibrate)
+    return deployed(module, example, engine, threads, calibrate)

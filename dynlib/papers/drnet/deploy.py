@@ -1,69 +1,62 @@
-"""Dynamic resolution at inference on a CPU: the predictor first, then one network for each image and no more.
+"""Dynamic resolution as ONNX graphs: the predictor, and one classifier a candidate, each with its resizing inside."""
 
-Folded, every candidate has a frozen network of its own, with its batch norms in its kernels: fastest, and m times the
-classifier's memory. Shared, one classifier serves all candidates as it is: once the memory, a pass over the maps for
-every batch norm.
-"""
+import dataclasses
+from collections.abc import Iterable
 
-import copy
-
-import torch
 from torch import Tensor, nn
 
-from dynlib.errors import InputError
-from dynlib.fusion import Freezer, check_images, freeze
-from dynlib.papers.drnet.layers import Output, at_resolution, candidate_sizes, resize, route, thumbnail_size
+from dynlib import export
+from dynlib.ops import LinearResize
+from dynlib.papers.drnet.layers import Size, at_resolution, px, resize
+from dynlib.runtime import Resolutions
 
 
-class Deployed(nn.Module):
-    """A dynamic resolution network, frozen: inference only, float32, CPU. See `drnet.deploy`."""
+class _Resize(nn.Module):
+    """`resize` as a layer; an antialiased one is written as products, since runtimes differ in it."""
 
-    def __init__(self, module: nn.Module, example: Tensor, folded: bool):
+    def __init__(self, old: Size, new: Size, antialias: bool):
         super().__init__()
-        self.candidates, self.antialias = module.config.candidates, module.config.antialias
-        self.predictor_side = module.predictor_side
-        check_images(example)
-        one = example[:1].to(memory_format=torch.channels_last)
-        self.predictor = freeze(module.predictor, self._thumbnail(one))
-        if folded:
-            sizes = candidate_sizes(tuple(one.shape[-2:]), self.candidates)
-            views = ((at_resolution(module.classifier, j), size) for j, size in enumerate(sizes))
-            self.folded = nn.ModuleList(Freezer(v, resize(one, size, self.antialias)).run() for v, size in views)
-        else:
-            self.folded = None
-            self.shared = copy.deepcopy(module.classifier).eval().to(memory_format=torch.channels_last)
+        self.new = new
+        self.products = LinearResize(old, new, True) if antialias and old != new else None
 
-    @property
-    def memory_bytes(self) -> int:
-        """Bytes of all weights and statistics, the predictor's among them."""
-        return sum(t.numel() * t.element_size() for t in (*self.parameters(), *self.buffers()))
+    def forward(self, images: Tensor) -> Tensor:
+        return resize(images, self.new, False) if self.products is None else self.products(images)
 
-    @torch.inference_mode()
-    def forward(self, images: Tensor, choices: Tensor | None = None) -> Output:
-        """Classify images (N, 3, H, W), each at the candidate that the predictor picks, equal picks together.
 
-        With `choices` (N,) int64 the predictor is asked all the same, and then overruled. Raises InputError for choices
-        of another shape or type or outside 0 .. m-1, and for images that are not float32 on the CPU or whose
-        candidates are no whole pixels.
-        """
-        check_images(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        z = self.predictor(self._thumbnail(images))
-        choice = z.argmax(1) if choices is None else self._checked(choices, len(images))
-        return Output(route(images, choice, self._classify), choice, z)
+class _Utility(nn.Module):
+    """`DynamicResolution.utility` of a supervised predictor, behind it: the largest value is the choice."""
 
-    def _thumbnail(self, images: Tensor) -> Tensor:
-        return resize(images, thumbnail_size(tuple(images.shape[-2:]), self.predictor_side), self.antialias)
+    def __init__(self, price: Tensor, costs: tuple[float, ...]):
+        super().__init__()
+        self.register_buffer("due", price * price.new_tensor(costs))
 
-    def _classify(self, images: Tensor, resolution: int) -> Tensor:
-        size = candidate_sizes(tuple(images.shape[-2:]), self.candidates)[resolution]
-        resized = resize(images, size, self.antialias)
-        return self.shared(resized, resolution) if self.folded is None else self.folded[resolution](resized)
+    def forward(self, z: Tensor) -> Tensor:
+        return z.sigmoid() - self.due
 
-    def _checked(self, choices: Tensor, count: int) -> Tensor:
-        m = len(self.candidates)
-        if choices.shape != (count,) or choices.dtype != torch.int64:
-            raise InputError(f"choices are {choices.dtype} {tuple(choices.shape)}; allowed: int64 ({count},)")
-        if count and not 0 <= int(choices.min()) <= int(choices.max()) < m:
-            raise InputError(f"choices run from {choices.min()} to {choices.max()}; allowed: 0 to {m - 1}")
-        return choices
+
+def deployed(
+    module: nn.Module,
+    example: Tensor,
+    engine: str,
+    threads: int | None,
+    calibrate: Iterable[Tensor] | None,
+) -> Resolutions:
+    """The deployed form of a `DynamicResolution`; every classifier has its own kernels, batch norms folded in."""
+    export.check(module, example)
+    returns = export.returned(export.answer(module, example))
+    size = tuple(example.shape[-2:])
+    sizes, small = module.sizes(size)
+    choosing = module.predictor
+    if module.config.supervised:
+        choosing = nn.Sequential(choosing, _Utility(module.price, module.costs(size)))
+    networks = {"predictor": (small, choosing)}
+    networks |= {f"classifier_{px(new)}": (new, at_resolution(module.classifier, j)) for j, new in enumerate(sizes)}
+    networks = {
+        name: nn.Sequential(_Resize(size, new, module.config.antialias), network)
+        for name, (new, network) in networks.items()
+    }
+    batches = export.calibration(calibrate, example)
+    feeds = batches and [(batch,) for batch in batches]
+    graphs = {name: export.graph(network, example, calibrate=feeds) for name, network in networks.items()}
+    told = {"config": dataclasses.asdict(module.config), "sizes": [list(new) for new in sizes]}
+    return Resolutions(export.about("drnet", example, returns, batches, **told), graphs, engine, threads)

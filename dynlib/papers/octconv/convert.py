@@ -1,15 +1,16 @@
 """A network becomes an octave network, node by node of its graph; its cost, and its form for inference."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
+from dynlib import export
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.errors import InputError
-from dynlib.fusion import Frozen, freeze
 from dynlib.graphs import (
     ADD,
     CAT,
@@ -26,7 +27,7 @@ from dynlib.graphs import (
     reduction,
     trace,
 )
-from dynlib.papers.octconv.deploy import OctaveFreezer
+from dynlib.papers.octconv.deploy import folded
 from dynlib.papers.octconv.layers import (
     OctaveInput,
     OctIdentity,
@@ -48,6 +49,7 @@ from dynlib.papers.octconv.ops import (
 )
 from dynlib.papers.octconv.plan import KERNELS, LEAVES, SHORTCUT, Plan
 from dynlib.papers.octconv.transposed import OctConvTranspose2d
+from dynlib.runtime import Deployed
 
 
 @dataclass(frozen=True)
@@ -268,12 +270,19 @@ def cost(module: nn.Module, input_size: tuple[int, ...], channels: int = 3) -> C
     return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)}, channels)
 
 
-def deploy(module: nn.Module, example: torch.Tensor) -> Frozen:
-    """The frozen form of a network from `convert`: inference on a CPU in float32, see `deploy.py`.
+def deploy(
+    module: nn.Module,
+    example: torch.Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[torch.Tensor] | None = None,
+) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32, as one ONNX graph, see `dynlib.runtime`.
 
-    `example` (N, 3, H, W) has the size for which the kernels are packed; outputs equal the module's in evaluation mode
-    within float32 rounding. Raises InputError for a size that the network does not take.
+    `example` (N, C, H, W) has the size of the images that it will take, any N; outputs equal the module's in evaluation
+    mode within float32 rounding. With `calibrate`, a few batches of images, it is in int8, see `dynlib.quantise`.
+    Raises InputError for a size that the network does not take, and names what cannot be exported.
     """
-    if not isinstance(module, fx.GraphModule):  # alpha 0: an ordinary network
-        return freeze(module, example)
-    return OctaveFreezer(module, example).run()
+    network = folded(module) if isinstance(module, fx.GraphModule) else module  # alpha 0: an ordinary network
+    return export.single("octconv", network, example, engine, threads, calibrate)

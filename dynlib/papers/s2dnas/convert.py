@@ -1,6 +1,7 @@
 """Every channel of a network gets an owner stage, and every stage a head; costs, phases, choices, inference."""
 
 import copy
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -13,11 +14,12 @@ from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.graphs import CONV, LINEAR, finish
-from dynlib.papers.s2dnas.deploy import EarlyExit
+from dynlib.papers.s2dnas.deploy import deployed
 from dynlib.papers.s2dnas.exits import Outcome, choices, collect, leave, set_thresholds
 from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
 from dynlib.papers.s2dnas.owners import SHORTCUT, Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
+from dynlib.runtime import Deployed
 from dynlib.train import Phase
 
 NESTED = ((0, 2, 4, 8),)  # the fixed cuts that a search is compared with
@@ -272,12 +274,21 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     return Cost(sum(by_layer.values()), params, by_layer)
 
 
-def deploy(module: fx.GraphModule, example: Tensor) -> EarlyExit:
-    """The stage-wise form of a network from `convert`: inference on a CPU in float32, see `deploy.py`.
+def deploy(
+    module: fx.GraphModule,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
+    """The stage-wise form of a network from `convert`: inference on a CPU in float32, see `dynlib.runtime.Stages`.
 
-    `example` (N, 3, H, W) has the size for which the kernels are packed. Images stop at the exits that the module's
-    thresholds choose, and what lies behind is really not computed. Raises InputError for a rival, which has no stages.
+    `example` (N, 3, H, W) has the size of the images that it will take, any N. Images stop at the exits that the
+    module's thresholds choose, and what lies behind is really not computed. With `calibrate`, a few batches of images,
+    the stages are in int8, see `dynlib.quantise`. Raises InputError for a rival, which has no stages, and names what
+    cannot be exported.
     """
     if not _has_stages(module):
         raise InputError("this network has no stages; deploy takes those of form 'stages'")
-    return EarlyExit(module, example)
+    return deployed(module, example, engine, threads, calibrate)

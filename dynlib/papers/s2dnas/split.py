@@ -31,10 +31,8 @@ def split(model: fx.GraphModule) -> list[Stage]:
     (heads,) = (layer for layer in model.modules() if isinstance(layer, Heads))
     writers = [_Writer(model, stage) for stage in range(len(heads))]
     wanted = {piece for writer in writers for piece in writer.inputs}
-    return [
-        writer.finish(tuple(piece for piece in writer.pieces if piece in wanted and piece[1] == writer.stage))
-        for writer in writers
-    ]
+    own = [[p for p in writer.pieces if p[1] == writer.stage and p not in writer.inputs] for writer in writers]
+    return [writer.finish(tuple(p for p in pieces if p in wanted)) for writer, pieces in zip(writers, own, strict=True)]
 
 
 class _Writer:

@@ -11,8 +11,8 @@ loss (`gamma`), d share of the positions that are computed (`density`).
     convert       Config; blocks replaced; cost            baselines         a smaller image, fewer channels
     masks         which positions are computed             released          the authors' formula for MACs
     interpolate   what fills the others                    deploy            the form for inference, which really skips
-    block         both joined to a residual block          sparse, gather    its blocks: positions as rows of a matrix
-    training      the loss                                 kernels, tensors  their inner loops, with numba and without
+    block         both joined to a residual block          rows              its blocks: positions as rows of a matrix
+    training      the loss                                 layout            the order of the rows: tiles of 8 x 8
 
 Departures from the paper, each with its reason:
 

@@ -3,7 +3,7 @@
 import copy
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
@@ -15,10 +15,11 @@ from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.papers.sampling.baselines import fits_detector, pruned, shrink_stem
 from dynlib.papers.sampling.block import BLOCKS, SampledBlock, sampled_blocks
-from dynlib.papers.sampling.deploy import Deployed, deployed
+from dynlib.papers.sampling.deploy import deployed
 from dynlib.papers.sampling.interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
 from dynlib.papers.sampling.masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling.training import groups, objective, watch
+from dynlib.runtime import Deployed
 from dynlib.train import Phase
 
 TASKS = ("classification", "segmentation", "detection")
@@ -197,17 +198,24 @@ def macs_backbone(by_layer: Mapping[str, float]) -> int:
     return round(sum(macs for name, macs in by_layer.items() if re.search(r"(^|\.)(conv1|layer\d)(\.|$)", name)))
 
 
-def deploy(module: nn.Module, example: Tensor, break_even: float | None = None) -> Deployed:
+def deploy(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
     """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
 
-    `example` (N, 3, H, W) has the size for which kernels are packed. Of a detector, deploy the backbone and put it back
-    in its place. The callable takes images and, to force them, the index of each image's density in `DENSITIES`.
+    `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
+    callable takes images and, to force them, the index of each image's density in `DENSITIES`.
     Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
-    that rounding decides. A block that samples more than `break_even` of its positions is computed densely; None
-    measures where that pays, here and now.
-    Raises InputError for three masks that reuse features, and for weights not in float32 on the CPU.
+    that rounding decides. With `calibrate`, a few batches of images, a network without masks is in int8, see
+    `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
+    be exported.
     """
-    return deployed(module, example, DENSITIES, break_even)
+    return deployed(module, example, DENSITIES, engine, threads, calibrate)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

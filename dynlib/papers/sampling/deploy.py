@@ -1,137 +1,133 @@
-"""Sampled networks for inference on a CPU: what is not sampled is not computed.
+"""Sampled networks as one ONNX graph in which what is not sampled is not computed.
 
-Every residual block of the network is replaced: a sampled one by its skipping form (`sparse.py`), a plain one
-by its frozen form (`dynlib.fusion`), as is the stem. The rest of the host stays what it is.
+torch exports the network with a placeholder for every sampled block; `rows.py` writes what takes its place.
+The draws of the masks are inputs of the graph: chance stays outside, see `dynlib.runtime.Sampled`.
 """
 
 import copy
-from time import perf_counter
+from collections.abc import Iterable
 
+import onnx
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d
 
+from dynlib import export
 from dynlib.errors import InputError
-from dynlib.fusion import freeze
-from dynlib.ops import evaluating
-from dynlib.papers.sampling.baselines import Shrink, ShrunkConv2d, shrink
-from dynlib.papers.sampling.block import BLOCKS, SampledBlock, sampled_blocks
-from dynlib.papers.sampling.gather import Workspace
-from dynlib.papers.sampling.interpolate import REUSE
-from dynlib.papers.sampling.masks import bernoulli_mask
-from dynlib.papers.sampling.sparse import SparseBlock
+from dynlib.ops import LinearResize
+from dynlib.papers.sampling.baselines import ShrunkConv2d, shrink
+from dynlib.papers.sampling.block import sampled_blocks
+from dynlib.papers.sampling.layout import Layout, Nodes
+from dynlib.papers.sampling.rows import BlockWriter
+from dynlib.runtime import Deployed, Sampled
 
-_TRIED = (0.25, 0.75)  # densities at which both forms of a block are timed
-_TIMES = 2  # the fastest of so many
+DOMAIN = "dynlib"  # of the placeholders
 
 
-class Deployed(nn.Module):
-    """A network whose blocks skip: inference only, float32, CPU, one call at a time. Made by `deploy`."""
+class _Placeholder(nn.Module):
+    """Stands for a sampled block while torch exports the rest."""
 
-    def __init__(self, network: nn.Module, workspace: Workspace, densities: tuple[float, ...]):
+    def __init__(self, number: int, shape: torch.Size):
         super().__init__()
-        self.network, self.workspace, self.densities = network, workspace, densities
+        self.number, self.shape = number, tuple(shape[1:])
 
-    @torch.inference_mode()
-    def forward(self, images: Tensor, choices: Tensor | None = None) -> object:
-        """Images (N, 3, H, W) to what the network returns.
-
-        With `choices` (N,), indices into `densities`, every mask of an image has that density; its scores are computed
-        all the same. Raises InputError for other choices.
-        """
-        if choices is None:
-            return self.network(images.contiguous(memory_format=torch.channels_last))
-        if choices.shape != images.shape[:1] or not ((choices >= 0) & (choices < len(self.densities))).all():
-            raise InputError(
-                f"choices are {choices.tolist()}; allowed is one for each of {len(images)} images, from 0 to "
-                f"{len(self.densities) - 1}: an index into {self.densities}"
-            )
-        self.workspace.density = torch.tensor(self.densities)[choices]
-        try:
-            return self.network(images.contiguous(memory_format=torch.channels_last))
-        finally:
-            self.workspace.density = None
+    def forward(self, x: Tensor) -> Tensor:
+        shape, attributes = (x.shape[0], *self.shape), {"number": self.number}
+        return torch.onnx.ops.symbolic(f"{DOMAIN}::Block", (x,), attributes, dtype=x.dtype, shape=shape, version=1)
 
 
-@torch.inference_mode()
 def deployed(
-    module: nn.Module, example: Tensor, densities: tuple[float, ...], break_even: float | None = None
+    module: nn.Module,
+    example: Tensor,
+    densities: tuple[float, ...],
+    engine: str,
+    threads: int | None,
+    calibrate: Iterable[Tensor] | None,
 ) -> Deployed:
-    """The deployed form of a network; `break_even` is each block's, None measures it on blocks of equal shape."""
+    """The deployed form of a network; of one without masks, of the network as it is."""
+    export.check(module, example)
+    blocks = sampled_blocks(module)
     network = copy.deepcopy(module).eval()
-    _thaw(network)
-    for name, block in sampled_blocks(network).items():
-        if len(block.samplers) == 3 and block.kind == REUSE:
-            raise InputError(f"{name}: three masks that reuse features have no deployed form; allowed are 1 and 2")
-    for host in [part for part in network.modules() if {"conv1", "bn1", "layer1"} <= part._modules.keys()]:
-        _freeze_stem(host, example)
-    workspace, measured = Workspace(), {}
-    for name, shape in _input_shapes(network, example).items():
-        part, inputs = network.get_submodule(name), torch.randn(shape).to(memory_format=torch.channels_last)
-        if isinstance(part, BLOCKS):
-            network.set_submodule(name, freeze(part, inputs))
-            continue
-        own = name.rpartition(".")[2] != "0"  # what comes before in its stage has no other reader
-        sparse = SparseBlock(part, inputs, workspace, own and part.downsample is None)
-        alike = (shape, str(part))
-        if break_even is None and alike not in measured:
-            measured[alike] = _break_even(sparse, inputs)
-        sparse.break_even = measured.get(alike, break_even)
-        network.set_submodule(name, sparse)
-    return Deployed(network, workspace, densities)
+    _resize_by_products(network, example)
+    if not blocks:
+        return export.single("sampling", network, example, engine, threads, calibrate)
+    if calibrate is not None:
+        raise InputError("calibrate is given, but sampled blocks stay in float32; leave it out, or deploy at density 1")
+    shapes, returns = _run(module, example)
+    for number, name in enumerate(blocks):
+        network.set_submodule(name, _Placeholder(number, shapes[name][1]))
+    model = onnx.load_from_string(export.graph(network, example, exact=False))
+    samplers = [sampler for block in blocks.values() for sampler in block.samplers]
+    writers = [BlockWriter(name, block, Layout(*shapes[name][0][-2:])) for name, block in blocks.items()]
+    sizes = _fill_in(model, writers)
+    drawn = [(s.number, *size) for s, size in zip(samplers, sizes, strict=True) if not s.deterministic]
+    told = {"densities": densities, "seed": samplers[0].seed, "masks": drawn}
+    graph = {"network": model.SerializeToString()}
+    return Sampled(export.about("sampling", example, returns, **told), graph, engine, threads)
 
 
-def _thaw(network: nn.Module) -> None:
-    """Write frozen batch norms, which detectors have, as ordinary ones in evaluation mode."""
-    for name, part in list(network.named_modules()):
-        if isinstance(part, FrozenBatchNorm2d):
-            norm = nn.BatchNorm2d(len(part.weight), eps=part.eps).eval()
-            norm.load_state_dict(part.state_dict() | {"num_batches_tracked": torch.tensor(0)})
-            network.set_submodule(name, norm)
-
-
-def _input_shapes(network: nn.Module, example: Tensor) -> dict[str, torch.Size]:
-    """The shape of what each residual block reads when the network runs on the example."""
+def _run(module: nn.Module, example: Tensor) -> tuple[dict[str, tuple[torch.Size, torch.Size]], object]:
+    """The shape of what each sampled block reads and yields for the example, and what the network returns."""
     shapes, hooks = {}, []
-    for name, part in network.named_modules():
-        if isinstance(part, (SampledBlock, *BLOCKS)):
-            keep = lambda module, args, name=name: shapes.update({name: args[0].shape})  # noqa: E731
-            hooks.append(part.register_forward_pre_hook(keep))
-    with evaluating(network):
-        network(example)
-    for hook in hooks:
-        hook.remove()
-    return shapes
+    for name, part in sampled_blocks(module).items():
+        keep = lambda module, args, out, name=name: shapes.update({name: (args[0].shape, out.shape)})  # noqa: E731
+        hooks.append(part.register_forward_hook(keep))
+    try:
+        returns = export.returned(export.answer(module, example))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return shapes, returns
 
 
-def _freeze_stem(host: nn.Module, example: Tensor) -> None:
-    """Fold the stem's batch norm and ReLU into its convolution."""
-    stem = host.conv1
-    plain = nn.Sequential(copy.copy(stem), host.bn1, nn.ReLU())
-    if isinstance(stem, ShrunkConv2d):
-        plain[0].__class__ = nn.Conv2d
-        host.conv1 = nn.Sequential(Shrink(stem.density), freeze(plain, shrink(example, stem.density)))
-    else:
-        host.conv1 = freeze(plain, example)
-    host.bn1 = nn.Identity()
+def _resize_by_products(network: nn.Module, example: Tensor) -> None:
+    """Let a stem that shrinks the image do so by matrix products, in place."""
+    for host in network.modules():
+        if isinstance(stem := getattr(host, "conv1", None), ShrunkConv2d):
+            sizes = (tuple(x.shape[-2:]) for x in (example, shrink(example, stem.density)))
+            stem.__class__ = nn.Conv2d
+            host.conv1 = nn.Sequential(LinearResize(*sizes, True), stem)
 
 
-def _break_even(block: SparseBlock, inputs: Tensor) -> float:
-    """The density at which skipping takes as long as computing everything, by a straight line through two."""
-    late = []
-    for density in _TRIED:
-        generator = torch.Generator().manual_seed(0)
-        masks = [bernoulli_mask(torch.full_like(mask, density), generator) for mask in block.masks(inputs)]
-        times = []
-        for block.break_even in (1.0, 0.0):
-            runs = []
-            for _ in range(_TIMES):
-                began = perf_counter()
-                block.masked(inputs, masks)
-                runs.append(perf_counter() - began)
-            times.append(min(runs))
-        late.append(times[0] - times[1])
-    slope = (late[1] - late[0]) / (_TRIED[1] - _TRIED[0])
-    if slope <= 0:
-        return 1.0 if late[1] < 0 else 0.0
-    return min(1.0, max(0.0, _TRIED[0] - late[0] / slope))
+def _fill_in(model: onnx.ModelProto, writers: list[BlockWriter]) -> list[tuple[int, int]]:
+    """Write the blocks in place of their placeholders; the size of the mask of each sampler, in order."""
+    graph, nodes, constants, sizes = model.graph, [], [], []
+    forced = "forced_logit"
+    inputs = [helper.make_tensor_value_info(forced, TensorProto.FLOAT, ["batch"])]
+    rows: dict[str, str] = {}  # the rows of a map that a block has written
+    read = {name for node in graph.node if node.domain != DOMAIN for name in node.input} | {
+        o.name for o in graph.output
+    }
+    for node in graph.node:
+        if node.domain != DOMAIN:
+            nodes.append(node)
+            continue
+        writer = writers[helper.get_node_attr_value(node, "number")]
+        (source,), (target,) = node.input, node.output
+        entry = Nodes(f"{writer.name}_entry")
+        x = rows.get(source) or entry.rows_of_map(source, writer.inp, writer.block.conv1.in_channels)
+        draws = []
+        for number, sampler in enumerate(writer.block.samplers):
+            stride = sampler.score.stride[0]
+            size = -(-writer.inp.height // stride), -(-writer.inp.width // stride)
+            sizes.append(size)
+            draws.append(f"{writer.name}_draw_{number}")
+            if not sampler.deterministic:
+                inputs.append(helper.make_tensor_value_info(draws[-1], TensorProto.FLOAT, ["batch", 1, *size]))
+        rows[target], layout, channels = writer.write(x, forced, draws)
+        exit_ = Nodes(f"{writer.name}_exit")
+        if target in read:
+            exit_.map_of_rows(rows[target], layout, channels)
+            exit_.nodes[-1].output[0] = target
+        for part in (entry, writer.g, exit_):
+            nodes += part.nodes
+            constants += part.constants
+    del graph.node[:]
+    graph.node.extend(nodes)
+    graph.input.extend(inputs)
+    graph.initializer.extend(constants)
+    del graph.value_info[:]
+    opsets = [opset for opset in model.opset_import if opset.domain != DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(opsets)
+    return sizes

@@ -11,7 +11,6 @@ Symbols: I_L `image_low`, I_H `image_high`, I' `restored`; lambda `lam`; f_L and
     convert    Config; the network is wrapped; cost    towers     a network taken apart
     split      encoder and decoder, their losses       network    tower, twin and heads put together
     wavelet    the fixed splits of the baselines       training   the stages of training
-    deploy     the form for inference
 
 Departures from the paper, each with its reason:
 

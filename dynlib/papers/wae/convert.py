@@ -3,18 +3,17 @@
 import copy
 import math
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import partial
 
 from torch import Tensor, nn
 
+from dynlib import export
 from dynlib.backbones.thin import thin
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.fusion import Frozen
-from dynlib.graphs import trace
-from dynlib.papers.wae.deploy import WaeFreezer
 from dynlib.papers.wae.network import Even, Single, Wae
 from dynlib.papers.wae.split import Decoder, Encoder
 from dynlib.papers.wae.towers import Anatomy
@@ -30,6 +29,7 @@ from dynlib.papers.wae.training import (
     watch_split,
 )
 from dynlib.papers.wae.wavelet import WAVELETS, Approximation, Downscale, Wavelet
+from dynlib.runtime import Deployed
 from dynlib.train import Phase, cross_entropy
 
 PIXELS = "unit"  # images on the scale 0 .. 1: the two batch norms behind the split do the normalising
@@ -45,7 +45,6 @@ USED_BY = {  # settings that not every variant has a use for
     "wavelet": ("wavelet", "approximation"),
     "sizes": VARIANTS[:-1],
 }
-LEAVES = (Even, Encoder, Wavelet, Downscale)  # modules that the graph keeps whole
 
 
 @dataclass(frozen=True)
@@ -176,12 +175,18 @@ def printed_speedup(side: float = 1 / 2, twin: float = 1 / 4) -> float:
     return 1 / (side**2 + side**2 * twin**2)
 
 
-def deploy(module: nn.Module, example: Tensor) -> Frozen:
-    """The frozen form of a network from `convert`: inference on a CPU in float32, without the decoder.
+def deploy(
+    module: nn.Module,
+    example: Tensor,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32, without the decoder, see `dynlib.runtime`.
 
-    `example` (N, 3, H, W) has the size for which the kernels are packed; outputs equal the module's in evaluation mode
-    within float32 rounding. The encoder runs in strips, see `deploy.py`. Raises InputError for a size that the
-    network does not take.
+    `example` (N, 3, H, W) has the size of the images that it will take, any N; outputs equal the module's in evaluation
+    mode within float32 rounding. With `calibrate`, a few batches of images, it is in int8, see `dynlib.quantise`.
+    Raises InputError for a size that the network does not take, and names what cannot be exported.
     """
-    traced = trace(nn.Sequential(module), leaves=LEAVES, size=None)  # in a sequence forward has its defaults
-    return WaeFreezer(traced, example).run()
+    return export.single("wae", module, example, engine, threads, calibrate)
