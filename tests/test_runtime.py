@@ -18,6 +18,7 @@ from dynlib import export, runtime
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
+from dynlib.papers.sampling.masks import samplers
 from dynlib.paths import ROOT
 
 
@@ -32,7 +33,7 @@ def small():
 
 def scored(net):
     """Scores of the masks that differ from place to place."""
-    for sampler in sampling.samplers(net).values():
+    for sampler in samplers(net).values():
         nn.init.normal_(sampler.score.weight, std=0.1)
         nn.init.zeros_(sampler.score.bias)
     return net
