@@ -1,6 +1,5 @@
 """The wrapped networks: what they cost, what they yield, what they refuse, and how they deploy."""
 
-import importlib
 from functools import cache
 
 import onnx
@@ -16,8 +15,6 @@ from dynlib.cost import count
 from dynlib.errors import InputError
 from dynlib.papers import wae
 from dynlib.papers.wae import TWO, VARIANTS, Config, convert
-
-wae_deploy = importlib.import_module("dynlib.papers.wae.deploy")  # the name in the package is the function
 
 
 def small(width=16, classes=5):
