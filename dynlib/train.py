@@ -330,8 +330,8 @@ def epochs_done(path: Path) -> int:
     try:
         with safetensors.safe_open(path, "pt") as file:
             return len(json.loads(file.metadata()["state"])["curve"])
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError):
-        return 0
+    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError, KeyError, TypeError):
+        return 0  # some versions of safetensors raise RuntimeError for a missing file
 
 
 def _restore(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -134,3 +134,11 @@ def test_two_values_for_one_claim_are_refused(tmp_path):
     (tmp_path / "octconv.csv").write_text("\n".join([*lines, f'{name},99,%,verified,"T",']) + "\n")
     with pytest.raises(InputError, match="is claimed with two values"):
         claims("octconv", folder=tmp_path)
+
+
+def test_the_committed_summary_is_what_the_records_say():
+    committed = pd.read_csv(RESULTS / "summary.csv").set_index("id")
+    found = report.verdicts().set_index("id")
+    assert list(committed.index) == list(found.index), "renew it: python -m dynlib verdicts --write"
+    assert list(committed.verdict) == list(found.verdict), "renew it: python -m dynlib verdicts --write"
+    assert list(committed.seeds) == list(found.seeds), "renew it: python -m dynlib verdicts --write"

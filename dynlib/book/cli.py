@@ -340,6 +340,29 @@ def campaign(
 
 
 @app.command()
+def verdicts(
+    key: Annotated[str | None, typer.Argument(help="Method, such as octconv; default all.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Renew data/results/summary.csv, too.")] = False,
+) -> None:
+    """Which orders that the papers claim our trainings support, contradict, leave undecided or do not test yet."""
+    from dynlib import papers
+    from dynlib.book import report
+
+    if key is not None:
+        papers.method(key)
+    found = report.verdicts(key)
+    rows = [
+        (v.verdict, f"{v.seeds} seeds", f"{100 * v.mean:+.2f} points" if v.seeds else "", v.claim)
+        for v in found.itertuples()
+    ]
+    _print_table("claims of the papers, or our own, and what the records say", rows)
+    if write:
+        paths.write_atomically(
+            paths.RESULTS / "summary.csv", report.verdicts().to_csv(index=False, float_format="%.6f")
+        )
+
+
+@app.command()
 def pages() -> None:
     """Build the pages from the executed chapters; they are replaced whole, or stay as they were."""
     from dynlib.book import pages
