@@ -177,9 +177,15 @@ def owned(node: fx.Node, stages: int) -> list[Tensor]:
 # ------------------------------------------------------------------------------------------------------------- hooks
 
 
-def summed_loss(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
+def summed_loss(
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    done: float,
+) -> Tensor:
     """Cross-entropy of every exit, summed."""
-    return sum(F.cross_entropy(logits, targets) for logits in network(images).exits)
+    exits = network(images).exits
+    return sum(F.cross_entropy(y, targets) for y in exits)  # eq-s2dnas-loss
 
 
 def phases(config: Config) -> tuple[Phase, ...]:
@@ -244,10 +250,14 @@ def _macs(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str,
     return found
 
 
-def macs_by_choice(model: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
-    """Multiply-accumulates of one image that leaves at each exit: cumulative, every head passed on the way included."""
+def macs_by_choice(
+    model: nn.Module,
+    input_size: int | tuple[int, int],
+) -> dict[str, int]:
+    """MACs of an image that leaves at each exit, with all heads passed."""
     if _has_stages(model):
-        costs = torch.tensor(list(_macs(model, input_size).values())).sum(0).cumsum(0).tolist()  # of (layers, E)
+        layers = torch.tensor(list(_macs(model, input_size).values()))
+        costs = layers.sum(0).cumsum(0).tolist()  # (E,), eq-s2dnas-cost
     else:
         costs = exit_macs(model, input_size)
     return {f"exit {number}": macs for number, macs in enumerate(costs, 1)}

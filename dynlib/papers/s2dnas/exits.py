@@ -140,11 +140,11 @@ def front(logits: Tensor, labels: Tensor, costs: Sequence[int], *, points: int =
 
 
 def budget(of: Sequence[Outcome], tolerance: float = 0.002) -> Outcome:
-    """Of a `front` the cheapest that loses at most `tolerance` of the best single exit's accuracy.
+    """The cheapest of a `front` within `tolerance` of the best single exit.
 
     If none is accurate enough, it is the most accurate.
     """
-    enough = max(of[-1].exit_top1) - tolerance - 1e-9  # a rounding error is no image
+    enough = max(of[-1].exit_top1) - tolerance - 1e-9  # rounding is no image
     return next((outcome for outcome in of if outcome.top1 >= enough), of[-1])
 
 

@@ -45,26 +45,32 @@ class Pieces:
         mask = torch.zeros(self.weight.shape[:2])
         for own, read in zip(rows, columns, strict=True):
             mask[own[:, None], read] = 1
-        self.register_buffer("mask", mask.view(*mask.shape, *[1] * (self.weight.ndim - 2)).to(device), persistent=False)
+        mask = mask.view(*mask.shape, *[1] * (self.weight.ndim - 2)).to(device)
+        self.register_buffer("mask", mask, persistent=False)
         order = torch.cat(list(rows)).argsort()
-        self._order = None if torch.equal(order, torch.arange(len(order))) else order
-        self._blocks = [(index(own), index(read)) for own, read in zip(rows, columns, strict=True)]
+        sorted_already = torch.equal(order, torch.arange(len(order)))
+        self._order = None if sorted_already else order
+        pairs = zip(rows, columns, strict=True)
+        self._blocks = [(index(own), index(read)) for own, read in pairs]
 
     def run(self, x: Tensor, layer) -> Tensor:
-        """`layer(x, weight, bias)` with the masked kernel in training, block by block in evaluation mode."""
+        """`layer(x, weight, bias)`: masked in training, else block by block."""
         if self.training or len(self._blocks) == 1:
-            return layer(x, self.weight * self.mask if len(self._blocks) > 1 else self.weight, self.bias)
+            return layer(x, self.weight * self.mask, self.bias)
         parts = []
-        for own, read in self._blocks:
+        for own, read in self._blocks:  # stage by stage
             own, read = _at(own, x), _at(read, x)
-            parts.append(layer(x[:, read], self.weight[own][:, read], None if self.bias is None else self.bias[own]))
+            bias = None if self.bias is None else self.bias[own]
+            block = self.weight[own][:, read]
+            parts.append(layer(x[:, read], block, bias))  # eq-s2dnas-piece
         y = torch.cat(parts, 1)
         return y if self._order is None else y[:, self._order.to(y.device)]
 
     def stage_macs(self, positions: int) -> list[int]:
-        """Multiply-accumulates of each stage's part, applied at `positions` pixels."""
-        taps = self.weight[0, 0].numel()
-        return [len(own) * len(read) * taps * positions for own, read in zip(self.rows, self.columns, strict=True)]
+        """MACs of each stage's part, applied at `positions` pixels."""
+        each = self.weight[0, 0].numel() * positions
+        pairs = zip(self.rows, self.columns, strict=True)
+        return [each * len(o) * len(i) for o, i in pairs]  # eq-s2dnas-cost
 
 
 class PieceConv2d(Pieces, nn.Conv2d):
@@ -155,8 +161,10 @@ class ExitRule(nn.Module):
 
     def forward(self, exits: Tensor) -> Exits:
         """Logits (E, N, C) -> the choice."""
-        sure = exits[:-1].softmax(-1).amax(-1) >= self.thresholds[:, None]  # (E - 1, N)
+        confidence = exits[:-1].softmax(-1).amax(-1)  # (E - 1, N)
+        sure = confidence >= self.thresholds[:, None]
         last = sure.new_ones(1, exits.shape[1])
-        taken = torch.cat([sure, last]).to(torch.uint8).argmax(0)  # of equal ones the first
+        stops = torch.cat([sure, last]).to(torch.uint8)
+        taken = stops.argmax(0)  # the first of equal ones: eq-s2dnas-exit
         rows = torch.arange(exits.shape[1], device=exits.device)
         return Exits(exits[taken, rows], taken, exits)

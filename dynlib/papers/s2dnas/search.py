@@ -115,9 +115,14 @@ class Candidate(NamedTuple):
     outcome: Outcome  # the one that was worth it
 
 
-def reward(top1: float, macs: float, macs_static: int, omega: float = OMEGA) -> float:
+def reward(
+    top1: float,
+    macs: float,
+    macs_static: int,
+    omega: float = OMEGA,
+) -> float:
     """ACC (COST / MACs_static)^omega."""
-    return top1 * (macs / macs_static) ** omega
+    return top1 * (macs / macs_static) ** omega  # eq-s2dnas-reward
 
 
 class Judge:
@@ -199,13 +204,17 @@ def policy_search(
     history: list[Candidate] = []
     baseline = None
     while len(history) < samples:
-        drawn = [controller(generator) for _ in range(min(batch, samples - len(history)))]
-        found = judge([space.config(tokens) for tokens, _, _ in drawn])
+        count = min(batch, samples - len(history))
+        drawn = [controller(generator) for _ in range(count)]
+        tokens, log_probability, entropy = zip(*drawn, strict=True)
+        found = judge([space.config(of) for of in tokens])
         rewards = torch.tensor([candidate.reward for candidate in found])
         mean = rewards.mean().item()
-        baseline = mean if baseline is None else decay * baseline + (1 - decay) * mean
-        log_probability, entropy = (torch.stack([draw[part] for draw in drawn]) for part in (1, 2))
-        loss = -((rewards - baseline) * log_probability).mean() - entropy_weight * entropy.mean()
+        new = (1 - decay) * mean
+        baseline = mean if baseline is None else decay * baseline + new
+        ahead = rewards - baseline
+        gain = ahead * torch.stack(log_probability)  # eq-s2dnas-policy
+        loss = -gain.mean() - entropy_weight * torch.stack(entropy).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
