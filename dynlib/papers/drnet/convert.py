@@ -107,10 +107,11 @@ class DynamicResolution(nn.Module):
         return candidate_sizes(size, self.config.candidates), thumbnail_size(size, self.predictor_side)
 
     def macs(self, size: Size) -> tuple[tuple[int, ...], int]:
-        """MACs of the classifier at each candidate, and of the predictor, for one image of (height, width) px."""
+        """MACs of the classifier at each candidate, and of the predictor, for one image."""
         if size not in self._macs:
-            candidates, small = self.sizes(size)
-            parts = (closed_form(at_resolution(self.classifier, j), s).macs for j, s in enumerate(candidates))
+            sides, small = self.sizes(size)
+            views = (at_resolution(self.classifier, j) for j in range(len(sides)))
+            parts = (closed_form(view, side).macs for view, side in zip(views, sides, strict=True))
             self._macs[size] = tuple(parts), closed_form(self.predictor, small).macs
         return self._macs[size]
 

@@ -63,17 +63,18 @@ def resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
 
 
 def straight_through(z: Tensor, tau: float) -> Tensor:
-    """The gate h (N, m) for logits z (N, m): one-hot at a draw from softmax(z), with the gradient of a softmax.
+    """The gate h (N, m) for logits z (N, m): a one-hot draw with a softmax's gradient.
 
-    Forward one_hot(argmax(log p + g)), backward softmax((log p + g) / tau), with p = softmax(z) and Gumbel noise g;
-    Eq. 11 prints tau outside of one exponential, a slip.
+    Forward one_hot(argmax(log p + g)), backward softmax((log p + g) / tau), with
+    p = softmax(z) and Gumbel noise g. Eq. 11 prints tau outside of one exponential.
     """
-    return F.gumbel_softmax(z.float(), tau, hard=True)
+    return F.gumbel_softmax(z.float(), tau, hard=True)  # eq-drnet-gate
 
 
 def combine(h: Tensor, each: Sequence[Tensor]) -> Tensor:
-    """sum_j h_j y_j: logits (N, C) from the gate (N, m) and the logits (N, C) of each of m candidates."""
-    return sum(h_j[:, None] * y_j for h_j, y_j in zip(h.unbind(1), each, strict=True))
+    """sum_j h_j y_j: logits (N, C) from the gate (N, m) and those of each candidate."""
+    pairs = zip(h.unbind(1), each, strict=True)
+    return sum(h_j[:, None] * y_j for h_j, y_j in pairs)  # eq-drnet-combine
 
 
 def route(images: Tensor, choice: Tensor, classify: Callable[[Tensor, int], Tensor]) -> Tensor:
