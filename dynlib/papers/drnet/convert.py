@@ -110,9 +110,10 @@ class DynamicResolution(nn.Module):
         """MACs of the classifier at each candidate, and of the predictor, for one image."""
         if size not in self._macs:
             sides, small = self.sizes(size)
-            views = (at_resolution(self.classifier, j) for j in range(len(sides)))
-            parts = (closed_form(view, side).macs for view, side in zip(views, sides, strict=True))
-            self._macs[size] = tuple(parts), closed_form(self.predictor, small).macs
+            views = [at_resolution(self.classifier, j) for j in range(len(sides))]
+            parts = map(closed_form, views, sides)
+            predictor = closed_form(self.predictor, small).macs
+            self._macs[size] = tuple(part.macs for part in parts), predictor
         return self._macs[size]
 
     def classify(self, images: Tensor, resolution: int) -> Tensor:
@@ -133,7 +134,7 @@ class DynamicResolution(nn.Module):
         """
         if not self.config.supervised:
             return z
-        return z.sigmoid() - self.price * z.new_tensor(self.costs(size))
+        return z.sigmoid() - self.price * z.new_tensor(self.costs(size))  # eq-drnet-price
 
     def costs(self, size: Size) -> tuple[float, ...]:
         """MACs of the classifier at each candidate, as shares of those at full resolution, for (height, width) px."""

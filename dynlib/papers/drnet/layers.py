@@ -78,15 +78,17 @@ def combine(h: Tensor, each: Sequence[Tensor]) -> Tensor:
 
 
 def route(images: Tensor, choice: Tensor, classify: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Logits (N, C) where every image is classified once: equal choices together, results in the images' order.
+    """Logits (N, C) where every image is classified once, equal choices together.
 
-    `choice` (N,) are the candidates' indices; `classify(images, j)` resizes to candidate j and classifies.
+    They come in the images' order. `choice` (N,) are the candidates' indices;
+    `classify(images, j)` resizes to candidate j and classifies.
     """
     used = choice.unique().tolist() or [0]
     if len(used) == 1:
         return classify(images, used[0])
     rows = [(choice == j).nonzero().flatten() for j in used]
-    parts = [classify(images[index], j) for index, j in zip(rows, used, strict=True)]
+    pairs = zip(rows, used, strict=True)
+    parts = [classify(images[index], j) for index, j in pairs]
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
@@ -96,10 +98,10 @@ def has_values(images: Tensor) -> bool:
 
 
 class ResolutionNorm(nn.Module):
-    """One batch norm for each candidate resolution, in place of one: own mean, variance, scale and shift.
+    """One batch norm for each candidate: own mean, variance, scale and shift.
 
-    With `count` 1 all resolutions share it. A single image in training mode is normalised by the running statistics and
-    leaves them alone: a bucket of one would make noise of them.
+    With `count` 1 all share it. A single image in training mode is normalised by the
+    running statistics and leaves them alone: a bucket of one would make noise of them.
     """
 
     def __init__(self, norm: _BatchNorm, count: int):
@@ -114,8 +116,9 @@ class ResolutionNorm(nn.Module):
         """Maps (N, C, ...) of images at candidate `resolution`, normalised."""
         norm = self.at(resolution)
         if norm.training and len(x) < 2 and norm.track_running_stats:
-            return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        return norm(x)
+            mean, variance = norm.running_mean, norm.running_var
+            return F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        return norm(x)  # eq-drnet-norm
 
 
 def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:

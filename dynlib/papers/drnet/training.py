@@ -38,7 +38,7 @@ def multi_resolution(count: int) -> Objective:
 
     def objective(network, images, targets, done):
         each = [network(images, resolution=j).logits for j in range(count)]
-        return sum(F.cross_entropy(logits, targets) for logits in each)
+        return sum(F.cross_entropy(logits, targets) for logits in each)  # eq-drnet-first
 
     return objective
 
@@ -64,12 +64,13 @@ def right_or_wrong(count: int, alpha: float) -> Objective:
     def objective(network, images, targets, done):
         labels = targets if targets.ndim == 1 else targets.argmax(1)
         with torch.no_grad(), evaluating(network):
-            said = [network(images, resolution=j).logits.argmax(1) for j in range(count)]
-        right = torch.stack([answer == labels for answer in said], 1).float()  # (N, m)
+            each = [network(images, resolution=j).logits for j in range(count)]
+        right = torch.stack([y.argmax(1) == labels for y in each], 1).float()  # (N, m)
         output = network(images, classify=False)
         costs = output.z.new_tensor(output.costs)
-        taken = costs[(output.z.detach().sigmoid() - network.price * costs).argmax(1)].mean()
-        network.price.add_(PRICE_RATE * (1 - done) * (taken - alpha)).clamp_(min=0)
+        utility = output.z.detach().sigmoid() - network.price * costs
+        dear = costs[utility.argmax(1)].mean() - alpha
+        network.price.add_(PRICE_RATE * (1 - done) * dear).clamp_(min=0)
         return F.binary_cross_entropy_with_logits(output.z, right)
 
     return objective
