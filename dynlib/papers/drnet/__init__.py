@@ -21,8 +21,8 @@ Departures from the paper, each with its reason:
   sub-batches: the first is the default, the second is `routed`.
 - Every batch norm has its sets, as the text says; the released code forgets those of the shortcuts.
 - Images are made smaller with half-pixel centres, as torchvision does. The released evaluation resizes without them,
-  MindSpore's default: at half the side that keeps every second pixel. With a ResNet-20 on CIFAR-10 it costs some 5 points
-  at 16 px.
+  MindSpore's default: at half the side that keeps every second pixel. With a ResNet-20 on CIFAR-10 it costs some 5
+  points at 16 px.
 - At inference the argmax is taken, as the text says; the released evaluation keeps the noise. tau is not stated: 1.
 - The learning rate falls along a cosine or a line, not in steps, and the momentum is Nesterov's; phases keep the
   paper's 70 : 100 epochs. The paper's rates, 0.1 and 0.01 for the predictor, are for batches of 256 and schedules of

@@ -18,6 +18,7 @@ from dynlib.errors import InputError
 from dynlib.graphs import finish, trace
 
 Size = tuple[int, int]  # height and width in pixels
+Classify = Callable[[Tensor, int], Tensor]  # images (N, 3, H, W) and a candidate to logits (N, C)
 
 
 class Output(NamedTuple):
@@ -77,7 +78,7 @@ def combine(h: Tensor, each: Sequence[Tensor]) -> Tensor:
     return sum(h_j[:, None] * y_j for h_j, y_j in pairs)  # eq-drnet-combine
 
 
-def route(images: Tensor, choice: Tensor, classify: Callable[[Tensor, int], Tensor]) -> Tensor:
+def route(images: Tensor, choice: Tensor, classify: Classify) -> Tensor:
     """Logits (N, C) where every image is classified once, equal choices together.
 
     They come in the images' order. `choice` (N,) are the candidates' indices;
