@@ -9,15 +9,16 @@ from torch import nn
 
 from dynlib import backbones, cost, settings
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.book import chapters, paperscale
+from dynlib.book import chapters, paperscale, recipes, report
 from dynlib.book.cli import main
-from dynlib.book.legacy import drnet_printed, tables
+from dynlib.book.report import table
 from dynlib.errors import InputError
 from dynlib.latency import Latency
 from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert, predictor as drnet_predictor
 from dynlib.papers.drnet.layers import at_resolution
 from dynlib.papers.drnet.policies import mixtures
+from dynlib.paths import RESULTS
 
 FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)
 THIN = Config(predictor_width=1 / 8)
@@ -85,22 +86,60 @@ def test_a_uniform_draw_costs_the_random_row_of_table_5():
     assert sum(RESNET50) / 3 == pytest.approx(2.557, abs=5e-4)
 
 
-@pytest.mark.parametrize(("classes", "side"), [(10, 128), (100, 64)])
-def test_our_small_predictor_costs_at_most_7_percent_of_the_classifier(classes, side):
+@pytest.mark.parametrize(("printed", "share"), [(2.0, 0.489), (2.5, 0.611), (3.0, 0.734), (3.5, 0.856)])
+def test_alphas_are_the_papers_as_shares_of_full_resolution(printed, share):
+    full = drnet.macs_by_choice(on_meta("resnet50"), (224, 224))["224"]
+    assert printed * 1e9 / full == pytest.approx(share, abs=5e-4)
+    assert printed != 2.5 or Config().alpha == share
+
+
+def test_our_predictor_costs_at_most_2_percent_of_a_resnet20():
+    (study,) = [row for row in report.rows("drnet", "cifar10") if row.name == "alpha 0.489"]
+    with torch.device("meta"):
+        net = convert(backbones.build(study.recipe.arch, 10), study.config)
+    (full, *_), predictor = net.macs((32, 32))
+    assert predictor <= 0.02 * full
+
+
+def test_the_public_profile_is_a_row_of_the_study():
+    (study,) = [row for row in report.rows("drnet", "cifar10") if row.name == "alpha 0.489"]
     values = {name: p.default for name, p in chapters.parameters("05_drnet").items()}
     values |= chapters.profile_values("05_drnet", "public")
-    config = settings.build(Config, settings.part_of(Config, values))
+    assert settings.build(Config, settings.part_of(Config, values)) == study.config
+    assert recipes.recipe_of(settings.part_of(recipes.Recipe, values)) == study.recipe
+
+
+def test_every_committed_training_record_belongs_to_a_study():
+    named = set(report.trainings("drnet").path)
+    assert {path for path in (RESULTS / "drnet").glob("training-*.json")} == named
+
+
+@pytest.mark.parametrize(
+    ("row", "arch", "px", "changed"),
+    [
+        ("ResNet-50", "resnet50", 224, {}),
+        ("ResNet-101", "resnet101", 224, {}),
+        ("ResNet-50, 192 px", "resnet50", 192, {}),
+        ("MobileNetV2, 192 px", "mobilenet_v2", 192, {}),
+        ("0.75 MobileNetV2", "mobilenet_v2", 224, {"width_mult": 0.75}),
+    ],
+)
+def test_fixed_networks_count_what_is_printed(row, arch, px, changed):
     with torch.device("meta"):
-        net = convert(backbones.build(values["arch"], classes, width=values["width"]), config)
-    (full, *_), predictor = net.macs((side, side))
-    assert predictor <= 0.07 * full
+        counted = cost.closed_form(backbones.build(arch, **changed), px)
+    claims = report.claims("drnet").query("row == @row and metric in ['macs', 'params']")
+    assert len(claims) >= 2
+    for claim in claims.itertuples():
+        assert table.rounded(getattr(counted, claim.metric), claim.unit, claim.value) == claim.value
 
 
-def test_alphas_are_the_papers_as_shares_of_full_resolution():
-    full = drnet.macs_by_choice(on_meta("resnet50"), (224, 224))["224"]
-    for printed, share in drnet_printed.ALPHAS.items():
-        assert float(printed) * 1e9 / full == pytest.approx(share, abs=5e-4)
-    assert Config().alpha == drnet_printed.ALPHAS["2.5"]
+@pytest.mark.parametrize(("row", "arch"), [("DR-ResNet-50", "resnet50"), ("DR-MobileNetV2", "mobilenet_v2")])
+def test_the_printed_weights_are_network_and_predictor_without_the_further_batch_norms(row, arch):
+    with torch.device("meta"):
+        parts = backbones.build(arch), on_meta(arch).predictor
+    weight = sum(p.numel() for part in parts for p in part.parameters())
+    printed = report.claims("drnet").query("row == @row and metric == 'params'").value.unique()
+    assert [table.rounded(weight, "M", value) for value in printed] == [*printed]
 
 
 @pytest.mark.parametrize(
@@ -143,11 +182,11 @@ def test_the_command_tells_the_cost_of_every_choice(capsys):
 
 @cache
 def claimed():
-    return {(c.table, c.row, c.metric): c.value for c in tables.claims("drnet").itertuples()}
+    return {(c.table, c.row, c.metric): c.value for c in report.claims("drnet").itertuples()}
 
 
 @pytest.mark.parametrize(
-    ("table", "row", "metric", "value"),
+    ("name", "row", "metric", "value"),
     [
         ("table1", "DR-ResNet-50, shared batch norm", "top1", "80.3"),
         ("table2", "DR-ResNet-50, alpha 3.0, eta 0.5", "macs", "3.1"),
@@ -159,19 +198,19 @@ def claimed():
         ("rs_nets", "RS-ResNet-50, 128 px", "top1", "76.3"),
     ],
 )
-def test_claims_stand_as_printed(table, row, metric, value):
-    assert claimed()[table, row, metric] == value
+def test_claims_stand_as_printed(name, row, metric, value):
+    assert claimed()[name, row, metric] == value
 
 
 @pytest.mark.parametrize(
-    ("table", "unit"), [("table3", "ResNet-50"), ("table4", "ResNet-50"), ("table6", "MobileNetV2")]
+    ("name", "unit"), [("table3", "ResNet-50"), ("table4", "ResNet-50"), ("table6", "MobileNetV2")]
 )
-def test_printed_reductions_follow_from_the_printed_costs(table, unit):
-    full = float(claimed()[table, unit, "macs"])
-    rows = [row for t, row, metric in claimed() if t == table and metric == "macs_reduction" and "101" not in row]
+def test_printed_reductions_follow_from_the_printed_costs(name, unit):
+    full = float(claimed()[name, unit, "macs"])
+    rows = [row for t, row, metric in claimed() if t == name and metric == "macs_reduction" and "101" not in row]
     for row in rows:
-        printed = 100 * (1 - float(claimed()[table, row, "macs"]) / full)
-        assert float(claimed()[table, row, "macs_reduction"]) == pytest.approx(printed, abs=0.7)
+        printed = 100 * (1 - float(claimed()[name, row, "macs"]) / full)
+        assert float(claimed()[name, row, "macs_reduction"]) == pytest.approx(printed, abs=0.7)
     assert len(rows) >= 3
 
 

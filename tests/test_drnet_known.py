@@ -1,7 +1,5 @@
 """Where the right resolution is known, the predictor finds it: the proof that the whole method works."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -48,11 +46,3 @@ def test_the_images_are_grouped_by_what_is_enough_and_by_where_they_are_sent(lea
     assert list(known.groups(seen)) == ["16 px are enough", "32 px are needed", "sent to 16 px", "sent to 32 px"]
     assert torch.equal(enough, ~needed) and torch.equal(small, ~large) and not (needed & ~fine).any()
     assert large[fine].all() and small[~fine].all()
-
-
-def test_the_words_hold_what_was_found(learned):
-    seen, fine = learned
-    text = known.words(seen, fine)
-    assert text.startswith("Of the coarse images 100 % are sent to 16 px, of the fine ones 100 % to 32 px.")
-    none = torch.zeros_like(seen.z).index_fill(1, torch.tensor(1), 1.0)
-    assert "of the fine ones 0 % to 32 px" in known.words(replace(seen, z=none), fine)

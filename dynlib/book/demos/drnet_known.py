@@ -17,7 +17,7 @@ from dynlib.data import Batches
 from dynlib.data.samples import Samples
 from dynlib.data.scenes import one_thread
 from dynlib.papers import drnet
-from dynlib.papers.drnet.policies import Evidence, chosen, collect, permuted, score, smallest_sufficient
+from dynlib.papers.drnet.policies import Evidence, chosen, collect, smallest_sufficient
 
 SIDE, COARSE, CONTRAST, NOISE = 32, 8, 50, 20  # px of an image and of a coarse stripe; levels of 255
 CONFIG = drnet.Config(candidates=(1.0, 0.5), predictor_side=0.5, predictor_width=0.125)
@@ -61,21 +61,3 @@ def groups(seen: Evidence) -> dict[str, Tensor]:
     sent, enough = chosen(seen) == 1, smallest_sufficient(seen) == 1
     found = {f"{small} are enough": enough, f"{large} are needed": ~enough}
     return found | {f"sent to {small}": sent, f"sent to {large}": ~sent}
-
-
-def words(seen: Evidence, fine: Tensor) -> str:
-    """One paragraph on whether the predictor found what each kind of stripes needs, and whether it pays."""
-    full, (large, small) = chosen(seen) == 0, (height for height, _ in seen.sizes)
-    dynamic, blind = score(seen, chosen(seen)).top1, permuted(seen)[0]
-    lucky = (smallest_sufficient(seen)[fine] == 1).double().mean().item()
-    return (
-        f"Of the coarse images {_percent(~full[~fine])} are sent to {small} px, of the fine ones "
-        f"{_percent(full[fine])} to {large} px. The choice names {100 * dynamic:.1f} % rightly, the same choices "
-        f"dealt out at random {100 * blind:.1f} %. The oracle, which has seen the label, would send "
-        f"{100 * lucky:.0f} % of the *fine* images to {small} px, where a guess happens to be right: it counts luck "
-        "as knowledge, and no predictor can follow it there."
-    )
-
-
-def _percent(which: Tensor) -> str:
-    return f"{100 * which.double().mean().item():.0f} %"

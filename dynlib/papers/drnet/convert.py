@@ -109,11 +109,13 @@ class DynamicResolution(nn.Module):
         return candidate_sizes(size, self.config.candidates), thumbnail_size(size, self.predictor_side)
 
     def macs(self, size: Size) -> tuple[tuple[int, ...], int]:
-        """MACs of the classifier at each candidate, and of the predictor, for one image of (height, width) px."""
+        """MACs of the classifier at each candidate, and of the predictor, for one image."""
         if size not in self._macs:
-            candidates, small = self.sizes(size)
-            parts = (closed_form(at_resolution(self.classifier, j), s).macs for j, s in enumerate(candidates))
-            self._macs[size] = tuple(parts), closed_form(self.predictor, small).macs
+            sides, small = self.sizes(size)
+            views = [at_resolution(self.classifier, j) for j in range(len(sides))]
+            parts = map(closed_form, views, sides)
+            predictor = closed_form(self.predictor, small).macs
+            self._macs[size] = tuple(part.macs for part in parts), predictor
         return self._macs[size]
 
     def classify(self, images: Tensor, resolution: int) -> Tensor:
@@ -134,7 +136,7 @@ class DynamicResolution(nn.Module):
         """
         if not self.config.supervised:
             return z
-        return z.sigmoid() - self.price * z.new_tensor(self.costs(size))
+        return z.sigmoid() - self.price * z.new_tensor(self.costs(size))  # eq-drnet-price
 
     def costs(self, size: Size) -> tuple[float, ...]:
         """MACs of the classifier at each candidate, as shares of those at full resolution, for (height, width) px."""

@@ -18,6 +18,7 @@ from dynlib.errors import InputError
 from dynlib.graphs import finish, trace
 
 Size = tuple[int, int]  # height and width in pixels
+Classify = Callable[[Tensor, int], Tensor]  # images (N, 3, H, W) and a candidate to logits (N, C)
 
 
 class Output(NamedTuple):
@@ -63,29 +64,32 @@ def resize(images: Tensor, size: Size, antialias: bool) -> Tensor:
 
 
 def straight_through(z: Tensor, tau: float) -> Tensor:
-    """The gate h (N, m) for logits z (N, m): one-hot at a draw from softmax(z), with the gradient of a softmax.
+    """The gate h (N, m) for logits z (N, m): a one-hot draw with a softmax's gradient.
 
-    Forward one_hot(argmax(log p + g)), backward softmax((log p + g) / tau), with p = softmax(z) and Gumbel noise g;
-    Eq. 11 prints tau outside of one exponential, a slip.
+    Forward one_hot(argmax(log p + g)), backward softmax((log p + g) / tau), with
+    p = softmax(z) and Gumbel noise g. Eq. 11 prints tau outside of one exponential.
     """
-    return F.gumbel_softmax(z.float(), tau, hard=True)
+    return F.gumbel_softmax(z.float(), tau, hard=True)  # eq-drnet-gate
 
 
 def combine(h: Tensor, each: Sequence[Tensor]) -> Tensor:
-    """sum_j h_j y_j: logits (N, C) from the gate (N, m) and the logits (N, C) of each of m candidates."""
-    return sum(h_j[:, None] * y_j for h_j, y_j in zip(h.unbind(1), each, strict=True))
+    """sum_j h_j y_j: logits (N, C) from the gate (N, m) and those of each candidate."""
+    pairs = zip(h.unbind(1), each, strict=True)
+    return sum(h_j[:, None] * y_j for h_j, y_j in pairs)  # eq-drnet-combine
 
 
-def route(images: Tensor, choice: Tensor, classify: Callable[[Tensor, int], Tensor]) -> Tensor:
-    """Logits (N, C) where every image is classified once: equal choices together, results in the images' order.
+def route(images: Tensor, choice: Tensor, classify: Classify) -> Tensor:
+    """Logits (N, C) where every image is classified once, equal choices together.
 
-    `choice` (N,) are the candidates' indices; `classify(images, j)` resizes to candidate j and classifies.
+    They come in the images' order. `choice` (N,) are the candidates' indices;
+    `classify(images, j)` resizes to candidate j and classifies.
     """
     used = choice.unique().tolist() or [0]
     if len(used) == 1:
         return classify(images, used[0])
     rows = [(choice == j).nonzero().flatten() for j in used]
-    parts = [classify(images[index], j) for index, j in zip(rows, used, strict=True)]
+    pairs = zip(rows, used, strict=True)
+    parts = [classify(images[index], j) for index, j in pairs]
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
@@ -95,10 +99,10 @@ def has_values(images: Tensor) -> bool:
 
 
 class ResolutionNorm(nn.Module):
-    """One batch norm for each candidate resolution, in place of one: own mean, variance, scale and shift.
+    """One batch norm for each candidate: own mean, variance, scale and shift.
 
-    With `count` 1 all resolutions share it. A single image in training mode is normalised by the running statistics and
-    leaves them alone: a bucket of one would make noise of them.
+    With `count` 1 all share it. A single image in training mode is normalised by the
+    running statistics and leaves them alone: a bucket of one would make noise of them.
     """
 
     def __init__(self, norm: _BatchNorm, count: int):
@@ -113,8 +117,9 @@ class ResolutionNorm(nn.Module):
         """Maps (N, C, ...) of images at candidate `resolution`, normalised."""
         norm = self.at(resolution)
         if norm.training and len(x) < 2 and norm.track_running_stats:
-            return F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, norm.bias, False, 0.0, norm.eps)
-        return norm(x)
+            mean, variance = norm.running_mean, norm.running_var
+            return F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        return norm(x)  # eq-drnet-norm
 
 
 def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:

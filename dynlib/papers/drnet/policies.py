@@ -67,10 +67,12 @@ def collect(model: nn.Module, batches: Batches) -> Evidence:
 
 def score(evidence: Evidence, choice: Tensor) -> Score:
     """Accuracy, mean cost and histogram of choices (N,)."""
-    shares = choice.bincount(minlength=len(evidence.macs)).double() / len(choice)
+    counts = choice.bincount(minlength=len(evidence.macs))
+    shares = (counts.double() / len(choice)).tolist()
     top1 = evidence.right.gather(0, choice[None]).double().mean().item()
-    macs = sum(share * cost for share, cost in zip(shares.tolist(), evidence.macs, strict=True))
-    return Score(top1, macs, tuple(shares.tolist()))
+    pairs = zip(shares, evidence.macs, strict=True)
+    macs = sum(share * cost for share, cost in pairs)  # eq-drnet-mean
+    return Score(top1, macs, tuple(shares))
 
 
 def top5(evidence: Evidence, choice: Tensor) -> float:
@@ -125,9 +127,10 @@ def _drawn(evidence: Evidence, p: Tensor, seed: int, draws: int) -> list[Score]:
 
 
 def smallest_sufficient(evidence: Evidence) -> Tensor:
-    """The smallest candidate (N,) at which an image is right, the smallest of all where it never is: an upper bound."""
+    """The smallest candidate (N,) that is right; the smallest of all where none is."""
     last = len(evidence.macs) - 1
-    return last - evidence.right.flip(0).int().argmax(0)  # the first maximum counts
+    first = evidence.right.flip(0).int().argmax(0)  # the first maximum counts
+    return last - first  # eq-drnet-sufficient
 
 
 def cascade(evidence: Evidence, threshold: float) -> Score:

@@ -18,11 +18,13 @@ Groups = list[tuple[list[nn.Parameter], float]]
 
 
 def excess(gate: Tensor, costs: Sequence[float], alpha: float) -> Tensor:
-    """L_reg: how far the mean cost of gates (N, m) lies above alpha, as a share of what choosing can change; 0 below.
+    """L_reg: how far the mean cost of gates (N, m) lies above alpha; 0 below it.
 
-    `costs` (m,) and `alpha` are in one unit, here shares of the cost at full resolution.
+    As a share of what choosing can change. `costs` (m,) and `alpha` are in one unit,
+    here shares of the cost at full resolution.
     """
-    mean = sum(cost * h_j for cost, h_j in zip(costs, gate.unbind(1), strict=True)).mean()
+    pairs = zip(costs, gate.unbind(1), strict=True)
+    mean = sum(cost * h_j for cost, h_j in pairs).mean()
     return ((mean - alpha) / (max(costs) - min(costs))).clamp(min=0)
 
 
@@ -32,10 +34,11 @@ def temperature(tau: float, tau_start: float | None, done: float) -> float:
 
 
 def multi_resolution(count: int) -> Objective:
-    """The first phase: the sum, not the mean, of the cross-entropies at all `count` candidates."""
+    """The first phase: the sum of the cross-entropies at all `count` candidates."""
 
     def objective(network, images, targets, done):
-        return sum(F.cross_entropy(network(images, resolution=j).logits, targets) for j in range(count))
+        each = [network(images, resolution=j).logits for j in range(count)]
+        return sum(F.cross_entropy(logits, targets) for logits in each)  # eq-drnet-first
 
     return objective
 
@@ -45,26 +48,29 @@ def joint(alpha: float, eta: float, tau: float, tau_start: float | None) -> Obje
 
     def objective(network, images, targets, done):
         output = network(images, tau=temperature(tau, tau_start, done))
-        return F.cross_entropy(output.logits, targets) + eta * excess(output.gate, output.costs, alpha)
+        penalty = excess(output.gate, output.costs, alpha)
+        return F.cross_entropy(output.logits, targets) + eta * penalty  # eq-drnet-loss
 
     return objective
 
 
 def right_or_wrong(count: int, alpha: float) -> Objective:
-    """Ours: the predictor's logits against whether the classifier, which does not learn, is right at each candidate.
+    """Ours: the predictor learns whether the classifier is right at each candidate.
 
-    The price of cost rises while the mean cost of a batch's choices is above `alpha`, and falls while it is below.
+    The classifier does not learn. The price of cost rises while the mean cost of a
+    batch's choices is above `alpha`, and falls while it is below.
     """
 
     def objective(network, images, targets, done):
         labels = targets if targets.ndim == 1 else targets.argmax(1)
         with torch.no_grad(), evaluating(network):
-            said = [network(images, resolution=j).logits.argmax(1) for j in range(count)]
-        right = torch.stack([answer == labels for answer in said], 1).float()  # (N, m)
+            each = [network(images, resolution=j).logits for j in range(count)]
+        right = torch.stack([y.argmax(1) == labels for y in each], 1).float()  # (N, m)
         output = network(images, classify=False)
         costs = output.z.new_tensor(output.costs)
-        taken = costs[(output.z.detach().sigmoid() - network.price * costs).argmax(1)].mean()
-        network.price.add_(PRICE_RATE * (1 - done) * (taken - alpha)).clamp_(min=0)
+        utility = output.z.detach().sigmoid() - network.price * costs
+        dear = costs[utility.argmax(1)].mean() - alpha
+        network.price.add_(PRICE_RATE * (1 - done) * dear).clamp_(min=0)
         return F.binary_cross_entropy_with_logits(output.z, right)
 
     return objective
