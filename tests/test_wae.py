@@ -11,10 +11,12 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from dynlib import backbones, fusion
 from dynlib.backbones.thin import thin
+from dynlib.book import report
 from dynlib.cost import count, example
 from dynlib.errors import InputError
 from dynlib.papers import wae
 from dynlib.papers.wae import TWO, VARIANTS, Config, convert
+from dynlib.paths import RESULTS
 
 wae_deploy = importlib.import_module("dynlib.papers.wae.deploy")  # the name in the package is the function
 
@@ -112,6 +114,11 @@ def test_the_released_heads_flatten_the_released_maps():
 def test_wide_heads_have_the_network_s_own_hidden_layers():
     model = convert(vgg(), Config(heads="wide"))
     assert [m.out_features for m in model.head_fused.modules() if isinstance(m, nn.Linear)] == [512, 512, 5]
+
+
+def test_every_training_record_is_named_by_a_study():
+    named = set(report.trainings("wae").path)
+    assert {path for path in (RESULTS / "wae").glob("training-*.json")} == named
 
 
 # --------------------------------------------------------------------------------------------------------------- wrap

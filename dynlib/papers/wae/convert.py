@@ -149,15 +149,16 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float]:
 
 
 def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
-    """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) px.
+    """Multiply-accumulates of a network from `convert` for one image, in closed form.
 
-    The decoder and, for I_L alone, the branch of I_H do not run at inference and cost nothing; `params` has them.
+    The decoder and, for I_L alone, the branch of I_H do not run at inference and cost
+    nothing; `params` has them.
     """
-    return closed_form(module, input_size, {Wavelet: Wavelet.macs})
+    return closed_form(module, input_size, {Wavelet: Wavelet.macs})  # eq-wae-macs
 
 
 def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
-    """The closed-form cost by what stands in the network: split, tower, twin, head_low, head_fused."""
+    """The cost by what stands in the network: split, tower, twin, head_low, head_fused."""
     parts: dict[str, int] = {}
     for layer, macs in cost(module, input_size).by_layer.items():
         part = layer.partition(".")[0]
@@ -166,14 +167,15 @@ def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[s
 
 
 def conv_macs(network: nn.Module, input_size: int | tuple[int, int]) -> int:
-    """The paper's way to count: of convolutions alone, the sum of n_(l-1) s_l^2 n_l m_l^2 (Sec. 3.3)."""
+    """The paper's way to count: convolutions alone (Sec. 3.3)."""
     by_layer = closed_form(network, input_size).by_layer
-    return sum(macs for layer, macs in by_layer.items() if isinstance(network.get_submodule(layer), nn.Conv2d))
+    is_conv = lambda name: isinstance(network.get_submodule(name), nn.Conv2d)  # noqa: E731
+    return sum(macs for name, macs in by_layer.items() if is_conv(name))  # eq-wae-macs
 
 
 def printed_speedup(side: float = 1 / 2, twin: float = 1 / 4) -> float:
-    """The theoretical speed-up as printed, 1 / (1/4 + 1/64): the tower's and the twin's convolutions, nothing else."""
-    return 1 / (side**2 + side**2 * twin**2)
+    """As printed, 1 / (1/4 + 1/64): the convolutions of tower and twin, nothing else."""
+    return 1 / (side**2 + side**2 * twin**2)  # eq-wae-printed
 
 
 def deploy(module: nn.Module, example: Tensor) -> Frozen:
