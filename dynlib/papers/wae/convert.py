@@ -149,12 +149,12 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float]:
 
 
 def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
-    """Multiply-accumulates of a network from `convert` for one image, in closed form.
+    """All multiply-accumulates of a network from `convert` for one image.
 
-    The decoder and, for I_L alone, the branch of I_H do not run at inference and cost
-    nothing; `params` has them.
+    The decoder and, for I_L alone, the branch of I_H do not run at inference and
+    cost nothing; `params` has them.
     """
-    return closed_form(module, input_size, {Wavelet: Wavelet.macs})  # eq-wae-macs
+    return closed_form(module, input_size, {Wavelet: Wavelet.macs})
 
 
 def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
@@ -169,12 +169,13 @@ def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[s
 def conv_macs(network: nn.Module, input_size: int | tuple[int, int]) -> int:
     """The paper's way to count: convolutions alone (Sec. 3.3)."""
     by_layer = closed_form(network, input_size).by_layer
-    is_conv = lambda name: isinstance(network.get_submodule(name), nn.Conv2d)  # noqa: E731
-    return sum(macs for name, macs in by_layer.items() if is_conv(name))  # eq-wae-macs
+    layers = dict(network.named_modules())
+    convs = [n for n in by_layer if isinstance(layers[n], nn.Conv2d)]
+    return sum(by_layer[name] for name in convs)  # eq-wae-macs
 
 
 def printed_speedup(side: float = 1 / 2, twin: float = 1 / 4) -> float:
-    """As printed, 1 / (1/4 + 1/64): the convolutions of tower and twin, nothing else."""
+    """As printed: the convolutions of tower and twin, nothing else."""
     return 1 / (side**2 + side**2 * twin**2)  # eq-wae-printed
 
 

@@ -83,7 +83,8 @@ class Wae(nn.Module):
         if self.twin is None:
             return low, None
         map_high = self.twin(self.norm_high(image_high))
-        return low, self.head_fused(torch.cat([map_low, map_high], 1))  # eq-wae-scores
+        both = torch.cat([map_low, map_high], 1)
+        return low, self.head_fused(both)  # eq-wae-scores
 
     def decode(self, image_low: Tensor, image_high: Tensor, images: Tensor) -> Tensor:
         """I', as large as the images."""

@@ -92,7 +92,7 @@ def transform_loss(
     high: Tensor,
     lam: float,
 ) -> Tensor:
-    """L_t: the mean squared error of I' and `lam` times the mean square of I_H."""
+    """L_t: mean squared error of I', and `lam` times the mean square of I_H."""
     error = F.mse_loss(restored, images)
     return error + lam * high.square().mean()  # eq-wae-transform
 
@@ -107,7 +107,7 @@ def classification_loss(scores: Sequence[Tensor], targets: Tensor) -> Tensor:
 
 def psnr(mean_squared_error: float) -> float:
     """Peak signal-to-noise ratio in dB of images on the scale 0 .. 1."""
-    return -10 * math.log10(mean_squared_error)
+    return -10 * math.log10(mean_squared_error)  # eq-wae-psnr
 
 
 def spectrum_share(images: Tensor) -> Tensor:
@@ -123,18 +123,23 @@ def spectrum_share(images: Tensor) -> Tensor:
     return above / power.sum((1, 2, 3)).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def pca_reference(images: Tensor, kept: Sequence[int] = (6, 3)) -> dict[int, float]:
-    """PSNR in dB of the best linear code that keeps so many of a 2 x 2 block's 12 numbers.
+def pca_reference(
+    images: Tensor,
+    kept: Sequence[int] = (6, 3),
+) -> dict[int, float]:
+    """PSNR in dB of the best linear code of 2 x 2 blocks, by how many it keeps.
 
-    Of these very images (N, 3, H, W), even sides: the error is the variance along the
-    principal axes that are dropped. I_L with I_H is a code of 6 of 12, either alone one
-    of 3. Raises InputError for other shapes or numbers.
+    Of these very images (N, 3, H, W), even sides: the error is the variance
+    along the principal axes that are dropped. I_L with I_H is a code of 6 of
+    12, either alone one of 3. Raises InputError for other shapes or numbers.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or any(n % 2 for n in images.shape[2:]):
-        shape = tuple(images.shape)
-        raise InputError(f"images are {shape}; allowed: (N, 3, H, W) with even sides")
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[1] != 3 or shape[2] % 2 or shape[3] % 2:
+        raise InputError(f"images are {shape}; allowed: (N, 3, H, W), even sides")
     if not all(0 <= k < 12 for k in kept):
-        raise InputError(f"kept is {tuple(kept)}; allowed: 0 to 11 of a block's 12 numbers")
-    blocks = F.pixel_unshuffle(images.double(), 2).movedim(1, 0).flatten(1)  # (12, blocks)
+        raise InputError(f"kept is {tuple(kept)}; allowed: 0 to 11 of 12 numbers")
+    blocks = F.pixel_unshuffle(images.double(), 2)  # (N, 12, H/2, W/2)
+    blocks = blocks.movedim(1, 0).flatten(1)  # (12, blocks)
     variance = torch.linalg.eigvalsh(torch.cov(blocks, correction=0)).flip(0)
-    return {k: psnr(variance[k:].sum().item() / 12) for k in kept}  # eq-wae-pca
+    errors = {k: variance[k:].sum().item() / 12 for k in kept}  # eq-wae-pca
+    return {k: psnr(error) for k, error in errors.items()}

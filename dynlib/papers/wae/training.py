@@ -44,7 +44,7 @@ def joint_loss(
     lam: float,
     gamma_share: float,
 ) -> Tensor:
-    """Stage 3. At its first step gamma is settled: gamma L_t is `gamma_share` of L_c."""
+    """Stage 3; at its first step gamma L_t becomes `gamma_share` of L_c."""
     output = network(images, restore=True)
     scored = classification_loss(_heads(output.low, output.fused), targets)
     split = transform_loss(images, output.restored, output.image_high, lam)
