@@ -151,8 +151,8 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float]:
 def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     """All multiply-accumulates of a network from `convert` for one image.
 
-    The decoder and, for I_L alone, the branch of I_H do not run at inference and
-    cost nothing; `params` has them.
+    The decoder and, for I_L alone, the branch of I_H do not run at inference
+    and cost nothing; `params` has them.
     """
     return closed_form(module, input_size, {Wavelet: Wavelet.macs})
 

@@ -127,7 +127,7 @@ def pca_reference(
     images: Tensor,
     kept: Sequence[int] = (6, 3),
 ) -> dict[int, float]:
-    """PSNR in dB of the best linear code of 2 x 2 blocks, by how many it keeps.
+    """PSNR in dB of the best linear code of 2 x 2 blocks that keeps so many.
 
     Of these very images (N, 3, H, W), even sides: the error is the variance
     along the principal axes that are dropped. I_L with I_H is a code of 6 of
@@ -135,9 +135,9 @@ def pca_reference(
     """
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[1] != 3 or shape[2] % 2 or shape[3] % 2:
-        raise InputError(f"images are {shape}; allowed: (N, 3, H, W), even sides")
+        raise InputError(f"images {shape}; allowed: (N, 3, H, W), even sides")
     if not all(0 <= k < 12 for k in kept):
-        raise InputError(f"kept is {tuple(kept)}; allowed: 0 to 11 of 12 numbers")
+        raise InputError(f"kept is {[*kept]}; allowed: 0 to 11 of 12 numbers")
     blocks = F.pixel_unshuffle(images.double(), 2)  # (N, 12, H/2, W/2)
     blocks = blocks.movedim(1, 0).flatten(1)  # (12, blocks)
     variance = torch.linalg.eigvalsh(torch.cov(blocks, correction=0)).flip(0)
