@@ -11,13 +11,12 @@ from torchvision.models.resnet import BasicBlock, ResNet
 
 from dynlib import train
 from dynlib.backbones.thin import thin
-from dynlib.book.demos.wae_alone import quieter
 from dynlib.data import Batches, load
 from dynlib.errors import InputError
 from dynlib.papers import wae
 from dynlib.papers.wae import TWO, VARIANTS, Config
 from dynlib.papers.wae.split import psnr
-from dynlib.papers.wae.training import joint_loss
+from dynlib.papers.wae.training import WINDOW_PX, joint_loss, window
 
 CPU = train.Hardware(accelerator="cpu")
 
@@ -97,6 +96,33 @@ def test_all_variants_have_the_same_epochs_and_rates_of_classification():
         stages = [phase for phase in wae.phases(Config(variant=variant)) if phase.name != "split"]
         rates = [(stage.epochs, stage.lr, stage.optimizer) for stage in stages]
         assert rates == [(1.0, 1.0, "sgd"), (0.5, 0.001, "adam")]
+
+
+def quieter(model, factor):
+    """A copy whose I_H is `factor` times smaller and whose decoder takes it as much larger: I' is the same."""
+    model = copy.deepcopy(model)
+    with torch.no_grad():
+        for parameter in model.split.high.parameters():
+            parameter /= factor
+        model.decoder.high.deconv.weight *= factor
+    return model
+
+
+def test_a_quieter_i_h_costs_nothing_and_has_less_energy(batches, split):
+    before, after = (wae.watch_split(network, batches) for network in (split[0], quieter(split[0], 100)))
+    assert after["energy_high"] == pytest.approx(before["energy_high"] / 100**2, rel=1e-4)
+    same = ("psnr", "psnr_low_alone", "energy_low", "detail_high")
+    assert {name: after[name] for name in same} == pytest.approx({name: before[name] for name in same}, rel=1e-4)
+
+
+def test_a_window_is_one_square_of_all_images_and_moves():
+    image = torch.arange(2 * 3 * 20 * 24).view(2, 3, 20, 24)
+    torch.manual_seed(0)
+    cuts = [window(image) for _ in range(4)]
+    assert {cut.shape for cut in cuts} == {(2, 3, WINDOW_PX, WINDOW_PX)}
+    assert len({cut[0, 0, 0, 0].item() for cut in cuts}) > 1
+    assert torch.equal(cuts[0][1] - cuts[0][0], torch.full_like(cuts[0][0], 3 * 20 * 24))
+    assert torch.equal(window(image[..., :8, :12]), image[..., :8, :12])
 
 
 def test_the_joint_stage_keeps_what_a_quiet_i_h_carries(batches, split):

@@ -1,10 +1,6 @@
-"""The auto-encoder alone, no classifier behind it: in seconds it shows what its loss does and what the loss misses."""
+"""Auto-encoders that learned without a classifier behind them, and the pictures that chapters 1 and 1b show of them."""
 
-import copy
 import json
-import math
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,71 +10,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
-from dynlib import train
-from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.papers.wae.network import EPSILON, Even, Wae
-from dynlib.papers.wae.split import Decoder, Encoder, psnr, transform_loss
-from dynlib.papers.wae.training import split_loss, watch_split
+from dynlib.papers.wae.network import Even, Wae
+from dynlib.papers.wae.split import Decoder, Encoder
 from dynlib.paths import WEIGHTS, write_atomically
-
-Curve = list[dict[str, float]]
 
 KEPT = WEIGHTS / "wae"  # one a lambda, trained on photographs to the end of its schedule: 18,000 numbers each
 
 
-def learn(batches: Batches, valid: Batches, *, lam: float = 1.0, steps: int = 512, seed: int = 0) -> tuple[Wae, Curve]:
-    """Stage 1 alone, by Adam on windows of the images: an auto-encoder and its curve, see `watch_split`.
-
-    A long warm-up, since at once at full rate some of its few ReLUs die for good. The network has no towers: call it
-    with `classify=False`.
-    """
-    epochs = max(1, round(steps / len(batches)))
-    schedule = train.Schedule(epochs, lr=0.003, optimizer="adam", weight_decay=0.0, warmup_epochs=0.3 * epochs)
-    return _trained(batches, valid, schedule, lam, bias_lr=1.0, seed=seed)
-
-
-def learn_by_sgd(
-    batches: Batches, valid: Batches, *, top: float, lr: float, bias_lr: float = 1.0, epochs: int = 2, seed: int = 0
-) -> float:
-    """The PSNR of I' after a short stage 1 by SGD, on pixels from 0 to `top`; biases learn at `bias_lr` times `lr`."""
-    loud, heard = (replace(part, std=(1 / top,) * 3) for part in (batches, valid))
-    schedule = train.Schedule(epochs, lr, weight_decay=0.0, warmup_epochs=epochs / 32)
-    _, curve = _trained(loud, heard, schedule, 1.0, bias_lr, seed)
-    return curve[-1]["psnr"] + 20 * math.log10(top)  # watched as if pixels went from 0 to 1
-
-
-def _trained(
-    batches: Batches, valid: Batches, schedule: train.Schedule, lam: float, bias_lr: float, seed: int
-) -> tuple[Wae, Curve]:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = _fresh()
-    parameters = dict(model.named_parameters())
-    biases = [parameters.pop(name) for name in list(parameters) if name.endswith("bias")]
-    curve = train.fit(
-        model,
-        replace(batches, augment=None),
-        schedule,
-        seed=seed,
-        objective=partial(split_loss, lam=lam),
-        valid=valid,
-        watch=watch_split,
-        groups=[(list(parameters.values()), 1.0), (biases, bias_lr)],
-        hardware=train.Hardware(accelerator="cpu"),
-    )
-    return model.eval(), curve
-
-
-def _fresh() -> Wae:
+def fresh() -> Wae:
+    """An auto-encoder without towers, untrained: call it with `classify=False`."""
     return Wae(Even(pad=False), Encoder(), nn.Identity(), nn.Identity(), decoder=Decoder())
 
 
-# ------------------------------------------------------------------------------------------------------------ one kept
-
-
 def keep(model: Wae, told: dict, folder: Path = KEPT) -> Path:
-    """Write an auto-encoder from `learn`; its header has what is `told` of how it was made, `lambda` among it."""
+    """Write an auto-encoder; its header has what is `told` of how it was made, `lambda` among it."""
     tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     return write_atomically(_place(told["lambda"], folder), safetensors.torch.save(tensors, {"told": json.dumps(told)}))
 
@@ -88,7 +34,7 @@ def kept(lam: float = 1.0, folder: Path = KEPT) -> tuple[Wae, dict]:
 
     Raises InputError where there is none.
     """
-    model, path = _fresh(), _place(lam, folder)
+    model, path = fresh(), _place(lam, folder)
     try:
         with safetensors.safe_open(path, "pt") as file:
             told = json.loads(file.metadata()["told"])
@@ -115,9 +61,6 @@ def photograph(side_px: int = 256) -> Tensor:
     return F.interpolate(square, (side_px, side_px), mode="bilinear", antialias=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ pictures
-
-
 @torch.no_grad()
 def portraits(model: Wae, images: Tensor) -> dict[str, np.ndarray]:
     """I, I_L, I_H and I' of a few images (N, 3, H, W), each one picture (., ., 3) with the images below each other.
@@ -137,10 +80,6 @@ def stretched(images: Tensor) -> Tensor:
     return (images - low) / torch.where(high > low, high - low, 1)
 
 
-def _below(images: Tensor, gap_px: int) -> np.ndarray:
-    return make_grid(images, nrow=1, padding=gap_px, pad_value=1.0).permute(1, 2, 0).numpy()
-
-
 def both(model: Wae, image: Tensor) -> np.ndarray:
     """I_L above I_H of one image (3, H, W), stretched, as one picture; every pixel is drawn 2 x 2."""
     with torch.no_grad():
@@ -149,32 +88,5 @@ def both(model: Wae, image: Tensor) -> np.ndarray:
     return _below(parts.repeat_interleave(2, -1).repeat_interleave(2, -2), 4)
 
 
-@torch.no_grad()
-def quieter(model: Wae, factor: float) -> Wae:
-    """A copy whose I_H is `factor` times smaller and whose decoder takes it `factor` times larger: I' is the same."""
-    model = copy.deepcopy(model)
-    for parameter in model.split.high.parameters():
-        parameter /= factor
-    model.decoder.high.deconv.weight *= factor
-    return model
-
-
-def hiding(model: Wae, images: Tensor, factor: float) -> dict[str, float]:
-    """What `quieter` changes on images (N, 3, H, W): `psnr` of I', `energy_high`, and the price.
-
-    `behind_norm`: the least variance of a channel of I_H behind the twin's batch norm, 1 but for its epsilon;
-    `behind_unscaled`: the same with the epsilon of pixels from 0 to 255. `slope`: the norm of the gradient of the
-    reconstruction error at the weights of the convolution that makes I_H.
-    """
-    network = quieter(model, factor)
-    output = network(images, restore=True, classify=False)
-    error = transform_loss(images, output.restored, output.image_high, lam=0.0)
-    error.backward()
-    least = output.image_high.detach().transpose(0, 1).flatten(1).var(1, correction=0).min().item()
-    return {
-        "psnr": psnr(error.item()),
-        "energy_high": output.image_high.square().mean().item(),
-        "behind_norm": least / (least + EPSILON),
-        "behind_unscaled": least / (least + 255**2 * EPSILON),
-        "slope": network.split.high.weight.grad.norm().item(),
-    }
+def _below(images: Tensor, gap_px: int) -> np.ndarray:
+    return make_grid(images, nrow=1, padding=gap_px, pad_value=1.0).permute(1, 2, 0).numpy()

@@ -148,15 +148,16 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float]:
 
 
 def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
-    """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) px.
+    """All multiply-accumulates of a network from `convert` for one image.
 
-    The decoder and, for I_L alone, the branch of I_H do not run at inference and cost nothing; `params` has them.
+    The decoder and, for I_L alone, the branch of I_H do not run at inference
+    and cost nothing; `params` has them.
     """
     return closed_form(module, input_size, {Wavelet: Wavelet.macs})
 
 
 def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
-    """The closed-form cost by what stands in the network: split, tower, twin, head_low, head_fused."""
+    """The cost by what stands in the network: split, tower, twin, head_low, head_fused."""
     parts: dict[str, int] = {}
     for layer, macs in cost(module, input_size).by_layer.items():
         part = layer.partition(".")[0]
@@ -165,14 +166,16 @@ def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[s
 
 
 def conv_macs(network: nn.Module, input_size: int | tuple[int, int]) -> int:
-    """The paper's way to count: of convolutions alone, the sum of n_(l-1) s_l^2 n_l m_l^2 (Sec. 3.3)."""
+    """The paper's way to count: convolutions alone (Sec. 3.3)."""
     by_layer = closed_form(network, input_size).by_layer
-    return sum(macs for layer, macs in by_layer.items() if isinstance(network.get_submodule(layer), nn.Conv2d))
+    layers = dict(network.named_modules())
+    convs = [n for n in by_layer if isinstance(layers[n], nn.Conv2d)]
+    return sum(by_layer[name] for name in convs)  # eq-wae-macs
 
 
 def printed_speedup(side: float = 1 / 2, twin: float = 1 / 4) -> float:
-    """The theoretical speed-up as printed, 1 / (1/4 + 1/64): the tower's and the twin's convolutions, nothing else."""
-    return 1 / (side**2 + side**2 * twin**2)
+    """As printed: the convolutions of tower and twin, nothing else."""
+    return 1 / (side**2 + side**2 * twin**2)  # eq-wae-printed
 
 
 def deploy(

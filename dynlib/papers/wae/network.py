@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from dynlib.errors import InputError
 from dynlib.ops import pad_to_multiple
+from dynlib.papers.wae.split import Parts
 
 # Of the batch norms in front: 1e-5, Caffe's and torch's, belongs to the paper's pixels, 0 .. 255; ours are 0 .. 1.
 EPSILON = 1e-5 / 255**2
@@ -71,18 +72,19 @@ class Wae(nn.Module):
         """Images (N, 3, H, W) on the scale 0 .. 1; `restore` decodes them too, `classify=False` stops at the split."""
         image_low, image_high = self.split(self.even(images), restore or self.twin is not None)
         low, fused = self.scores(image_low, image_high) if classify else (None, None)
-        logits = low if fused is None else low + fused
+        logits = low if fused is None else low + fused  # eq-wae-scores
         restored = self.decode(image_low, image_high, images) if restore else None
         return Output(logits, low, fused, image_low, image_high, restored)
 
-    def scores(self, image_low: Tensor, image_high: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """s_L and s_F of the two half-size images."""
+    def scores(self, image_low: Tensor, image_high: Tensor | None) -> Parts:
+        """s_L and s_F, or None for the latter, of the two half-size images."""
         map_low = self.tower(self.norm_low(image_low))
         low = self.head_low(map_low)
         if self.twin is None:
             return low, None
         map_high = self.twin(self.norm_high(image_high))
-        return low, self.head_fused(torch.cat([map_low, map_high], 1))
+        both = torch.cat([map_low, map_high], 1)
+        return low, self.head_fused(both)  # eq-wae-scores
 
     def decode(self, image_low: Tensor, image_high: Tensor, images: Tensor) -> Tensor:
         """I', as large as the images."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dynlib.errors import InputError
 
+Parts = tuple[Tensor, Tensor | None]  # what is low, what is high
 WIDTH = 16  # channels of every inner layer (the released test file; the paper's figure of the layers)
 
 
@@ -31,7 +32,10 @@ def xavier(module: nn.Module) -> nn.Module:
 
 
 class Encoder(nn.Module):
-    """(N, 3, H, W) -> I_L and I_H, (N, 3, H/2, W/2) each; no batch norm, nothing behind the two last convolutions."""
+    """(N, 3, H, W) -> I_L and I_H, (N, 3, H/2, W/2) each.
+
+    No batch norm, nothing behind the two last convolutions.
+    """
 
     def __init__(self):
         super().__init__()
@@ -49,10 +53,10 @@ class Encoder(nn.Module):
         self.high = nn.Conv2d(WIDTH, 3, 3, stride=2, padding=1)
         xavier(self)
 
-    def forward(self, images: Tensor, both: bool = True) -> tuple[Tensor, Tensor | None]:
+    def forward(self, images: Tensor, both: bool = True) -> Parts:
         """I_L and I_H; without `both` I_L alone, and None."""
         x = self.trunk(images)  # (N, 16, H, W)
-        return self.low(x), self.high(x) if both else None
+        return self.low(x), self.high(x) if both else None  # eq-wae-split
 
 
 class Decoder(nn.Module):
@@ -65,7 +69,7 @@ class Decoder(nn.Module):
 
     def forward(self, low: Tensor, high: Tensor) -> Tensor:
         """Restore the image."""
-        return self.low(low) + self.high(high)
+        return self.low(low) + self.high(high)  # eq-wae-split
 
 
 def _branch() -> nn.Sequential:
@@ -82,13 +86,19 @@ def _branch() -> nn.Sequential:
     )
 
 
-def transform_loss(images: Tensor, restored: Tensor, high: Tensor, lam: float) -> Tensor:
-    """L_t = l_r + lam l_e: the mean squared error of I' and `lam` times the mean square of I_H."""
-    return F.mse_loss(restored, images) + lam * high.square().mean()
+def transform_loss(
+    images: Tensor,
+    restored: Tensor,
+    high: Tensor,
+    lam: float,
+) -> Tensor:
+    """L_t: mean squared error of I', and `lam` times the mean square of I_H."""
+    error = F.mse_loss(restored, images)
+    return error + lam * high.square().mean()  # eq-wae-transform
 
 
 def classification_loss(scores: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """L_c: the cross-entropies of the heads' scores (N, C), added with equal weight."""
+    """L_c: the cross-entropies of the heads' scores (N, C), added."""
     return sum(F.cross_entropy(score, targets) for score in scores)
 
 
@@ -97,7 +107,7 @@ def classification_loss(scores: Sequence[Tensor], targets: Tensor) -> Tensor:
 
 def psnr(mean_squared_error: float) -> float:
     """Peak signal-to-noise ratio in dB of images on the scale 0 .. 1."""
-    return -10 * math.log10(mean_squared_error)
+    return -10 * math.log10(mean_squared_error)  # eq-wae-psnr
 
 
 def spectrum_share(images: Tensor) -> Tensor:
@@ -113,16 +123,23 @@ def spectrum_share(images: Tensor) -> Tensor:
     return above / power.sum((1, 2, 3)).clamp(min=torch.finfo(torch.float64).tiny)
 
 
-def pca_reference(images: Tensor, kept: Sequence[int] = (6, 3)) -> dict[int, float]:
-    """PSNR in dB of the best linear code that keeps so many of the 12 numbers in every block of 2 x 2 pixels.
+def pca_reference(
+    images: Tensor,
+    kept: Sequence[int] = (6, 3),
+) -> dict[int, float]:
+    """PSNR in dB of the best linear code of 2 x 2 blocks that keeps so many.
 
-    Of these very images (N, 3, H, W), even sides: the variance along the principal axes that are dropped is the error.
-    I_L with I_H is a code of 6 of 12, either alone one of 3. Raises InputError for other shapes or numbers.
+    Of these very images (N, 3, H, W), even sides: the error is the variance
+    along the principal axes that are dropped. I_L with I_H is a code of 6 of
+    12, either alone one of 3. Raises InputError for other shapes or numbers.
     """
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % 2 or images.shape[3] % 2:
-        raise InputError(f"images are {tuple(images.shape)}; allowed: (N, 3, H, W) with even sides")
+    shape = tuple(images.shape)
+    if len(shape) != 4 or shape[1] != 3 or shape[2] % 2 or shape[3] % 2:
+        raise InputError(f"images {shape}; allowed: (N, 3, H, W), even sides")
     if not all(0 <= k < 12 for k in kept):
-        raise InputError(f"kept is {tuple(kept)}; allowed: 0 to 11 of the 12 numbers of a block")
-    blocks = F.pixel_unshuffle(images.double(), 2).movedim(1, 0).flatten(1)  # (12, blocks)
-    variance = torch.linalg.eigvalsh(torch.cov(blocks, correction=0)).flip(0)  # along the axes, the largest first
-    return {k: psnr(variance[k:].sum().item() / 12) for k in kept}
+        raise InputError(f"kept is {[*kept]}; allowed: 0 to 11 of 12 numbers")
+    blocks = F.pixel_unshuffle(images.double(), 2)  # (N, 12, H/2, W/2)
+    blocks = blocks.movedim(1, 0).flatten(1)  # (12, blocks)
+    variance = torch.linalg.eigvalsh(torch.cov(blocks, correction=0)).flip(0)
+    errors = {k: variance[k:].sum().item() / 12 for k in kept}  # eq-wae-pca
+    return {k: psnr(error) for k, error in errors.items()}

@@ -36,15 +36,21 @@ def score_loss(network: nn.Module, images: Tensor, targets: Tensor, done: float)
 
 
 def joint_loss(
-    network: nn.Module, images: Tensor, targets: Tensor, done: float, *, lam: float, gamma_share: float
+    network: nn.Module,
+    images: Tensor,
+    targets: Tensor,
+    done: float,
+    *,
+    lam: float,
+    gamma_share: float,
 ) -> Tensor:
-    """Stage 3, L_c + gamma L_t; gamma is settled at the first step, where gamma L_t is `gamma_share` of L_c."""
+    """Stage 3; at its first step gamma L_t becomes `gamma_share` of L_c."""
     output = network(images, restore=True)
     scored = classification_loss(_heads(output.low, output.fused), targets)
     split = transform_loss(images, output.restored, output.image_high, lam)
     if done == 0:
         network.gamma.copy_((gamma_share * scored / split).detach())
-    return scored + network.gamma * split
+    return scored + network.gamma * split  # eq-wae-joint
 
 
 def _heads(low: Tensor, fused: Tensor | None) -> list[Tensor]:
