@@ -51,11 +51,11 @@ CHAPTERS := $(patsubst %,book/%,$(sort $(wildcard notebooks/*.ipynb)))
 LIBRARY  := $(shell find dynlib -name '*.py')
 PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/*)
 
-# What a chapter is made from besides its source and the library: the settings, claims and records of its own paper.
-# Folders stand in the list so that a removed record is noticed too.
-key      = $(word 2,$(subst _, ,$(1)))
-evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/$(call key,$(1)).csv \
-             data/surveys/$(call key,$(1)).csv \
+# What a chapter is made from besides its source and the library: settings, claims, studies, records and weights of its
+# own paper; the comparison has those of all. Folders stand in the list so that a removed record is noticed too.
+key      = $(if $(findstring comparison,$(1)),*,$(word 2,$(subst _, ,$(1))))
+evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/orders.csv data/claims/$(call key,$(1)).csv \
+             data/studies/$(call key,$(1)).yml data/surveys/$(call key,$(1)).csv data/weights/$(call key,$(1))/* \
              data/results/$(call key,$(1)) data/results/$(call key,$(1))/*.json)
 
 # Byte code is kept: without it every start compiles torch and Sphinx anew.

@@ -113,13 +113,17 @@ def missing(rows: Sequence[Row], folder: Path = RESULTS) -> list[Job]:
 
 
 def measured_minutes(rows: Sequence[Row], folder: Path = RESULTS) -> list[Row]:
-    """The rows with the minutes that their records took, where there are any."""
+    """The rows with the minutes that their records took on a CPU, where there are any."""
     timed = []
     for row in rows:
         found = [records.load(p) for p in (folder / row.key).glob(f"training-{PROFILE}-{row.digest}-s*.json")]
-        took = [record.wall_s / 60 for record in found]
+        took = [record.wall_s / 60 for record in found if not _is_gpu(record.environment["device"])]
         timed.append(replace(row, minutes=round(median(took), 1)) if took else row)
     return timed
+
+
+def _is_gpu(device: str) -> bool:
+    return any(word in device for word in ("NVIDIA", "GeForce", "Tesla", "Apple M"))
 
 
 # ------------------------------------------------------------------------------------------------------------------ run
