@@ -149,10 +149,15 @@ def expected(module: nn.Module, input_size: int | tuple[int, int], density: Dens
     interpolated. Scores, stem, shortcuts and head are dense. The authors' formula (Sec. 4) is this one.
     `density` is one for all masks or one for each, by its sampler's name; at 1 nothing is interpolated.
     """
-    return _expected(module, cost(module, input_size).by_layer, layer_sizes(module, input_size), density)
+    return _costs(module, cost(module, input_size).by_layer, layer_sizes(module, input_size), density)
 
 
-def _expected(module: nn.Module, dense: dict, sizes: dict, density: Density) -> dict:
+def _costs(
+    module: nn.Module,
+    dense: dict[str, int],
+    sizes: dict[str, tuple],
+    density: Density,
+) -> dict[str, float]:
     """The same from what the masked dense form costs and from the shapes (C, H, W) behind its layers."""
     by_layer = dict(dense)
     for name, block in sampled_blocks(module).items():
@@ -160,12 +165,12 @@ def _expected(module: nn.Module, dense: dict, sizes: dict, density: Density) -> 
             conv, filler = f"{name}.{step.conv}", f"{name}.fillers.{step.conv}"
             sampler = f"{name}.samplers.{step.mask}"
             d = density[sampler] if isinstance(density, dict) else density
-            by_layer[conv] = dense[conv] * d  # eq-sampling-cost, first line
+            by_layer[conv] = dense[conv] * d  # eq-sampling-cost
             if filler in by_layer:
                 last = block.steps[index + block.shared(index)].conv
                 outputs = math.prod(sizes[f"{name}.{last}"])
                 window = block.fillers[step.conv].window ** 2
-                by_layer[filler] = window * outputs * d * (1 - d)  # its last two
+                by_layer[filler] = window * outputs * d * (1 - d)  # likewise
     return by_layer
 
 
@@ -175,7 +180,7 @@ def macs_by_choice(module: nn.Module, input_size: int | tuple[int, int]) -> dict
     if not sampled_blocks(module):
         return {"1.0": dense.macs}
     sizes = layer_sizes(module, input_size)
-    return {str(d): round(sum(_expected(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
+    return {str(d): round(sum(_costs(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
 
 
 def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int | None:
@@ -191,7 +196,7 @@ def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int |
         size = sizes[f"{name}.score"][1:]
         on_grid = 0.0 if sampler.interval is None else grid(*size, sampler.interval).mean().item()
         density[name] = sampler.density + (1 - sampler.density) * on_grid
-    return round(sum(_expected(module, dense, sizes, density).values()))
+    return round(sum(_costs(module, dense, sizes, density).values()))
 
 
 def macs_backbone(by_layer: Mapping[str, float]) -> int:

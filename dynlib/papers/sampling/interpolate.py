@@ -15,7 +15,7 @@ def rbf_profile(sigma: Tensor, window: int) -> Tensor:
     """The factor (window,) of k(d) = sigma^2 / (2 pi) exp(-sigma^2 |d|^2 / 2) along one axis; sigma is a scalar."""
     away = torch.arange(window, device=sigma.device) - window // 2
     bell = torch.exp(-(sigma**2) * away**2 / 2)
-    return sigma / math.sqrt(2 * math.pi) * bell  # eq-sampling-kernel
+    return sigma / math.sqrt(2 * math.pi) * bell  # eq-sampling-interpolation
 
 
 def rbf_kernel(sigma: Tensor, window: int) -> Tensor:

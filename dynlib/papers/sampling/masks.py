@@ -27,7 +27,11 @@ def logistic_noise(logits: Tensor, generator: torch.Generator | None = None) -> 
     return uniform.log() - torch.log1p(-uniform)
 
 
-def gumbel_mask(logits: Tensor, tau: float, noise: Tensor | None = None) -> Tensor:
+def gumbel_mask(
+    logits: Tensor,
+    tau: float,
+    noise: Tensor | None = None,
+) -> Tensor:
     """The two-class Gumbel-Softmax, sigmoid((logit(pi) + noise) / tau), of any shape; no noise: deterministic.
 
     With Gumbel draws g1 and g2, exp((log pi + g1) / tau) over its sum with exp((log(1 - pi) + g2) / tau) is the sigmoid
@@ -104,7 +108,7 @@ class Sampler(nn.Module):
 
     def sample(self, logits: Tensor) -> Sample:
         """The mask for scores (N, 1, H, W), the raw output of the score's convolution: logit(pi)."""
-        probability = torch.sigmoid(logits)  # eq-sampling-probability
+        probability = torch.sigmoid(logits)  # eq-sampling-mask
         if self.training:
             noise = None if self.deterministic else logistic_noise(logits)
             mask = gumbel_mask(logits, self.tau, noise)
@@ -114,7 +118,7 @@ class Sampler(nn.Module):
             mask = bernoulli_mask(probability, self.generator())
         if self.interval is not None:
             on_grid = grid(*mask.shape[-2:], self.interval, mask.device)
-            mask = torch.maximum(mask, on_grid)  # eq-sampling-grid
+            mask = torch.maximum(mask, on_grid)  # eq-sampling-mask
         return Sample(mask, probability)
 
 
@@ -215,6 +219,6 @@ def sparse_loss(
     It acts on probabilities, before noise and grid, so that it has a gradient at every position.
     """
     blocks = round(sum(shares[name] for name in samples))
-    means = {name: sample.probability.mean() for name, sample in samples.items()}
+    means = {name: of.probability.mean() for name, of in samples.items()}
     total = sum(shares[name] * mean for name, mean in means.items())
     return gamma / blocks * total  # eq-sampling-loss
