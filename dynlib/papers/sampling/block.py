@@ -115,7 +115,8 @@ class SampledBlock(nn.Module):
             mask = raised(masks[step.mask], h)
             if step.conv in self.fillers:
                 stride = conv.stride[0]
-                h = self.fillers[step.conv](h, mask, before[..., ::stride, ::stride])
+                earlier = before[..., ::stride, ::stride]  # what `reuse` takes
+                h = self.fillers[step.conv](h, mask, earlier)
             elif not step.filled and self.shared(index):
                 h = h * mask.to(h.dtype)
         if self.kind not in WINDOWED:

@@ -24,6 +24,7 @@ from dynlib.train import Phase
 
 TASKS = ("classification", "segmentation", "detection")
 SEEDS = (0, 1, 2)  # of the noise, in `evaluate`
+Density = float | dict[str, float]  # one for all masks, or by the name of each sampler
 DENSITIES = (0.1, 0.25, 0.5, 1.0)  # the choices whose MACs are listed, and that a deployed network can be forced to
 
 
@@ -141,9 +142,7 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     return closed_form(module, input_size, {Filler: lambda filler, inputs, output: filler.macs(*output)})
 
 
-def expected(
-    module: nn.Module, input_size: int | tuple[int, int], density: float | dict[str, float]
-) -> dict[str, float]:
+def expected(module: nn.Module, input_size: int | tuple[int, int], density: Density) -> dict[str, float]:
     """*Expected*: the MACs of one image by layer, not rounded, when each mask computes its share of the positions.
 
     A convolution costs its share d; a window of positions K x K holds K^2 d samples on average, is needed at the other
@@ -151,20 +150,28 @@ def expected(
     interpolated. Scores, stem, shortcuts and head are dense. The authors' formula (Sec. 4) is this one.
     `density` is one for all masks or one for each, by its sampler's name; at 1 nothing is interpolated.
     """
-    return _expected(module, cost(module, input_size).by_layer, layer_sizes(module, input_size), density)
+    return _costs(module, cost(module, input_size).by_layer, layer_sizes(module, input_size), density)
 
 
-def _expected(module: nn.Module, dense: dict, sizes: dict, density: float | dict[str, float]) -> dict[str, float]:
+def _costs(
+    module: nn.Module,
+    dense: dict[str, int],
+    sizes: dict[str, tuple],
+    density: Density,
+) -> dict[str, float]:
     """The same from what the masked dense form costs and from the shapes (C, H, W) behind its layers."""
     by_layer = dict(dense)
     for name, block in sampled_blocks(module).items():
         for index, step in enumerate(block.steps):
             conv, filler = f"{name}.{step.conv}", f"{name}.fillers.{step.conv}"
-            d = density[f"{name}.samplers.{step.mask}"] if isinstance(density, dict) else density
-            by_layer[conv] = dense[conv] * d
+            sampler = f"{name}.samplers.{step.mask}"
+            d = density[sampler] if isinstance(density, dict) else density
+            by_layer[conv] = dense[conv] * d  # eq-sampling-cost
             if filler in by_layer:
-                outputs = sizes[f"{name}.{block.steps[index + block.shared(index)].conv}"]
-                by_layer[filler] = block.fillers[step.conv].window ** 2 * math.prod(outputs) * d * (1 - d)
+                last = block.steps[index + block.shared(index)].conv
+                outputs = math.prod(sizes[f"{name}.{last}"])
+                window = block.fillers[step.conv].window ** 2
+                by_layer[filler] = window * outputs * d * (1 - d)  # likewise
     return by_layer
 
 
@@ -174,7 +181,7 @@ def macs_by_choice(module: nn.Module, input_size: int | tuple[int, int]) -> dict
     if not sampled_blocks(module):
         return {"1.0": dense.macs}
     sizes = layer_sizes(module, input_size)
-    return {str(d): round(sum(_expected(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
+    return {str(d): round(sum(_costs(module, dense.by_layer, sizes, d).values())) for d in DENSITIES}
 
 
 def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int | None:
@@ -190,7 +197,7 @@ def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int |
         size = sizes[f"{name}.score"][1:]
         on_grid = 0.0 if sampler.interval is None else grid(*size, sampler.interval).mean().item()
         density[name] = sampler.density + (1 - sampler.density) * on_grid
-    return round(sum(_expected(module, dense, sizes, density).values()))
+    return round(sum(_costs(module, dense, sizes, density).values()))
 
 
 def macs_backbone(by_layer: Mapping[str, float]) -> int:

@@ -14,7 +14,8 @@ WINDOWED = (RBF, CONVOLUTION, AVERAGE)
 def rbf_profile(sigma: Tensor, window: int) -> Tensor:
     """The factor (window,) of k(d) = sigma^2 / (2 pi) exp(-sigma^2 |d|^2 / 2) along one axis; sigma is a scalar."""
     away = torch.arange(window, device=sigma.device) - window // 2
-    return sigma / math.sqrt(2 * math.pi) * torch.exp(-(sigma**2) * away**2 / 2)
+    bell = torch.exp(-(sigma**2) * away**2 / 2)
+    return sigma / math.sqrt(2 * math.pi) * bell  # eq-sampling-interpolation
 
 
 def rbf_kernel(sigma: Tensor, window: int) -> Tensor:
@@ -46,7 +47,12 @@ def spread(x: Tensor, kernel: Tensor) -> Tensor:
     return x
 
 
-def interpolate(features: Tensor, mask: Tensor, kernel: Tensor, epsilon: float | None) -> Tensor:
+def interpolate(
+    features: Tensor,
+    mask: Tensor,
+    kernel: Tensor,
+    epsilon: float | None,
+) -> Tensor:
     """M F + (1 - M) recon: sampled positions as they are, the others from the sampled ones around them.
 
     recon(p) = sum_q k(p - q) M(q) F(q) / (sum_q k(p - q) M(q) + epsilon); 0 where the window holds no sample, or only
@@ -63,7 +69,8 @@ def interpolate(features: Tensor, mask: Tensor, kernel: Tensor, epsilon: float |
     if epsilon is not None:
         total = spread(mask, kernel) + epsilon
         recon = recon / torch.where(total > 0, total, 1).to(recon.dtype)
-    return kept + (1 - mask).to(features.dtype) * recon
+    missing = (1 - mask).to(features.dtype)
+    return kept + missing * recon  # eq-sampling-interpolation
 
 
 class Filler(nn.Module):

@@ -27,13 +27,18 @@ def logistic_noise(logits: Tensor, generator: torch.Generator | None = None) -> 
     return uniform.log() - torch.log1p(-uniform)
 
 
-def gumbel_mask(logits: Tensor, tau: float, noise: Tensor | None = None) -> Tensor:
+def gumbel_mask(
+    logits: Tensor,
+    tau: float,
+    noise: Tensor | None = None,
+) -> Tensor:
     """The two-class Gumbel-Softmax, sigmoid((logit(pi) + noise) / tau), of any shape; no noise: deterministic.
 
     With Gumbel draws g1 and g2, exp((log pi + g1) / tau) over its sum with exp((log(1 - pi) + g2) / tau) is the sigmoid
     of the difference of the exponents: one logistic draw g1 - g2 does, and pi needs no clamp.
     """
-    return torch.sigmoid((logits if noise is None else logits + noise) / tau)
+    noisy = logits if noise is None else logits + noise
+    return torch.sigmoid(noisy / tau)  # eq-sampling-mask
 
 
 def bernoulli_mask(probability: Tensor, generator: torch.Generator) -> Tensor:
@@ -41,8 +46,9 @@ def bernoulli_mask(probability: Tensor, generator: torch.Generator) -> Tensor:
 
     It is where the Gumbel mask passes 1/2, whatever the temperature: P(logit(pi) + noise > 0) = pi.
     """
-    draws = torch.rand(probability.shape, generator=generator).to(probability.device)
-    return (draws < probability).to(probability.dtype)
+    draws = torch.rand(probability.shape, generator=generator)
+    mask = draws.to(probability.device) < probability
+    return mask.to(probability.dtype)
 
 
 def grid(height: int, width: int, interval: int, device: torch.device | None = None) -> Tensor:
@@ -102,15 +108,17 @@ class Sampler(nn.Module):
 
     def sample(self, logits: Tensor) -> Sample:
         """The mask for scores (N, 1, H, W), the raw output of the score's convolution: logit(pi)."""
-        probability = torch.sigmoid(logits)
+        probability = torch.sigmoid(logits)  # eq-sampling-mask
         if self.training:
-            mask = gumbel_mask(logits, self.tau, None if self.deterministic else logistic_noise(logits))
+            noise = None if self.deterministic else logistic_noise(logits)
+            mask = gumbel_mask(logits, self.tau, noise)
         elif self.deterministic:
             mask = (probability >= 0.5).float()
         else:
             mask = bernoulli_mask(probability, self.generator())
         if self.interval is not None:
-            mask = torch.maximum(mask, grid(*mask.shape[-2:], self.interval, mask.device))
+            on_grid = grid(*mask.shape[-2:], self.interval, mask.device)
+            mask = torch.maximum(mask, on_grid)  # eq-sampling-mask
         return Sample(mask, probability)
 
 
@@ -201,10 +209,16 @@ def tallied(network: nn.Module) -> Iterator[Tally]:
             hook.remove()
 
 
-def sparse_loss(samples: Mapping[str, Sample], shares: Mapping[str, float], gamma: float) -> Tensor:
+def sparse_loss(
+    samples: Mapping[str, Sample],
+    shares: Mapping[str, float],
+    gamma: float,
+) -> Tensor:
     """The loss gamma / B x sum over B blocks of share x mean probability; the shares of a block's masks add up to 1.
 
     It acts on probabilities, before noise and grid, so that it has a gradient at every position.
     """
     blocks = round(sum(shares[name] for name in samples))
-    return gamma / blocks * sum(shares[name] * sample.probability.mean() for name, sample in samples.items())
+    means = {name: of.probability.mean() for name, of in samples.items()}
+    total = sum(shares[name] * mean for name, mean in means.items())
+    return gamma / blocks * total  # eq-sampling-loss

@@ -3,8 +3,6 @@
 The four dense figures in the table of their released models are this function's.
 """
 
-from collections.abc import Mapping
-
 from dynlib.errors import InputError
 
 _BLOCKS = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -69,12 +67,3 @@ def implied_density(macs: float, short_side_px: int = 1000) -> float:
         costly = released_macs("resnet101", nominal_size(short_side_px), middle) > macs
         low, high = (low, middle) if costly else (middle, high)
     return low
-
-
-def implied_words(printed: Mapping[str, str]) -> str:
-    """One sentence: what the printed MACs (G) of the released sparse models, by row, imply as density."""
-    found = {
-        row.rpartition(", ")[2]: implied_density(float(giga) * 1e9) for row, giga in printed.items() if "gamma" in row
-    }
-    told = ", ".join(f"{100 * density:.1f} % ({gamma})" for gamma, density in found.items())
-    return f"Densities that the printed MACs imply, the same in every block: {told}."
