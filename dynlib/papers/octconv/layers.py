@@ -113,18 +113,21 @@ def _nearest(height: int, width: int, multiple: int) -> list[str]:
 
 
 def octave_mean(x: Octave, keepdim: bool) -> Tensor:
-    """Global average of each channel, high ones first: (N, C, 1, 1), of a clip (N, C, 1, 1, 1), or (N, C).
+    """Global average of each channel, high ones first: (N, C, 1, 1) or (N, C).
 
-    The squeeze of a gate: one vector for both bands, so that its layers see all channels (the authors' code).
+    Of a clip (N, C, 1, 1, 1). The squeeze of a gate: one vector for both bands,
+    so that its layers see all channels (the authors' code).
     """
-    means = [band.mean(tuple(range(2, band.dim())), keepdim) for band in x if band is not None]
+    bands = [band for band in x if band is not None]
+    means = [band.mean(tuple(range(2, band.dim())), keepdim) for band in bands]
     return torch.cat(means, 1)
 
 
 def octave_gate(x: Octave, gate: Tensor) -> Octave:
-    """An octave times one number a channel, (N, C, 1, 1) in octave order: each band takes its own."""
+    """An octave times one number a channel, (N, C, 1, 1), high ones first."""
     rows = gate.split([0 if band is None else band.shape[1] for band in x], 1)
-    return Octave(*(None if band is None else band * row for band, row in zip(x, rows, strict=True)))
+    pairs = zip(x, rows, strict=True)
+    return Octave(*(None if band is None else band * row for band, row in pairs))
 
 
 class OctStochasticDepth(nn.Module):

@@ -43,19 +43,23 @@ class Split(NamedTuple):
 
 
 def split_channels(channels: int, alpha: float) -> Split:
-    """The channel split of one tensor, the only place that computes it: c_low = floor(alpha c) (Sec. 3.2)."""
-    low = int(alpha * channels)
+    """The channel split of one tensor, c_low = floor(alpha c) (Sec. 3.2).
+
+    The only place that computes it.
+    """
+    low = int(alpha * channels)  # eq-octave
     return Split(channels - low, low)
 
 
 def macs_ratio(alpha_in: float, alpha_out: float) -> float:
-    """MACs of a layer of stride 1 as a share of the vanilla layer's: 1 - 3/4 (a + b - a b) (Sec. 3.2, Table 1)."""
-    return 1 - 0.75 * (alpha_in + alpha_out - alpha_in * alpha_out)
+    """MACs of a stride-1 layer as a share of the vanilla layer's (Sec. 3.2)."""
+    a, b = alpha_in, alpha_out
+    return 1 - 0.75 * (a + b - a * b)  # eq-octconv-cost
 
 
 def memory_ratio(alpha: float) -> float:
-    """Numbers in an octave as a share of those in the plain tensor: 1 - 3/4 alpha (Sec. 3.2, Table 1)."""
-    return 1 - 0.75 * alpha
+    """Numbers in an octave as a share of the plain tensor's (Sec. 3.2)."""
+    return 1 - 0.75 * alpha  # eq-octconv-cost
 
 
 def crosses(switch: bool, inp: Split, out: Split) -> bool:
@@ -92,32 +96,37 @@ def octave_conv(
     high_to_low: bool = True,
     low_to_high: bool = True,
 ) -> Octave:
-    """Octave convolution of Eq. 2 and 3 (Sec. 3.3): Y^H = f(X^H) + up(f(X^L)), Y^L = f(X^L) + f(pool(X^H)).
+    """Octave convolution (Eq. 2 and 3, Sec. 3.3).
 
-    `weight` is (c_out, c_in / groups, K, K) in octave order. Where a path has to lose resolution it pools first and
-    then convolves at stride 1 (`downsampling="average"`), or takes a strided convolution (`"strided"`, Table 3); where
-    it has to gain resolution it convolves first and up-samples after, the cheap order. The bias is added once a band.
-    A path switched off (Table 3) stays in layers that lack a band on either side, see `crosses`. Of clips the weight is
-    (c_out, c_in / groups, K_t, K, K); `stride` is that of space, and `time_stride` is left to the convolutions.
+    `weight` is (c_out, c_in / groups, K, K) in octave order. A path that has to
+    lose resolution pools first and then convolves at stride 1
+    (`downsampling="average"`), or takes a strided convolution (`"strided"`,
+    Table 3); one that has to gain resolution convolves first and up-samples
+    after, the cheap order. The bias is added once a band. A path switched off
+    (Table 3) stays in layers that lack a band on either side, see `crosses`. Of
+    clips the weight is (c_out, c_in / groups, K_t, K, K); `stride` is that of
+    space, and `time_stride` is left to the convolutions.
     """
     high, low = x
-    convolve, time = (F.conv2d, ()) if weight.dim() == 4 else (F.conv3d, (time_stride,))
+    of_images = weight.dim() == 4
+    convolve, time = (F.conv2d, ()) if of_images else (F.conv3d, (time_stride,))
 
-    def path(source: Tensor, kernel: Tensor, factor: int, offset: Tensor | None) -> Tensor:
+    def path(source: Tensor, kernel: Tensor, factor: int, offset: Tensor | None):
         step = 1
         if factor > 1 and downsampling == AVERAGE:
             source = shrink(source, factor)
         elif factor > 1:
             step = factor
-        return convolve(source, kernel, offset, (*time, step, step), padding, dilation, groups)
+        steps = (*time, step, step)
+        return convolve(source, kernel, offset, steps, padding, dilation, groups)
 
     inp = Split(*(0 if band is None else band.shape[1] for band in x))
     in_high, in_low = inp
     bias_h, bias_l = (None, None) if bias is None else bias.split(out)
     rest = stride  # what the paths from the high band still have to lose
-    if stride > 1 and in_high and downsampling == AVERAGE:  # once for both, as in the authors' code
-        high, rest = shrink(high, stride), 1
-    if 1 < groups == in_high + in_low == sum(out):  # depthwise: a channel sees itself, so bands do not mix
+    if stride > 1 and in_high and downsampling == AVERAGE:
+        high, rest = shrink(high, stride), 1  # once for both, as authors do
+    if 1 < groups == in_high + in_low == sum(out):  # depthwise: bands do not mix
         kernels = weight.split(out)
         groups = out.high
         y_high = path(high, kernels[0], rest, bias_h) if out.high else None
@@ -130,17 +139,19 @@ def octave_conv(
     w_hh, w_lh = rows_h.split(columns, dim=1)
     w_hl, w_ll = rows_l.split(columns, dim=1)
     y_high = y_low = None
-    if out.high and in_high:
+    if out.high and in_high:  # eq-octconv, first line
         y_high = path(high, w_hh, rest, bias_h)
     if out.high and in_low and crosses(low_to_high, inp, out):
         offset = bias_h if y_high is None else None
-        raised = path(low, w_lh, max(stride // 2, 1), offset)  # X^L is at half resolution: one halving less
+        factor = max(stride // 2, 1)  # X^L has lost one halving already
+        raised = path(low, w_lh, factor, offset)
         raised = enlarge(raised) if stride == 1 else raised
         y_high = raised if y_high is None else y_high + raised
-    if out.low and in_low:
+    if out.low and in_low:  # eq-octconv, second line
         y_low = path(low, w_ll, stride, bias_l)
     if out.low and in_high and crosses(high_to_low, inp, out):
-        lowered = path(high, w_hl, 2 * rest, bias_l if y_low is None else None)
+        offset = bias_l if y_low is None else None
+        lowered = path(high, w_hl, 2 * rest, offset)
         y_low = lowered if y_low is None else y_low + lowered
     return Octave(y_high, y_low)
 
@@ -224,22 +235,28 @@ class OctConv2d(nn.Module):
         )
 
     def macs(self, inputs: tuple, output: tuple | Octave) -> int:
-        """Multiply-accumulates for one image (Sec. 3.2), from the output's shape (C, H, W) or octave of shapes."""
+        """Multiply-accumulates for one image (Sec. 3.2).
+
+        `output` is its shape (C, H, W), or the octave of its bands' shapes.
+        """
         kernel = prod(self.kernel_size)
         if isinstance(output, Octave) and output.high is None:
             half = prod(output.low[1:])
             full = 4 * half
         else:
             *time, height, width = as_octave(output).high[1:]
-            full, half = prod(time) * height * width, prod(time) * (height // 2) * (width // 2)
+            full = prod(time) * height * width
+            half = prod(time) * (height // 2) * (width // 2)
         if self.depthwise:
             return kernel * (self.out.high * full + self.out.low * half)
-        raised = half if self.stride == 1 else full  # LH runs at the resolution of its source, or of a strided output
+        raised = half if self.stride == 1 else full  # LH: at its source
+        goes_up = crosses(self.low_to_high, self.inp, self.out)
+        goes_down = crosses(self.high_to_low, self.inp, self.out)
         hh = self.out.high * self.inp.high * full
         ll = self.out.low * self.inp.low * half
-        lh = self.out.high * self.inp.low * raised if crosses(self.low_to_high, self.inp, self.out) else 0
-        hl = self.out.low * self.inp.high * half if crosses(self.high_to_low, self.inp, self.out) else 0
-        return kernel * (hh + lh + hl + ll) // self.groups
+        lh = self.out.high * self.inp.low * raised if goes_up else 0
+        hl = self.out.low * self.inp.high * half if goes_down else 0
+        return kernel * (hh + lh + hl + ll) // self.groups  # eq-conv-macs
 
     def extra_repr(self) -> str:
         """The two splits, as the reader of a printed network wants them."""
@@ -297,7 +314,7 @@ def octave_add(a: Octave, b: Octave) -> Octave:
 
 
 def octave_cat(values: list[Tensor | Octave], dim: int = 1) -> Octave:
-    """Concatenation a band at a time: the split of the result is the concatenation of the splits."""
+    """Concatenation a band at a time: the splits are concatenated too."""
     bands = zip(*(as_octave(value) for value in values), strict=True)
     joined = [[x for x in band if x is not None] for band in bands]
     return Octave(*(torch.cat(band, dim) if band else None for band in joined))
