@@ -23,7 +23,6 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("book.search_study", "book.runs", "book.paperscale"),
     ("book.searches", "book.campaign"),
     ("book.chapters", "book.pages", "book.report"),
-    ("book.legacy",),
     ("book.cli",),
     ("__main__",),
 )

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from dynlib.book.legacy import plots
+from dynlib.book.report import figure as plots
 from dynlib.book.records import Record, config_hash
 from dynlib.errors import InputError
 

@@ -5,7 +5,7 @@
     runs  searches  paperscale       one training, one search, cost and speed without training: a record each
     search_study  search_trials      a search from end to end, the candidates that it measures, and where these run:
     search_jobs                      on cores or on a cluster
-    demos/  legacy/                  what pages show of a method; records turned into tables and words
+    demos/                           what pages show of a method
     chapters  cli                    executing notebooks; python -m dynlib
 
 Nothing below imports it. Importing it costs nothing: no torch, no pandas.
