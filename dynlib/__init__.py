@@ -10,7 +10,7 @@ The engine, the papers on it, and the book on these. A file imports only from fl
             cost  data/  quantise        MACs; data sets; graphs in int8
             graphs  export               networks as graphs; modules as ONNX graphs
             backbones/  latency          networks; the timing protocol
-            train                        the training loop
+            checkpoints  train           unfinished training; the training loop
             tasks                        classification, segmentation, detection: networks and scores
     papers  papers/<key>/                one method a package: Config, convert, cost, deploy; none imports another
     book    book/                        recipes, records, runs, pages, the command line; see its own map

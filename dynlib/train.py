@@ -4,25 +4,23 @@
 in an epoch follows from (seed, epoch), so a run that was killed and resumed goes the way of one that was not.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dynlib import checkpoints
 from dynlib.data import IGNORED, Batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, subsampling_first
-from dynlib.paths import write_atomically
 
 Targets = Tensor | list[dict[str, Tensor]]  # labels (N,), masks (N, H, W), or the boxes and labels of each image
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
@@ -104,14 +102,6 @@ class Hardware:
         if self.accelerator != "auto":
             return self.accelerator
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-@dataclass
-class _State:
-    """What a checkpoint holds besides the weights."""
-
-    run: str  # what the checkpoint belongs to
-    curve: list[dict] = field(default_factory=list)
 
 
 def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
@@ -213,9 +203,9 @@ def fit(
     layout = torch.channels_last_3d if is_video else torch.channels_last
     network, optimizer = fabric.setup(model.to(memory_format=layout), plain)
     about = f"batches={len(train)}x{train.batch_size} data={train.samples.checksum[:12]}"
-    state = _State(run=f"{schedule} seed={seed} {about} {hardware.precision}")
+    state = checkpoints.State(run=f"{schedule} seed={seed} {about} {hardware.precision}")
     if checkpoint is not None and checkpoint.exists():
-        _restore(checkpoint, state, model, plain)
+        checkpoints.restore(checkpoint, state, model, plain)
     world = fabric.world_size
     if on_gpu:
         torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = True, False
@@ -259,7 +249,7 @@ def fit(
             state.curve.append(point | {"seconds": round(time.perf_counter() - began, 2)})
             bar.set_postfix({key: f"{value:.4g}" for key, value in point.items()})
             if checkpoint is not None and fabric.is_global_zero:
-                _save(checkpoint, state, model, plain)
+                checkpoints.save(checkpoint, state, model, plain)
             fabric.barrier()
     return state.curve
 
@@ -314,49 +304,3 @@ def evaluate(model: nn.Module, batches: Batches) -> dict[str, float]:
     """`top1` as a fraction and mean cross-entropy `loss` over all samples."""
     logits, labels = predict(model, batches)
     return {"top1": top1(logits, labels), "loss": F.cross_entropy(logits, labels).item()}
-
-
-def _save(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """One safetensors file: weights, optimizer state, and the rest as JSON in its header."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items() if isinstance(value, Tensor)}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    write_atomically(path, safetensors.torch.save(tensors, {"state": json.dumps(asdict(state))}))
-
-
-def epochs_done(path: Path) -> int:
-    """Epochs that lie behind a checkpoint; 0 where there is none."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            return len(json.loads(file.metadata()["state"])["curve"])
-    except (OSError, RuntimeError, ValueError, safetensors.SafetensorError, KeyError, TypeError):
-        return 0  # some versions of safetensors raise RuntimeError for a missing file
-
-
-def _restore(path: Path, state: _State, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-    """Fill state, model and optimizer from a checkpoint of the same run."""
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            found = json.loads(file.metadata()["state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is not a checkpoint ({error}); remove it to start anew") from error
-    if found["run"] != state.run:
-        raise InputError(f"{path} belongs to another run ({found['run']}); remove it, or give another path")
-    content = optimizer.state_dict()
-    learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, index, entry = name.split(".", 2)
-            if tensor.ndim and (int(index) >= len(learnt) or tensor.shape != learnt[int(index)].shape):
-                raise InputError(f"{path}: {name} has the shape {tuple(tensor.shape)} of no parameter; remove the file")
-            content["state"].setdefault(int(index), {})[entry] = tensor
-    try:
-        model.load_state_dict(
-            {name.removeprefix("model."): tensor for name, tensor in tensors.items() if name.startswith("model.")}
-        )
-    except RuntimeError as error:
-        raise InputError(f"{path} has the weights of another network; remove it to start anew") from error
-    optimizer.load_state_dict(content)
-    state.curve = found["curve"]

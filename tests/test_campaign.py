@@ -147,7 +147,7 @@ def test_a_campaign_killed_at_five_moments_makes_the_same_records(studies, tmp_p
 
 
 def _epochs(folder):
-    from dynlib.train import epochs_done
+    from dynlib.checkpoints import epochs_done
 
     done = sum(len(records.load(path).curve) for path in (folder / "results").rglob("*.json"))
     return done + sum(epochs_done(path) for path in (folder / "runs").rglob("*.safetensors"))

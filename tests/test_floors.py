@@ -14,7 +14,7 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("ops",),
     ("cost", "data", "quantise"),
     ("graphs", "export"),
-    ("backbones", "latency"),
+    ("backbones", "latency", "checkpoints"),
     ("train",),
     ("tasks",),
     ("papers",),
@@ -23,6 +23,8 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("book.search_study", "book.runs", "book.paperscale"),
     ("book.searches", "book.campaign"),
     ("book.chapters", "book.pages", "book.report"),
+    ("book.cli_options",),
+    ("book.cli_networks", "book.cli_training"),
     ("book.cli",),
     ("__main__",),
 )

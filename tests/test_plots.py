@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
-from dynlib.book.report import figure as plots
 from dynlib.book.records import Record, config_hash
+from dynlib.book.report import figure as plots
 from dynlib.errors import InputError
 
 
@@ -156,18 +156,6 @@ def test_spectra_that_were_kept_are_drawn_as_those_of_their_maps():
     assert np.allclose(*drawn)
 
 
-def test_dots_show_the_mean_every_seed_and_one_sample_deviation(ax):
-    plots.dots_with_spread(ax, {"alpha 0": [0.90, 0.92, 0.94], "alpha 0.5": [0.91]})
-    assert ax.get_xlabel() == "top-1 accuracy (%)"
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["alpha 0", "alpha 0.5"]
-    (bar,) = ax.collections
-    assert bar.get_segments()[0][:, 0] == pytest.approx([90, 94])
-    assert [list(line.get_xdata()) for line in ax.lines if line.get_markersize() == 7] == [
-        [pytest.approx(92)],
-        [pytest.approx(91)],
-    ]
-
-
 def test_speed_up_stands_over_the_ratio_of_macs_with_quartiles_and_the_ideal(ax):
     plots.latency_against_macs(ax, [record(0.25), record(1.0)], name)
     assert ax.get_xlabel().endswith("(×)") and ax.get_ylabel() == "measured speed-up (×)"
@@ -212,7 +200,6 @@ def test_every_pixel_of_a_picture_is_a_whole_square_of_the_figure():
         (lambda ax: plots.images([np.zeros((3, 8, 8))], ["a"]), "shape"),
         (lambda ax: plots.images([np.full((8, 8), 1.5)], ["a"]), "1.5"),
         (lambda ax: plots.radial_power(np.zeros((4, 4))), "4x4"),
-        (lambda ax: plots.dots_with_spread(ax, {"a": [1.0]}, "beauty"), "beauty"),
         (lambda ax: plots.learning_curves(ax, [record()], name, "top5"), "top5"),
         (lambda ax: plots.spectrum(ax, {str(i): np.zeros((8, 8)) for i in range(9)}), "9 lines"),
     ],
@@ -262,3 +249,10 @@ def test_what_goes_into_a_figure_is_not_changed(ax):
     pd.testing.assert_frame_equal(frame, before[0])
     assert runs == before[1]
     np.testing.assert_array_equal(maps["a"], before[2]["a"])
+
+
+def test_a_plane_has_a_mark_for_each_row_with_records_and_none_for_the_others(ax):
+    rows = {"row": ["a", "b", "c"], "mean": [0.8, 0.9, float("nan")], "std": [0.01, float("nan"), float("nan")]}
+    plots.plane(ax, pd.DataFrame(rows | {"cost": [1e7, 2e7, float("nan")]}), {"ours": ["a", "b"], "rival": ["c"]})
+    (line,) = [line for line in ax.lines if line.get_linestyle() != "None" and len(line.get_xdata()) == 2]
+    assert line.get_xdata() == pytest.approx([10, 20]) and line.get_ydata() == pytest.approx([80, 90])

@@ -11,6 +11,7 @@ from dynlib import settings, train
 from dynlib.book import records
 from dynlib.book.recipes import Recipe, at_size, data_of, held_out, trained
 from dynlib.book.records import Record
+from dynlib.checkpoints import epochs_done
 from dynlib.data import Batches, FolderBatches
 from dynlib.errors import InputError
 from dynlib.papers import Method, method
@@ -198,7 +199,7 @@ def first_phase_done(key: str, config: object, recipe: Recipe, profile: str, see
     """Whether the weights at the end of a run's first phase are there."""
     path = _checkpoint(checkpoints, key, profile, first_digest(key, config, recipe), seed)
     epochs = _phases(method(key), config)[0].of(recipe.schedule()).epochs
-    return train.epochs_done(path) >= epochs
+    return epochs_done(path) >= epochs
 
 
 def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str:

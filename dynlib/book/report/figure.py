@@ -26,6 +26,8 @@ AXES = {  # quantity as kept: axis label without unit, unit and factor to it
     "params": ("parameters", "M", 1e-6),
     "top1": ("top-1 accuracy", "%", 100),
     "top5": ("top-5 accuracy", "%", 100),
+    "miou": ("mean intersection over union", "%", 100),
+    "map50": ("mean average precision at 0.5", "%", 100),
     "density": ("share of the positions computed", "%", 100),
     "loss": ("training loss", "nats", 1),
 }
@@ -158,22 +160,6 @@ def spectra(ax: Axes, powers: Mapping[str, ArrayLike]) -> None:
     _label(ax, ends, colours)
 
 
-def dots_with_spread(ax: Axes, values: Mapping[str, Sequence[float]], quantity: str = "top1") -> None:
-    """One row a name: each seed a pale dot, their mean a full one, a bar of one sample deviation to either side."""
-    factor = _axis(ax.xaxis, quantity, [v for of in values.values() for v in of])
-    for place, of in enumerate(values.values()):
-        seeds = np.array(of) * factor
-        if len(seeds) > 1:
-            ax.plot(seeds, [place] * len(seeds), "o", color=PALETTE[0], alpha=0.35, markersize=5, markeredgewidth=0)
-            ax.errorbar(seeds.mean(), place, xerr=seeds.std(ddof=1), color=PALETTE[0], capsize=3, linewidth=1.4)
-        ax.plot(seeds.mean(), place, "o", color=PALETTE[0], markersize=7)
-    ax.set_yticks(range(len(values)), list(values))
-    ax.set_ylim(len(values) - 0.5, -0.5)
-    ax.grid(axis="x", linewidth=0.5, alpha=0.5)
-    ax.spines["left"].set_visible(False)
-    ax.tick_params(axis="y", length=0)
-
-
 def latency_against_macs(ax: Axes, runs: Iterable[Record], label: Callable[[Record], str]) -> None:
     """The speed-up that the clock saw over the one that the MACs promise, with quartiles; the diagonal is the ideal."""
     rows = [(label(run), run.metrics) for run in runs]
@@ -252,23 +238,3 @@ def plane(ax: Axes, frame: pd.DataFrame, families: Mapping[str, Sequence[str]], 
         ax.errorbar(line.cost * fx, line["mean"] * fy, yerr=line["std"].fillna(0) * fy, **look)
         ends[name] = (line.cost.iloc[-1] * fx, line["mean"].iloc[-1] * fy)
     _label(ax, ends, colours)
-
-
-def forest(ax: Axes, comparisons: Mapping[str, object], unit: str = "points") -> None:
-    """Differences with their 95 % intervals, one line a `report.Comparison`; left of 0 is against the claim.
-
-    Without two seeds there is a hollow mark and no interval; without a seed, the name alone.
-    """
-    marks = {"supported": "C2", "contradicted": "C1", "undecided": "C0"}
-    for place, (_, found) in enumerate(comparisons.items()):
-        colour = marks.get(found.verdict, PALE)
-        if found.seeds == 0:
-            continue
-        if found.seeds > 1:
-            ax.plot([100 * found.low, 100 * found.high], [place, place], color=colour, linewidth=2)
-        ax.plot(100 * found.mean, place, "o", color=colour, markerfacecolor=colour if found.seeds > 2 else "white")
-    names = [f"{name}\n{found.verdict}, {found.seeds} seeds" for name, found in comparisons.items()]
-    ax.set_yticks(range(len(names)), names)
-    ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.axvline(0, color=INK, linewidth=0.8)
-    ax.set_xlabel(f"difference ({unit})")

@@ -1,0 +1,76 @@
+"""What the commands share: their options as people type them, and how results are printed."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from dynlib import settings
+from dynlib.book import chapters
+from dynlib.errors import InputError
+
+MOST_SEED = 2**31 - 1
+Key = Annotated[str, typer.Argument(help="Method, such as octconv.")]
+Params = Annotated[list[str] | None, typer.Option("--param", "-p", metavar="NAME=VALUE", help="A setting; repeatable.")]
+Profile = Annotated[str, typer.Option(help="smoke, or a folder of notebooks/profiles.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data sets; default data/raw.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
+Arch = Annotated[str, typer.Option(help="A torchvision model or one of ours, such as cifar_resnet20.")]
+ENGINE = "onnxruntime"
+Size = Annotated[str | None, typer.Option(metavar="S|HxW", help="Image in pixels; default 224, of cifar_ networks 32.")]
+
+
+def chapter_values(key: str, profile: str) -> dict[str, Any]:
+    """The parameters of a method's chapter at a profile."""
+    chapter = chapters.of_method(key)
+    defaults = {parameter.name: parameter.default for parameter in chapters.parameters(chapter).values()}
+    return defaults | chapters.profile_values(chapter, profile)
+
+
+def existing(data_root: Path | None) -> Path | None:
+    """The folder of data sets, where it is given. Raises InputError where there is none."""
+    if data_root is not None and not data_root.is_dir():
+        raise InputError(
+            f"no folder {data_root}: --data-root is one that holds NAME/train.npz; "
+            f"`python -m dynlib data NAME --data-root {data_root}` downloads a set into it"
+        )
+    return data_root
+
+
+def usual_size(arch: str) -> str:
+    """The side of the images that a network was made for, in pixels."""
+    return "32" if arch.startswith("cifar_") else "224"
+
+
+def giga(number: int) -> str:
+    """Three decimals of the unit that suits, aligned."""
+    unit, name = (1e9, "G") if number >= 1e9 else (1e6, "M")
+    return f"{number / unit:8.3f} {name}"
+
+
+def words(config: Mapping[str, Any]) -> str:
+    """Settings on one line."""
+    return ", ".join(f"{name}={settings.written(value)}" for name, value in config.items())
+
+
+def print_json(content: Mapping[str, Any]) -> None:
+    """One JSON object."""
+    print(json.dumps(content, indent=1))
+
+
+def print_table(title: str, rows: Any) -> None:
+    """Aligned columns under a title: in colour on a terminal, plain and never wrapped in a pipe."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    for cells in rows:
+        table.add_row(*(Text(cell, style) for cell, style in zip(cells, ("cyan", "", "dim", ""), strict=False)))
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 200)
+    console.print(Text(title, "bold"))
+    console.print(table)
+    console.print()
