@@ -1,6 +1,7 @@
 """The pages: built into a fresh folder and put in their place whole, or not at all."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def _runs(process: int) -> bool:
 
 def _complaint(text: str) -> str:
     """The first line that names a fault, without where on this machine it lies."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    lines = [line.strip() for line in plain.splitlines() if line.strip()]
     found = [line for line in lines if "WARNING" in line or "ERROR" in line]
     return (found or lines or ["no reason was given"])[0].replace(f"{paths.ROOT}{os.sep}", "")
