@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
+from dynlib import settings
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
 
@@ -69,7 +70,7 @@ _FUNCTIONS: dict[Callable, str] = {
 _METHODS: dict[str, str] = {
     **dict.fromkeys(("add", "add_"), ADD),
     **dict.fromkeys(("mul", "mul_"), MUL),
-    **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous"), POINTWISE),
+    **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous", "clone"), POINTWISE),
     **dict.fromkeys(("flatten", "view", "reshape", "squeeze"), FLATTEN),
     "mean": GLOBAL_POOL,
     "size": SHAPE,
@@ -213,10 +214,10 @@ def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] |
     if (found := find_role(traced, node, extra)) is not None:
         return found
     what = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
-    known = sorted({kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS})
-    raise InputError(
-        f"{node.name}: no rule for the operation {getattr(what, '__name__', what)}; known are {', '.join(known)}"
-    )
+    name = getattr(what, "__name__", str(what))
+    known = {kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS} | _METHODS.keys()
+    close = ", ".join(settings.nearest(name, sorted(known))[: settings.NEAREST])
+    raise InputError(f"{node.name:.60}: no rule for the operation {name:.60}; the closest known are {close}")
 
 
 def probe_px(graph: fx.Graph) -> tuple[int, int]:

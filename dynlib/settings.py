@@ -66,9 +66,14 @@ def _yaml(text: str, what: str) -> Any:
         raise InputError(f"{what:.60} is not YAML: it is nested too deeply") from error
 
 
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """The known names, the closest first."""
+    return sorted(known, key=lambda other: -SequenceMatcher(None, name, other).ratio())
+
+
 def unknown(what: str, name: str, allowed: Iterable[str]) -> InputError:
     """The error for a name that does not exist; those that do are listed, the closest first."""
-    ranked = sorted(allowed, key=lambda other: -SequenceMatcher(None, name, other).ratio())
+    ranked = nearest(name, allowed)
     rest = f" and {len(ranked) - NEAREST} more" if len(ranked) > NEAREST else ""
     return InputError(f"{what} {name!r:.60} is unknown; allowed: {', '.join(ranked[:NEAREST])}{rest}")
 

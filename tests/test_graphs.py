@@ -95,7 +95,7 @@ class Calls(nn.Module):
 @pytest.mark.parametrize(
     ("net", "says"),
     [
-        (Calls(torch.sin), r"^sin: no rule for the operation sin; known are .*BatchNorm2d.*relu"),
+        (Calls(torch.sin), r"^sin: no rule for the operation sin; the closest known are "),
         (Calls(lambda x: x.cos()), r"^cos: no rule for the operation cos"),
         (Calls(operator.neg), r"^neg: no rule"),
         (nn.Sequential(nn.InstanceNorm2d(3)), r"^_0: no rule for the operation InstanceNorm2d"),

@@ -169,13 +169,14 @@ def test_an_example_that_is_no_batch_is_refused(given, said):
         convert(Digits(), Config(), given)
 
 
-@pytest.mark.parametrize("apply", [lambda net, x: net, octconv.deploy])
-def test_maps_that_do_not_divide_the_image_tie_the_network_to_the_size_of_its_example(apply):
+def test_maps_that_do_not_divide_the_image_tie_the_network_to_the_size_of_its_example():
     x = cost.example(225)
-    net = apply(convert(small("squeezenet1_1"), Config(), x), x)
+    net = convert(small("squeezenet1_1"), Config(), x)
     net(x)
     with pytest.raises(InputError, match=r"^size 224x224: .* alone: 225x225$"):
         net(cost.example(224))
+    with pytest.raises(InputError, match=r"allowed: float32 \(N, 3, 225, 225\)"):
+        octconv.deploy(net, x)(cost.example(224))
 
 
 def test_maps_that_are_odd_at_the_size_of_the_example_are_refused_by_name():

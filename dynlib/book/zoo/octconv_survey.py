@@ -68,7 +68,7 @@ def survey(arch: str, config: Config) -> Finding:
     try:
         octave = octave_of(plain, size, config)
     except InputError as error:
-        return Finding(arch, size, refusal=str(error).partition("; known are")[0])
+        return Finding(arch, size, refusal=str(error).partition("; the closest known are")[0])
     static, ours = (cost(network, size) for network in (plain, octave))
     return Finding(arch, size, None, ours.params, static.macs, ours.macs)
 
