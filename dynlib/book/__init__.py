@@ -6,7 +6,10 @@
     search_study  search_trials      a search from end to end, the candidates that it measures, and where these run:
     search_jobs                      on cores or on a cluster
     demos/                           what pages show of a method
-    chapters  cli                    executing notebooks; python -m dynlib
+    campaign  jobs                   whatever the studies still lack, and where it runs
+    report/                          records to a frame, to a verdict, to a table or a figure
+    chapters  pages                  executing notebooks, building the pages whole
+    cli  cli_*                       python -m dynlib
 
 Nothing below imports it. Importing it costs nothing: no torch, no pandas.
 """
