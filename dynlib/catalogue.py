@@ -18,6 +18,8 @@ class Dataset:
     augment: str = "flip_and_crop"  # how training images are moved: a function of data/augment.py
     clips: bool = False  # of several frames; the motion is the class, so that a mirrored one belongs to another
     void: str | None = None  # the last class of the masks, whose pixels are neither learned nor scored
+    folder: str | None = None  # of its files where that is another set's; None: of its own name
+    ids: tuple[int, ...] | None = None  # of its classes among `class_count` others that a network knows
     aspect: float = 1.0  # width by height, where a side in px stands for the shorter one and not for a square
 
 
@@ -73,6 +75,14 @@ DATASETS = {
     "imagenette": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, shorter side 320 px"),
     "imagenette128": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, whole, 128 px"),
     "imagenette224": Dataset(("train", "val"), "classification", 10, "ten easy ImageNet classes, 224 px"),
+    "imagenette224_of_1000": Dataset(
+        ("train", "val"),
+        "classification",
+        1000,
+        "the photographs of imagenette224, told apart among ImageNet's 1000 classes",
+        folder="imagenette224",
+        ids=(0, 217, 482, 491, 497, 566, 569, 571, 574, 701),  # of ILSVRC 2012, in the order of the folders' names
+    ),
     "tiny_imagenet100": Dataset(("train", "val"), "classification", 100, "100 Tiny ImageNet classes, 64 px"),
     "imagenet": Dataset(
         ("train", "val"), "classification", 1000, "ILSVRC 2012 as <split>/<wnid>/ folders, decoded lazily", options=()

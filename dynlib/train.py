@@ -154,6 +154,8 @@ class Phase:
     settings: object | None = None  # Config of the network that is trained; None: the run's own
     augment: bool = True  # whether training images are moved as the data set has it; those of a folder always are
     images: str = "all"  # of the training images; or "most", nine in ten, or "rest", the tenth that "most" leaves out
+    # (model, batches of the training images) -> what the phase sees of them
+    prepare: Callable[[nn.Module, Batches], Batches] = lambda model, batches: batches
 
     def of(self, whole: Schedule) -> Schedule:
         """This phase's schedule under a recipe's; the warm-up keeps its share."""

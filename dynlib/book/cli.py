@@ -127,8 +127,19 @@ def pages() -> None:
 
 
 @app.command()
-def data(name: Annotated[str, typer.Argument(help="Data set, such as cifar10.")], data_root: DataRoot = None) -> None:
-    """Download a data set by torchvision, verify it and pack it into DATA_ROOT/NAME."""
+def data(
+    name: Annotated[str, typer.Argument(help="Data set, such as cifar10, or weights: efficientnet_lite0.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Download a data set by torchvision, verify it and pack it into DATA_ROOT/NAME; or write trained weights."""
+    root = paths.RAW if data_root is None else data_root
+    if name == "efficientnet_lite0":
+        import safetensors.torch
+
+        from dynlib.backbones import efficientnet_lite
+
+        content = safetensors.torch.save(efficientnet_lite.packaged())
+        return print(paths.write_atomically(root / "weights" / f"{name}.safetensors", content))
     from dynlib.data import pack
 
-    print(pack(name, paths.RAW if data_root is None else data_root))
+    print(pack(name, root))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib import backbones, settings, train
+from dynlib.backbones import efficientnet_lite
 from dynlib.book import zoo  # noqa: F401  lets backbones.build know the authors' networks
 from dynlib.cost import MOST_PX
 from dynlib.data import (
@@ -170,7 +171,8 @@ def data_of(recipe: Recipe, root: Path | None) -> tuple[Batches | FolderBatches,
     both = data(*asked)
     if recipe.weights is None and recipe.teacher is None:
         return both
-    return tuple(replace(batches, mean=IMAGENET_MEAN, std=IMAGENET_STD) for batches in both)
+    mean, std = efficientnet_lite.PIXELS if recipe.arch == "efficientnet_lite0" else (IMAGENET_MEAN, IMAGENET_STD)
+    return tuple(replace(batches, mean=mean, std=std) for batches in both)
 
 
 def held_out(recipe: Recipe, root: Path | None) -> Batches | FolderBatches:

@@ -83,7 +83,7 @@ def fit(
         trained = fresh(paper, phase.settings, recipe, classes, seed, root) if other else model
         part = train.fit(
             trained,
-            _seen_in(phase, batches),
+            phase.prepare(trained, _seen_in(phase, batches)),
             phase.of(recipe.schedule()),
             seed=seed + 1009 * index,  # every phase sees its own order of the images
             objective=phase.objective,

@@ -13,6 +13,8 @@ What fits into memory is decoded once to uint8; no per-image work is left for th
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from dynlib import paths
 from dynlib.catalogue import DATASETS, Dataset
 from dynlib.data import packed, scenes
@@ -57,14 +59,25 @@ def load(name: str, split: str, root: Path | str | None = None, **options: objec
     if name.startswith("scenes"):
         return scenes.make(split, kind=name.partition("_")[2] or "images", **options)
     root = paths.RAW if root is None else Path(root)
-    folder = root / name
+    folder = root / (dataset.folder or name)
     if name == "imagenet":
         return load_folder(folder / split, name)
     if not folder.is_dir():
         first = f"`python -m dynlib data {name} --data-root {root}`" if name in PACKABLE else "scenes, made on the spot"
         raise InputError(f"no data in {folder}: allowed are {first}, or a data root that holds {name}/{split}.npz")
     samples = packed.read(folder / f"{split}.npz", dataset.task, dataset.classes, **options)
+    if dataset.ids is not None:
+        samples = _among(name, dataset, samples)
     return samples if dataset.void is None else _without(dataset.void, samples)
+
+
+def _among(name: str, dataset: Dataset, samples: Samples) -> Samples:
+    """The samples with the ids that their classes have among all that a network tells apart."""
+    classes = [""] * dataset.class_count
+    for number, own in zip(dataset.ids, samples.classes, strict=True):
+        classes[number] = own
+    labels = torch.tensor(dataset.ids)[samples.labels]
+    return replace(samples, name=name, labels=labels, classes=tuple(classes))
 
 
 def _without(void: str, samples: Samples) -> Samples:

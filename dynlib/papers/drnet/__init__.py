@@ -11,6 +11,7 @@ lists run from the largest resolution to the smallest.
     convert     Config; the network with its predictor; cost    training   the losses of both phases
     layers      batch norms by resolution, resizing, the gate   policies   what is chosen, and what it is compared with
     predictor   what looks at the thumbnail                     deploy     the form for inference
+    frozen      a given classifier: the predictor alone learns
 
 Departures from the paper, each with its reason:
 
@@ -27,6 +28,8 @@ Departures from the paper, each with its reason:
 - The learning rate falls along a cosine or a line, not in steps, and the momentum is Nesterov's; phases keep the
   paper's 70 : 100 epochs. The paper's rates, 0.1 and 0.01 for the predictor, are for batches of 256 and schedules of
   many days; ours are shorter, and the predictor's is `predictor_lr` times the other.
+- With `supervised` the predictor learns where the classifier is right, and with `frozen` the classifier is a trained
+  network that stays as it is: both are ours, to tell a method that cannot choose from a network that gives no choice.
 - The predictor's MobileNetV2 form has our channels, see `predictor.py`.
 - With several devices the penalty is on the mean of each device's own batch; the paper does not say.
 """

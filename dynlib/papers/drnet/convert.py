@@ -13,7 +13,7 @@ from dynlib import export
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.papers.drnet import policies, predictor as predictors, training
+from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
 from dynlib.papers.drnet.deploy import deployed
 from dynlib.papers.drnet.layers import (
     Output,
@@ -52,6 +52,7 @@ class Config:
     predictor_lr: float = 0.1  # factor on the learning rate for it, above 0; 0.01 beside 0.1 in the paper
     joint: bool = True  # false, a control: the first phase for as long as both; the predictor stays untrained
     supervised: bool = field(default=False, metadata=LATER)  # ours: the predictor learns where the classifier is right
+    frozen: bool = field(default=False, metadata=LATER)  # ours: the classifier is given, only the predictor learns
 
     def __post_init__(self):
         """Refuse what makes no sense."""
@@ -73,11 +74,13 @@ class Config:
                 above = f"from {low}" if closed else f"above {low}"
                 raise InputError(f"{name} is {value!r}; it is a number {above}{f' up to {high}' * (high < math.inf)}")
             object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
-        for name in ("resolution_aware_bn", "routed", "antialias", "joint", "supervised"):
+        for name in ("resolution_aware_bn", "routed", "antialias", "joint", "supervised", "frozen"):
             if not isinstance(getattr(self, name), bool):
                 raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
         if self.supervised and not self.joint:
             raise InputError("supervised is true and joint false; a predictor that stays untrained learns from nothing")
+        if self.frozen and not (self.joint and len(self.candidates) > 1):
+            raise InputError("frozen is true, but there is no predictor to train; allowed: joint, several candidates")
         if self.predictor not in (kinds := (predictors.AUTO, *predictors.SIDES)):
             raise InputError(f"predictor is {self.predictor!r}; allowed: {', '.join(kinds)}")
 
@@ -195,7 +198,8 @@ def phases(config: Config) -> tuple[Phase, ...]:
 
     With a single candidate, the same 170 epochs of ordinary training; without `joint`, all 170 at all resolutions.
     With `supervised`, 170 at all resolutions on nine tenths of the images; then the predictor learns, on the tenth that
-    the classifier has not fitted, at which resolutions an image is classified rightly. That phase is ours.
+    the classifier has not fitted, at which resolutions an image is classified rightly. That phase is ours. With
+    `frozen`, the predictor alone, for all epochs, see `frozen`.
     """
     if len(config.candidates) == 1:
         return (Phase("full resolution", epochs=1.7, watch=training.watch_plain),)
@@ -208,6 +212,15 @@ def phases(config: Config) -> tuple[Phase, ...]:
         watch=training.watch_candidates,
         depends_on=shape,
     )
+    if config.frozen:
+        given = frozen.Given(config)
+        how = {
+            "lr": 0.02 * config.predictor_lr,
+            "weight_decay": 0.0,
+            "optimizer": "adam",
+            "groups": training.predictor_alone,
+        }
+        return (Phase("predictor", given, prepare=given.prepare, watch=lambda model, valid: {}, **how),)
     if not config.joint:
         return (replace(first, epochs=1.7, depends_on=None),)
     if config.supervised:
@@ -243,11 +256,16 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     """
     if not isinstance(model, DynamicResolution):
         return {"top5": policies.label_among(*predict(model, valid))}
-    evidence = policies.collect(model, valid)
+    evidence = (frozen.evidence if model.config.frozen else policies.collect)(model, valid)
     if not model.config.joint:
         return policies.fixed_report(evidence)
     found = policies.report(evidence, model.config.alpha)
-    return found | (policies.priced(evidence, model.price.item()) if model.config.supervised else {})
+    price = model.price.item() if model.config.supervised else None
+    if price is not None:
+        found |= policies.priced(evidence, price)
+    if model.config.frozen:
+        found["rules"] = frozen.ladder(evidence, model.right_by_class, price)
+    return found
 
 
 def choose(model: nn.Module, held_out: Batches, valid: Batches) -> dict[str, float | list[float]]:

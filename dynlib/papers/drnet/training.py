@@ -67,13 +67,17 @@ def right_or_wrong(count: int, alpha: float) -> Objective:
             each = [network(images, resolution=j).logits for j in range(count)]
         right = torch.stack([y.argmax(1) == labels for y in each], 1).float()  # (N, m)
         output = network(images, classify=False)
-        costs = output.z.new_tensor(output.costs)
-        utility = output.z.detach().sigmoid() - network.price * costs
-        dear = costs[utility.argmax(1)].mean() - alpha
-        network.price.add_(PRICE_RATE * (1 - done) * dear).clamp_(min=0)
+        reprice(network.price, output.z, output.z.new_tensor(output.costs), alpha, done)
         return F.binary_cross_entropy_with_logits(output.z, right)
 
     return objective
+
+
+def reprice(price: Tensor, z: Tensor, costs: Tensor, alpha: float, done: float) -> None:
+    """Raise the price, in place, where the choices by z (N, m) at costs (m,) spend more than alpha; else lower it."""
+    utility = z.detach().sigmoid() - price * costs
+    dear = costs[utility.argmax(1)].mean() - alpha
+    price.add_(PRICE_RATE * (1 - done) * dear).clamp_(min=0)
 
 
 def predictor_alone(model: nn.Module) -> Groups:
