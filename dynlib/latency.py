@@ -2,9 +2,9 @@
 
 Both sides run in one process of their own, whose threads and huge pages are set before torch is imported. They are
 warmed up and then timed in turn, round by round, so that whatever else the machine does meets both; denormals are
-flushed to zero on both. The static side is the fastest of its variants: eager, channels last, compiled, and the engines
-that are installed. One that fails, or that yields other numbers, is left out with a word. The result is the median and
-quartiles of the rounds' ratios, never a ratio of two runs.
+flushed to zero on both. Each side is the fastest of its variants: the network eager, channels last, compiled, and on
+the engines that are installed; the method on these. A variant that fails, or that yields other numbers, is left out
+with a word. The result is the median and quartiles of the rounds' ratios, never a ratio of two runs.
 
 `python -m dynlib.latency` is that process: a specification as JSON on standard input, one JSON line on standard output.
 """
@@ -45,15 +45,16 @@ class Latency:
     threads: int
     dtype: str
     static_ms: float  # of the fastest variant
-    method_ms: float
+    method_ms: float  # of its fastest
     speedup: float  # median over rounds of static / method
     speedup_iqr: tuple[float, float]  # its lower and upper quartile
     static_variant: str  # the name of the fastest
     variants_ms: dict[str, float]  # every static variant
     repeats: int  # rounds
     left_out: dict[str, str] = field(default_factory=dict)  # static variants that failed, and how
-    engine: str | None = None  # of the method; these four where it is a `Deployed`
-    export_s: float | None = None  # to make the method's graphs
+    engine: str | None = None  # the method's fastest variant
+    engines_ms: dict[str, float] = field(default_factory=dict)  # every variant of the method
+    export_s: float | None = None  # to make the method's graphs; these three where it is a `Deployed`
     load_s: float | None = None  # from its folder until it can run, in a process without torch
     peak_mb: float | None = None  # the most memory that such a process holds
 
@@ -74,14 +75,14 @@ def efficiency(speedup: float, macs_ratio: float) -> float:
 @torch.no_grad()
 def compare(
     static: Mapping[str, Net],
-    method: Net,
+    method: Mapping[str, Net],
     example: Tensor,
     *,
     repeats: int = 20,
     min_seconds: float = 0.2,
     cycle: int = 1,
 ) -> Latency:
-    """Time every static variant and the method on `example`, (N, ...), interleaved.
+    """Time every variant of the network and of the method on `example`, (N, ...), interleaved.
 
     A round times a block of calls of each, starting with another one each round. A block lasts about `min_seconds`:
     enough calls in a row that each network finds its own weights in the cache, as it would in use. The clock is read
@@ -93,30 +94,35 @@ def compare(
         InputError: fewer than 2 repeats, or a block of no time.
     """
     _check(repeats, min_seconds, cycle)
-    assert static and "method" not in static
-    nets = {**static, "method": method}
+    nets = {("static", name): net for name, net in static.items()}
+    nets |= {("method", name): net for name, net in method.items()}
     calls = {name: ceil(min_seconds * 1e9 / _warm_up(net, example, min_seconds)) for name, net in nets.items()}
-    calls["method"] = ceil(calls["method"] / cycle) * cycle
-    times: dict[str, list[float]] = {name: [] for name in nets}  # ms per call, a number a round
+    calls |= {name: ceil(count / cycle) * cycle for name, count in calls.items() if name[0] == "method"}
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in nets}  # ms per call, a number a round
     with _no_garbage_collection():
         for start in range(repeats):
             for name in _rotated(list(nets), start):
                 times[name].append(_block(nets[name], example, calls[name]) / 1e6)
-    variants_ms = {name: median(times[name]) for name in static}
-    best = min(variants_ms, key=variants_ms.__getitem__)
-    ratios = [s / m for s, m in zip(times[best], times["method"], strict=True)]
+    variants_ms, engines_ms = (
+        {name: median(of) for (side, name), of in times.items() if side == wanted} for wanted in ("static", "method")
+    )
+    best, engine = (min(of, key=of.__getitem__) for of in (variants_ms, engines_ms))
+    pairs = zip(times["static", best], times["method", engine], strict=True)
+    ratios = [static_ms / method_ms for static_ms, method_ms in pairs]
     lower, middle, upper = quantiles(ratios, n=4, method="inclusive")
     return Latency(
         batch=len(example),
         threads=torch.get_num_threads(),
         dtype=str(example.dtype).removeprefix("torch."),
         static_ms=variants_ms[best],
-        method_ms=median(times["method"]),
+        method_ms=engines_ms[engine],
         speedup=middle,
         speedup_iqr=(lower, upper),
         static_variant=best,
         variants_ms=variants_ms,
         repeats=repeats,
+        engine=engine,
+        engines_ms=engines_ms,
     )
 
 
@@ -155,7 +161,7 @@ def _block(net: Net, example: Tensor, calls: int) -> float:
     return (perf_counter_ns() - begin) / calls
 
 
-def _rotated(names: list[str], start: int) -> list[str]:
+def _rotated(names: list, start: int) -> list:
     start %= len(names)
     return names[start:] + names[:start]
 
@@ -241,8 +247,8 @@ def in_own_process(
 
     Args:
         factory: "package.module:function"; called there as `function(batch=batch, **arguments)`, it returns the static
-            network, the method as a callable, and the float32 example both take, (batch, ...); perhaps facts on top,
-            fields of `Latency` by name.
+            network, the method as callables by name, and the float32 example that all take, (batch, ...); perhaps
+            facts on top, fields of `Latency` by name.
         arguments: anything JSON can carry.
         batch: images in the example.
         threads: of every library that has some.
@@ -312,14 +318,15 @@ def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
     variants, left_out = static_variants(module, example, spec["threads"], spec["dtype"])
     rounds = {name: spec[name] for name in ("repeats", "min_seconds", "cycle")}
     measured = asdict(compare(variants, method, example, **rounds))
-    return measured | {"left_out": left_out, "dtype": spec["dtype"]} | (facts[0] if facts else {})
+    told = facts[0] if facts else {}
+    return measured | told | {"left_out": left_out | told.get("left_out", {}), "dtype": spec["dtype"]}
 
 
 def weigh(deploy: Callable[[], Deployed], batch: int) -> tuple[Deployed, dict[str, Any]]:
     """What `deploy` makes; the time that took, and time and memory that it takes elsewhere, as fields of `Latency`."""
     began = perf_counter()
     deployed = deploy()
-    facts = {"engine": deployed.engine, "export_s": round(perf_counter() - began, 2)}
+    facts = {"export_s": round(perf_counter() - began, 2)}
     with tempfile.TemporaryDirectory() as folder:
         asked = [str(deployed.save(folder)), deployed.engine, str(deployed.threads), str(batch)]
         told = subprocess.run([sys.executable, "-m", "dynlib.runtime", *asked], capture_output=True, check=True)

@@ -55,6 +55,11 @@ def check_engine(engine: str) -> str:
     return engine
 
 
+def installed_engines() -> list[str]:
+    """Those of `ENGINES` that are installed."""
+    return [engine for engine in ENGINES if importlib.util.find_spec(engine) is not None]
+
+
 class Part:
     """One ONNX graph with its session; several threads may run it at once.
 
@@ -89,6 +94,7 @@ class Part:
         self._run = lambda arrays: session.run(None, dict(zip(self.inputs, arrays, strict=True)))
 
     def _start_openvino(self, threads: int, spinning: bool) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # it would fork this process to report to its makers
         import openvino
 
         core = openvino.Core()
@@ -156,6 +162,14 @@ class Deployed:
     def bytes(self) -> int:
         """Size of all graphs, almost all of it weights."""
         return sum(len(part.graph) for part in self.parts.values())
+
+    def on(self, engine: str, threads: int | None = None) -> "Deployed":
+        """The same network on another engine, or with another number of threads.
+
+        Raises InputError for an engine that is not there, or that cannot run a part.
+        """
+        graphs = {name: part.graph for name, part in self.parts.items()}
+        return type(self)(self.about, graphs, engine, self.threads if threads is None else threads)
 
     def save(self, folder: str | Path) -> Path:
         """Write deployed.json and an .onnx file a part; the folder's path. Raises InputError where it cannot."""

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -103,7 +104,25 @@ def test_what_was_saved_loads_where_there_is_no_torch(both, folder, tmp_path):
 
 
 def test_openvino_answers_alike(both, folder):
-    assert same(runtime.load(folder, engine="openvino", threads=1)(images(3)), both[1](images(3)), 1e-4)
+    for net in (both[1].on("openvino", 1), runtime.load(folder, engine="openvino", threads=1)):
+        assert (net.engine, net.threads) == ("openvino", 1)
+        assert same(net(images(3)), both[1](images(3)), 1e-4)
+
+
+SILENT = """
+import os, sys
+from pathlib import Path
+from dynlib import runtime
+runtime.load(sys.argv[1], engine="openvino", threads=1)
+print(*(name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module))
+print(*Path(os.environ["HOME"]).rglob("*"))
+"""
+
+
+def test_openvino_reports_to_nobody_and_leaves_nothing_at_home(folder, tmp_path):
+    told = {"cwd": ROOT, "env": os.environ | {"HOME": str(tmp_path)}, "capture_output": True, "text": True}
+    found = subprocess.run([sys.executable, "-c", SILENT, str(folder)], check=True, **told)
+    assert found.stdout.split() == []
 
 
 def test_two_threads_get_what_one_gets(both):

@@ -8,7 +8,6 @@ import typer
 from dynlib import paths, settings
 from dynlib.book import records
 from dynlib.book.cli_options import (
-    ENGINE,
     Arch,
     AsJson,
     Key,
@@ -71,7 +70,9 @@ def latency(
     shares: Annotated[
         str | None, typer.Option(metavar="A,B,..", help="Share of each choice of a dynamic method, the first first.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="onnxruntime, or openvino where installed: that of the method.")] = ENGINE,
+    engine: Annotated[
+        str | None, typer.Option(help="Of the method: onnxruntime or openvino; default the fastest that is installed.")
+    ] = None,
     dtype: Annotated[str, typer.Option(help="float32, or int8 for both sides.")] = "float32",
     record: Annotated[bool, typer.Option("--record", help="Save the measurement in data/results/KEY.")] = False,
     as_json: AsJson = False,
@@ -95,11 +96,14 @@ def latency(
         about |= {} if mixture is None else {"shares": told["shares"]}
         return print_json({"key": key, **metrics, **about})
     lower, upper = metrics["speedup_iqr"]
-    others = ", ".join(f"{name} {time_ms:.2f}" for name, time_ms in metrics["variants_ms"].items())
+    others, ours = (
+        ", ".join(f"{name} {time_ms:.2f}" for name, time_ms in metrics[side].items())
+        for side in ("variants_ms", "engines_ms")
+    )
     rows = [
         ("static", f"{metrics['static_ms']:.2f} ms", f"{metrics['static_variant']}, the fastest of {others}"),
         *(("left out", name, why) for name, why in metrics["left_out"].items()),
-        ("method", f"{metrics['method_ms']:.2f} ms", metrics["engine"] or ""),
+        ("method", f"{metrics['method_ms']:.2f} ms", f"{metrics['engine']}, the fastest of {ours}"),
         ("speed-up", f"{metrics['speedup']:.3f}", f"quartiles {lower:.3f} to {upper:.3f}"),
         ("MAC ratio", f"{metrics['macs_ratio']:.3f}", ""),
         ("efficiency", f"{metrics['efficiency']:.3f}", "speed-up by MAC ratio"),

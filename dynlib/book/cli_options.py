@@ -19,7 +19,6 @@ Profile = Annotated[str, typer.Option(help="smoke, or a folder of notebooks/prof
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the data sets; default data/raw.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 Arch = Annotated[str, typer.Option(help="A torchvision model or one of ours, such as cifar_resnet20.")]
-ENGINE = "onnxruntime"
 Size = Annotated[str | None, typer.Option(metavar="S|HxW", help="Image in pixels; default 224, of cifar_ networks 32.")]
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import math
 import pickle
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dynlib import latency, settings
+from dynlib import export, latency, settings
 from dynlib.backbones import build
 from dynlib.book import records
 from dynlib.book.records import Record
@@ -21,7 +22,7 @@ from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.cost import count, example
 from dynlib.errors import InputError
 from dynlib.papers import method
-from dynlib.runtime import Deployed, check_engine, check_threads
+from dynlib.runtime import Deployed, check_engine, check_threads, installed_engines
 
 
 def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
@@ -114,13 +115,13 @@ def describe_latency(
     batch: int,
     threads: int,
     shares: tuple[float, ...] | None = None,
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     dtype: str = latency.FLOAT32,
 ) -> dict:
     """What a latency record is found by, the machine excepted: that stands in its environment."""
     asked = {"method": settings.described(config), "arch": arch, "size": _side(size)}
     asked |= {"batch": batch, "threads": threads}
-    asked |= {} if engine == "onnxruntime" else {"engine": engine}
+    asked |= {} if engine is None else {"engine": engine}
     asked |= {} if dtype == latency.FLOAT32 else {"dtype": dtype}
     return settings.plain(asked | ({} if shares is None else {"shares": shares}))
 
@@ -132,10 +133,10 @@ def latency_pair(
     arch: str,
     size: list[int],
     shares: list[float] | None = None,
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     dtype: str = latency.FLOAT32,
-) -> tuple[nn.Module, Callable, Tensor, dict]:
-    """Both sides of a measurement, with random weights: the network, the deployed method, and the example of both.
+) -> tuple[nn.Module, dict[str, Callable], Tensor, dict]:
+    """Both sides of a measurement, with random weights: the network, the method on each engine, and their example.
 
     Then what `latency.weigh` tells of the method.
 
@@ -145,12 +146,26 @@ def latency_pair(
     paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
     model = paper.convert(network, settings.build(paper.Config, config)).eval()
     threads = torch.get_num_threads()
-    how = {"engine": engine, "threads": threads} | ({} if dtype == latency.FLOAT32 else {"calibrate": [images]})
+    first, *others = installed_engines() if engine is None else [engine]
+    how = {"engine": first, "threads": threads} | ({} if dtype == latency.FLOAT32 else {"calibrate": [images]})
     deployed, facts = latency.weigh(lambda: paper.deploy(model, images, **how), batch)
-    if shares is None:
-        return network, deployed, images, facts
-    forced = itertools.cycle(stream(shares, batch))
-    return network, lambda batch: deployed(batch, choices=next(forced)), images, facts
+    nets, left_out, expected = {first: deployed}, {}, deployed(images)
+    for name in others:
+        other = deployed.on(name)
+        share = export.difference(other(images), expected)
+        if share <= export.CLOSE or (dtype == latency.INT8 and share < math.inf):
+            nets[name] = other
+        else:
+            left_out[f"method on {name}"] = f"its outputs differ by {share:.0e} of the largest value"
+    if shares is not None:
+        nets = {name: _told(net, stream(shares, batch)) for name, net in nets.items()}
+    return network, nets, images, facts | {"left_out": left_out}
+
+
+def _told(net: Deployed, choices: Sequence[Tensor]) -> Callable[[Tensor], object]:
+    """The network with its choices forced, one after another and round again."""
+    forced = itertools.cycle(choices)
+    return lambda batch: net(batch, choices=next(forced))
 
 
 def stream(shares: Sequence[float], batch: int) -> tuple[Tensor, ...]:
@@ -178,7 +193,7 @@ def time_latency(
     threads: int = 1,
     repeats: int = 20,
     shares: tuple[float, ...] | None = None,
-    engine: str = "onnxruntime",
+    engine: str | None = None,
     dtype: str = latency.FLOAT32,
 ) -> Record:
     """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
@@ -186,11 +201,13 @@ def time_latency(
     `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
     weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
     share of the positions is `ratio_expected`.
-    `engine` is the method's, one of `runtime.ENGINES`; `dtype` that of both sides, one of `latency.DTYPES`.
+    `engine` is the method's, one of `runtime.ENGINES`, or None: the fastest of those installed, as on the other side;
+    `dtype` that of both sides, one of `latency.DTYPES`.
     Raises InputError for shares where there is nothing to choose, or none where there is.
     """
     began = time.perf_counter()
-    check_engine(engine)
+    if engine is not None:
+        check_engine(engine)
     check_threads(threads)
     if dtype not in latency.DTYPES:
         raise InputError(f"dtype is {dtype!r}; allowed: {', '.join(latency.DTYPES)}")
