@@ -5,12 +5,13 @@ The engine, the papers on it, and the book on these. A file imports only from fl
 
     engine  errors                       what a caller can get wrong
             paths  settings  catalogue   where things are; values as people type them; the data sets by name
-            runtime                      deployed networks, without torch
-            ops                          tensor functions and small tools that two papers share
+            engines                      what runs an ONNX graph; needs no torch
+            ops  runtime                 tools that two papers share; deployed networks, without torch
             cost  data/  quantise        MACs; data sets; graphs in int8
             graphs  export               networks as graphs; modules as ONNX graphs
-            backbones/  latency          networks; the timing protocol
-            checkpoints  train           unfinished training; the training loop
+            backbones/  variants         networks; the forms in which people run one
+            checkpoints                  unfinished training
+            train  latency               the training loop; the timing protocol
             tasks                        classification, segmentation, detection: networks and scores
     papers  papers/<key>/                one method a package: Config, convert, cost, deploy; none imports another
     book    book/                        recipes, records, runs, pages, the command line; see its own map

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dynlib import __version__
+from dynlib.engines import Part
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
 from dynlib.quantise import int8
-from dynlib.runtime import TENSOR, Deployed, Part
+from dynlib.runtime import TENSOR, Deployed
 
 OPSET = 20
 CLOSE = 1e-4  # largest difference to the module, as a share of its largest value, that rounding explains

@@ -10,12 +10,12 @@ from dynlib.paths import ROOT
 PACKAGE = ROOT / "dynlib"
 FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's own folder is named part by part
     ("errors",),
-    ("paths", "settings", "catalogue", "runtime"),
-    ("ops",),
+    ("paths", "settings", "catalogue", "engines"),
+    ("ops", "runtime"),
     ("cost", "data", "quantise"),
     ("graphs", "export"),
-    ("backbones", "latency", "checkpoints"),
-    ("train",),
+    ("backbones", "variants", "checkpoints"),
+    ("train", "latency"),
     ("tasks",),
     ("papers",),
     ("book.records", "book.jobs", "book.search_jobs", "book.zoo", "book"),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib import latency
+from dynlib import latency, variants
 from dynlib.errors import InputError
 
 X = torch.ones(2, 3, 8, 8)
@@ -115,28 +115,28 @@ def test_gradients_are_off_while_timing():
 def test_static_variants_agree_with_the_network_and_leave_it_alone():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4))
-    variants, left_out = latency.static_variants(net, X)
-    assert list(variants) == ["eager", "channels_last", "compiled", "onnxruntime", "openvino"] and not left_out
+    forms, left_out = variants.variants_of(net, X)
+    assert list(forms) == ["eager", "channels_last", "compiled", "onnxruntime", "openvino"] and not left_out
     assert net.training
     with torch.no_grad():
         expected = net.eval()(X)
-        for run in variants.values():
+        for run in forms.values():
             torch.testing.assert_close(run(X), expected)
-        for parameter in variants["compiled"]._orig_mod.parameters():
+        for parameter in forms["compiled"]._orig_mod.parameters():
             parameter.zero_()
-        torch.testing.assert_close(variants["compiled"](X), expected)  # frozen: the weights are constants by now
+        torch.testing.assert_close(forms["compiled"](X), expected)  # frozen: the weights are constants by now
 
 
 def test_a_variant_that_fails_or_yields_other_numbers_is_left_out_with_a_word(monkeypatch):
     def broken(net, example):
         raise ZeroDivisionError("no such thing\nas a compiler")
 
-    monkeypatch.setattr(latency, "_compiled", broken)
-    monkeypatch.setattr(latency, "_channels_last", lambda net, example: lambda x: torch.zeros(2, 4))
-    monkeypatch.setattr(latency, "ENGINES", ())
+    monkeypatch.setattr(variants, "_compiled", broken)
+    monkeypatch.setattr(variants, "_channels_last", lambda net, example: lambda x: torch.zeros(2, 4))
+    monkeypatch.setattr(variants, "ENGINES", ())
     net = nn.Sequential(nn.Flatten(), nn.Linear(192, 4))
-    variants, left_out = latency.static_variants(net, X)
-    assert list(variants) == ["eager"]
+    forms, left_out = variants.variants_of(net, X)
+    assert list(forms) == ["eager"]
     assert left_out == {
         "channels_last": "its outputs differ by 1e+00 of the largest value",
         "compiled": "ZeroDivisionError: no such thing",

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from strange_networks import strange
 from torch import nn
 
-from dynlib import export, runtime
+from dynlib import engines, export, runtime
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
@@ -90,7 +90,8 @@ from dynlib import runtime
 net = runtime.load(sys.argv[1], threads=1)
 found = net(np.load(sys.argv[2]))
 np.save(sys.argv[3], found if isinstance(found, np.ndarray) else found.logits)
-assert {name for name in sys.modules if name.startswith("dynlib")} == {"dynlib", "dynlib.errors", "dynlib.runtime"}
+ours = {"dynlib", "dynlib.engines", "dynlib.errors", "dynlib.runtime"}
+assert {name for name in sys.modules if name.startswith("dynlib")} == ours
 """
 
 
@@ -204,7 +205,7 @@ def test_folders_engines_and_threads_that_cannot_be_are_refused(one, monkeypatch
         runtime.load(one / "nowhere")
     with pytest.raises(InputError, match="engine is 'tensorrt'; allowed: onnxruntime, openvino"):
         runtime.load(one, engine="tensorrt")
-    monkeypatch.setattr(runtime, "allowed_threads", lambda: 1)
+    monkeypatch.setattr(engines, "allowed_threads", lambda: 1)
     with pytest.raises(InputError, match="threads is 2; this process may use 1 cores: 1 to 1"):
         runtime.load(one, threads=2)
     with pytest.raises(InputError, match="cannot write"):

@@ -20,9 +20,10 @@ from dynlib.book import records
 from dynlib.book.records import Record
 from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.cost import count, example
+from dynlib.engines import check_engine, check_threads, installed_engines
 from dynlib.errors import InputError
 from dynlib.papers import method
-from dynlib.runtime import Deployed, check_engine, check_threads, installed_engines
+from dynlib.runtime import Deployed
 
 
 def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
@@ -201,7 +202,7 @@ def time_latency(
     `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
     weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
     share of the positions is `ratio_expected`.
-    `engine` is the method's, one of `runtime.ENGINES`, or None: the fastest of those installed, as on the other side;
+    `engine` is the method's, one of `engines.ENGINES`, or None: the fastest of those installed, as on the other side;
     `dtype` that of both sides, one of `latency.DTYPES`.
     Raises InputError for shares where there is nothing to choose, or none where there is.
     """

@@ -1,0 +1,95 @@
+"""The engines that run ONNX graphs on a CPU, and one graph on one of them. Needs no torch."""
+
+import importlib.util
+import io
+import os
+import sys
+import threading
+
+import numpy as np
+
+from dynlib.errors import InputError
+
+ENGINES = ("onnxruntime", "openvino")
+
+
+def allowed_threads() -> int:
+    """How many cores this process may use, by its affinity mask."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_threads(threads: int) -> int:
+    """The number itself. Raises InputError for more threads than cores that this process may use."""
+    most = allowed_threads()
+    if not 1 <= threads <= most:
+        raise InputError(f"threads is {threads}; this process may use {most} cores: 1 to {most}")
+    return threads
+
+
+def check_engine(engine: str) -> str:
+    """The name itself. Raises InputError for an engine that is unknown or not installed."""
+    if engine not in ENGINES:
+        raise InputError(f"engine is {engine!r}; allowed: {', '.join(ENGINES)}")
+    if importlib.util.find_spec(engine) is None:
+        raise InputError(f"engine is {engine!r}, which is not installed: pip install {engine}")
+    return engine
+
+
+def installed_engines() -> list[str]:
+    """Those of `ENGINES` that are installed."""
+    return [engine for engine in ENGINES if importlib.util.find_spec(engine) is not None]
+
+
+class Part:
+    """One ONNX graph with its session; several threads may run it at once.
+
+    Args:
+        name: of its file, without ending.
+        graph: the content of that file.
+        engine: one of `ENGINES`.
+        threads: of each run.
+        spinning: whether idle threads of the session wait busily; only where it is the only one.
+    """
+
+    def __init__(self, name: str, graph: bytes, engine: str, threads: int, spinning: bool = True):
+        self.name, self.graph, self._local = name, graph, threading.local()
+        start = {"onnxruntime": self._start_onnxruntime, "openvino": self._start_openvino}[engine]
+        try:
+            start(threads, spinning)
+        except InputError:
+            raise
+        except Exception as error:  # the engines' own kinds; none of them is shared
+            reason = str(error).strip().splitlines()[-1]
+            raise InputError(f"{name}: {engine} cannot run this graph: {reason}") from error
+
+    def _start_onnxruntime(self, threads: int, spinning: bool) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
+        options.add_session_config_entry("session.intra_op.allow_spinning", str(int(spinning)))
+        session = onnxruntime.InferenceSession(self.graph, options, providers=["CPUExecutionProvider"])
+        self.inputs = [node.name for node in session.get_inputs()]
+        self._run = lambda arrays: session.run(None, dict(zip(self.inputs, arrays, strict=True)))
+
+    def _start_openvino(self, threads: int, spinning: bool) -> None:
+        sys.modules.setdefault("openvino_telemetry", None)  # it would fork this process to report to its makers
+        import openvino
+
+        core = openvino.Core()
+        settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
+        settings |= {"CPU_DENORMALS_OPTIMIZATION": True, "ENABLE_CPU_PINNING": False}
+        model = core.compile_model(core.read_model(io.BytesIO(self.graph)), "CPU", settings)
+        self.inputs = [port.any_name for port in model.inputs]
+
+        def run(arrays):
+            if not hasattr(self._local, "request"):  # a request serves one thread at a time
+                self._local.request = model.create_infer_request()
+            return list(self._local.request.infer(list(arrays)).values())
+
+        self._run = run
+
+    def __call__(self, *arrays: np.ndarray) -> list[np.ndarray]:
+        """What the graph yields for its inputs, in their order."""
+        return self._run(arrays)
