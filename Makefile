@@ -29,6 +29,15 @@ LATENCY := \
   "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 168 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]" \
+  "wae --arch vgg16 --size 224 --dtype int8" \
+  "wae --arch resnet50 --size 224 --dtype int8" \
+  "octconv --arch resnet50 --size 224 --dtype int8 -p alpha=0.5" \
+  "drnet --arch resnet50 --size 224 --dtype int8 --shares 0.3,0.25,0.45" \
+  "drnet --arch resnet50 --size 168 --dtype int8 -p candidates=[1.0]" \
+  "s2dnas --arch cifar_vgg16_bn --size 32 --dtype int8 --shares 0.6,0.25,0.15" \
+  "wae --arch vgg16 --size 224 --threads 2" \
+  "octconv --arch resnet50 --size 224 --threads 2 -p alpha=0.5" \
+  "drnet --arch resnet50 --size 224 --threads 2 --shares 0.3,0.25,0.45" \
   "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.1" \
   "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.25" \
   "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.5" \
@@ -86,7 +95,7 @@ chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=
 
 latency: .venv/ready ## measure the paper-scale CPU latency records of this machine
 	@for row in $(LATENCY); do \
-	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --threads 1 --record || exit 1; \
+	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --record || exit 1; \
 	done
 
 lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes the newest versions

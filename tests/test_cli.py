@@ -196,16 +196,28 @@ def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwat
     assert record.config == described and record.metrics["speedup"] == 1.5
 
 
+class Held:
+    """A module in place of its deployed form, the same on every engine."""
+
+    def __init__(self, module, shape):
+        self.module, self.shape, self.on = module, shape, lambda engine: self
+
+    def __call__(self, images):
+        return self.module(images)
+
+
 def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(book, stopwatch, monkeypatch):
-    monkeypatch.setattr(octconv, "deploy", lambda module, example, **how: (module, example.shape))
-    monkeypatch.setattr(paperscale.latency, "weigh", lambda deploy, batch: (deploy(), {"engine": "none"}))
+    monkeypatch.setattr(octconv, "deploy", lambda module, example, **how: Held(module, example.shape))
+    monkeypatch.setattr(paperscale.latency, "weigh", lambda deploy, batch: (deploy(), {"export_s": 1.0}))
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
     assert factory == "dynlib.book.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
-    static, (method, shape), images, _ = paperscale.latency_pair(batch=3, **arguments)
-    assert images.shape == shape == (3, 3, 32, 32)
-    assert not static.training and not method.training
-    assert static(images).shape == method(images).shape == (3, 1000)
+    static, methods, images, _ = paperscale.latency_pair(batch=3, **arguments)
+    assert list(methods) == ["onnxruntime", "openvino"]
+    for method in methods.values():
+        assert images.shape == method.shape == (3, 3, 32, 32)
+        assert not static.training and not method.module.training
+        assert static(images).shape == method(images).shape == (3, 1000)
 
 
 def test_a_training_becomes_a_record_once_and_again_only_when_asked(book, capsys, photographs):

@@ -65,13 +65,13 @@ class Given:
 
 @torch.no_grad()
 def settle(model: nn.Module, batches: Batches) -> None:
-    """Take the statistics of every smaller size's batch norms anew, from `ESTIMATED_ON` images spread over `batches`.
+    """Take the statistics of every smaller size's batch norms anew, from `ESTIMATED_ON` images drawn of `batches`.
 
-    Scale and shift stay. Full resolution keeps the statistics that its weights were trained with.
+    Scale and shift stay. Full resolution keeps the statistics that its weights were trained with. The draw is mixed,
+    the same for every seed: images lie in the order of their classes, and a batch of one class has other statistics.
     """
-    count = len(batches.samples)
-    spread = torch.arange(min(ESTIMATED_ON, count)) * count // min(ESTIMATED_ON, count)
-    some = replace(batches, samples=batches.samples.subset(spread), augment=None)
+    mixed = torch.randperm(len(batches.samples), generator=torch.Generator().manual_seed(0))[:ESTIMATED_ON]
+    some = replace(batches, samples=batches.samples.subset(mixed), augment=None)
     for j in range(1, len(model.config.candidates)):
         norms = [norm.at(j) for norm in model.classifier.modules() if isinstance(norm, layers.ResolutionNorm)]
         momenta = [norm.momentum for norm in norms]
