@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from dynlib import paths
+from dynlib.book import site
 from dynlib.errors import InputError
 
 
@@ -36,6 +37,8 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
         made = begun / "_build" / "html"
         if done.returncode or not (made / "index.html").is_file():
             raise InputError(f"the pages do not build: {_complaint(done.stderr)}; {log} has all of it")
+        if (made / "_static" / "explore.js").is_file():  # our book, not one that a test made
+            site.finish(made)
         old = begun / "old"
         if target.exists():
             target.rename(old)
