@@ -10,7 +10,7 @@
     if (!spec.concat) Object.assign(spec, { width: "container", autosize: { type: "fit-x", contains: "padding" } });
     const live = document.createElement("div");
     chart.append(live);
-    await vegaEmbed(live, spec, { actions: false, renderer: "svg" });
+    await vegaEmbed(live, spec, { mode: "vega-lite", actions: false, renderer: "svg" });
     live.querySelector("svg").setAttribute("aria-label", picture.alt);
     picture.remove();
     figure.classList.add("live");

@@ -87,4 +87,5 @@ def vega() -> str:
     """The scripts that draw the charts, in one file: Vega, Vega-Lite and Vega-Embed (BSD-3), as vl-convert has them."""
     import vl_convert
 
-    return vl_convert.javascript_bundle(vl_version="6.4")
+    bundle = vl_convert.javascript_bundle(vl_version="6.4")
+    return f"(() => {{\n{bundle}\n}})();\n"  # its names are its own: Sphinx has a `_`, too
