@@ -14,7 +14,8 @@
   const clipped = (e) => {
     const around = box(e);
     if (around) return around.scrollWidth > around.clientWidth + 1 && around.tabIndex < 0;
-    return e.scrollWidth > e.clientWidth + 1 || e.getBoundingClientRect().right > room + 1;
+    const inside = e.tagName === "PRE" && e.scrollWidth > e.clientWidth + 1;
+    return inside || e.getBoundingClientRect().right > room + 1;
   };
 
   // Whether an equation and its number cover each other.
