@@ -58,6 +58,6 @@
     wide: document.documentElement.scrollWidth > room + 1 ? [`${document.documentElement.scrollWidth} px`] : [],
     covered: all("div.math:has(.eqno):has(mjx-container)").filter(covered).map((e) => e.id),
     pale: Object.entries(pale).map((entry) => entry.join(": ")),
-    height: document.querySelector(".bd-article").getBoundingClientRect().height,
+    height: document.documentElement.scrollHeight,
   };
 };
