@@ -14,9 +14,17 @@ from dynlib.errors import InputError
 
 ARTICLE = re.compile(r'<article class="bd-article".*?</article>', re.DOTALL)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BREAK = '<section id="{page}" style="break-before: page">{article}</section>'
-HIDDEN = ".bd-sidebar, .bd-sidebar-secondary, .bd-header, .bd-header-article, .vega-bindings, .copybtn"
-PLAIN = f"<style>{HIDDEN} {{ display: none }}</style>"
+SECTION = '<section class="page" id="{page}">{article}</section>'
+LOOK = """<style>
+@page { size: A4; margin: 15mm }
+html { font-size: 12px !important }
+section.page + section.page { break-before: page }
+.bd-article h1 { display: block !important }
+.bd-sidebar, .bd-sidebar-secondary, .bd-header, .bd-header-article, #jb-print-docs-body, .vega-bindings, .copybtn
+{ display: none !important }
+.cell, details, pre, div.highlight { break-inside: auto !important }
+pre { white-space: pre-wrap !important }
+</style>"""
 
 
 def write(out: Path, site: Path = paths.HTML) -> Path:
@@ -50,8 +58,8 @@ def joined(site: Path) -> str:
     if missing:
         raise InputError(f"page {missing[0]} is not built; run `make book` first")
     texts = {name: (site / f"{name}.html").read_text(encoding="utf-8") for name in names}
-    sections = [BREAK.format(page=f"page-{name}", article=_article(text, name)) for name, text in texts.items()]
-    frame = texts[toc["root"]].replace("</head>", f"{PLAIN}</head>")
+    sections = [SECTION.format(page=f"page-{name}", article=_article(text, name)) for name, text in texts.items()]
+    frame = texts[toc["root"]].replace("</head>", f"{LOOK}</head>")
     return ARTICLE.sub(lambda _: "\n".join(sections), frame, count=1)
 
 
