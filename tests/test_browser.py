@@ -74,9 +74,7 @@ def visit(browser):
             told = {"errors": [], "requests": [], "audits": {}}
             for widths in ((1300, 820), (390,)):
                 page = opened(browser, name, widths[0], told)
-                page.add_style_tag(
-                    content="* { transition: none !important }"
-                )
+                page.add_style_tag(content="* { transition: none !important }")
                 for width in widths:
                     page.set_viewport_size({"width": width, "height": SCREEN})
                     for scheme in ("light", "dark"):
