@@ -73,7 +73,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SECONDEXPANSION:
-.PHONY: help book test lint chapter latency lock clean
+.PHONY: help book test lint chapter pdf latency lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
@@ -92,6 +92,9 @@ lint: .venv/ready ## ruff: lint and format, notebooks too
 chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=1" PROFILE=public DATA_ROOT=DIR
 	@$(PY) -m dynlib run "$(CHAPTER)" $(foreach param,$(PARAMS),-p '$(param)') \
 	  $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
+
+pdf: $(HTML) ## the book as one PDF, _build/book.pdf; needs an installed Chromium
+	@$(PY) -m dynlib pdf
 
 latency: .venv/ready ## measure the paper-scale CPU latency records of this machine
 	@for row in $(LATENCY); do \

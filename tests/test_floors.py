@@ -19,17 +19,17 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("tasks",),
     ("papers",),
     ("book.records", "book.jobs", "book.search_jobs", "book.zoo", "book"),
-    ("book.recipes", "book.search_trials", "book.demos"),
-    ("book.search_study", "book.runs", "book.paperscale"),
+    ("book.recipes", "book.search_trials", "book.demos", "book.explore"),
+    ("book.search_study", "book.runs", "book.paperscale", "book.site"),
     ("book.searches", "book.campaign"),
-    ("book.chapters", "book.pages", "book.report"),
+    ("book.chapters", "book.pages", "book.pdf", "book.report"),
     ("book.cli_options",),
     ("book.cli_networks", "book.cli_training"),
     ("book.cli",),
     ("__main__",),
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-WITHOUT_TORCH = {"book.report.claims", "book.report.table", "book.report.figure"}
+WITHOUT_TORCH = {"book.report.claims", "book.report.table", "book.report.figure", "book.explore", "book.site"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 
 

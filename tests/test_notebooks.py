@@ -108,3 +108,10 @@ def test_a_chapter_tells_and_calls_but_does_not_implement(path):
 def test_profile_files_belong_to_chapters():
     chapters = {path.stem for path in CHAPTERS}
     assert [path for path in PROFILES.glob("*/*.yml") if path.stem not in chapters] == []
+
+
+@each_chapter
+def test_a_downloaded_chapter_says_first_how_to_install_the_library(path):
+    first = nbformat.read(path, as_version=4).cells[0]
+    assert "dynlib" in first.source and "pip install" in first.source
+    assert "remove-cell" in tags(first), "the page does not repeat it"

@@ -65,3 +65,13 @@ def test_a_build_that_was_killed_while_it_wrote_is_made_anew(tmp_path, undisturb
     pages.build(source, target)
     assert content(target) == undisturbed
     assert list(target.parent.glob("part-*")) == []
+
+
+def test_without_an_address_of_the_repository_no_button_leads_there(tmp_path):
+    source, target = book(tmp_path), tmp_path / "_build" / "html"
+    config = tmp_path / "_config.yml"
+    buttons = "launch_buttons: {binderhub_url: 'https://mybinder.org'}\nhtml: {use_repository_button: true}\n"
+    for address, there in (("''", False), ("https://github.com/a/b", True)):
+        config.write_text(f"{config.read_text().partition('repository')[0]}repository: {{url: {address}}}\n{buttons}")
+        pages.build(source, target)
+        assert ("github.com/a/b" in (target / "p3.html").read_text()) is there

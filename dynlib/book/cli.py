@@ -127,6 +127,14 @@ def pages() -> None:
 
 
 @app.command()
+def pdf(out: Annotated[Path, typer.Option(help="File to write.")] = paths.HTML.parent / "book.pdf") -> None:
+    """Print the built pages as one PDF, by a Chromium that is installed."""
+    from dynlib.book import pdf
+
+    print(pdf.write(out))
+
+
+@app.command()
 def data(
     name: Annotated[str, typer.Argument(help="Data set, such as cifar10, or weights: efficientnet_lite0.")],
     data_root: DataRoot = None,

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from dynlib import paths
+from dynlib.book import site
 from dynlib.errors import InputError
 
 
@@ -24,10 +27,12 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
         if not _runs(int(left.name.removeprefix("part-"))):
             shutil.rmtree(left, ignore_errors=True)
     begun, log = place / f"part-{os.getpid()}", place / "book.log"
-    command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", begun]
     try:
+        begun.mkdir(parents=True)
+        settings = _settings(source.parent / "_config.yml", begun / "_config.yml")
+        command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", begun]
         done = subprocess.run(
-            [*map(str, command), "-W", "-n", "--keep-going", "-q"],
+            [*map(str, command), "--config", str(settings), "-W", "-n", "--keep-going", "-q"],
             capture_output=True,
             text=True,
             env=os.environ | {"TERM": "dumb"},
@@ -36,12 +41,25 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
         made = begun / "_build" / "html"
         if done.returncode or not (made / "index.html").is_file():
             raise InputError(f"the pages do not build: {_complaint(done.stderr)}; {log} has all of it")
+        if (made / "_static" / "explore.js").is_file():  # our book, not one that a test made
+            site.finish(made)
         old = begun / "old"
         if target.exists():
             target.rename(old)
         made.rename(target)
     finally:
         shutil.rmtree(begun, ignore_errors=True)
+
+
+def _settings(config: Path, own: Path) -> Path:
+    """The settings to build with: `config`, or where it names no repository a copy without the buttons to it."""
+    settings = yaml.safe_load(config.read_text(encoding="utf-8"))
+    if settings.get("repository", {}).get("url"):
+        return config
+    settings.pop("launch_buttons", None)
+    settings["html"] = {k: v for k, v in settings.get("html", {}).items() if not k.endswith("_button")}
+    own.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return own
 
 
 def _runs(process: int) -> bool:

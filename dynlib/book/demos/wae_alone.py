@@ -61,19 +61,6 @@ def photograph(side_px: int = 256) -> Tensor:
     return F.interpolate(square, (side_px, side_px), mode="bilinear", antialias=True)
 
 
-@torch.no_grad()
-def portraits(model: Wae, images: Tensor) -> dict[str, np.ndarray]:
-    """I, I_L, I_H and I' of a few images (N, 3, H, W), each one picture (., ., 3) with the images below each other.
-
-    Each channel of I_L and I_H is stretched from its least to its largest value: their colours are arbitrary.
-    """
-    output = model(images, restore=True, classify=False)
-    full = {"$I$": images, "$I'$": output.restored.clamp(0, 1)}
-    half = {"$I_L$": stretched(output.image_low), "$I_H$": stretched(output.image_high)}
-    order = ("$I$", "$I_L$", "$I_H$", "$I'$")
-    return {name: _below(full[name], 4) if name in full else _below(half[name], 2) for name in order}
-
-
 def stretched(images: Tensor) -> Tensor:
     """Every channel of every image (N, C, H, W) from 0 to 1; a constant one is black."""
     low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
