@@ -100,22 +100,24 @@ def verdicts(
     key: Annotated[str | None, typer.Argument(help="Method, such as octconv; default all.")] = None,
     write: Annotated[bool, typer.Option("--write", help="Renew data/results/summary.csv, too.")] = False,
 ) -> None:
-    """Which orders that the papers claim our trainings support, contradict, leave undecided or do not test yet."""
+    """Which orders that the papers claim our trainings support, contradict, leave undecided or do not test yet.
+
+    Then the same of every table and figure.
+    """
     from dynlib import papers
     from dynlib.book import report
 
     if key is not None:
         papers.method(key)
-    found = report.verdicts(key)
     rows = [
         (v.verdict, f"{v.seeds} seeds", f"{100 * v.mean:+.2f} points" if v.seeds else "", v.claim)
-        for v in found.itertuples()
+        for v in report.verdicts(key).itertuples()
     ]
     print_table("claims of the papers, or our own, and what the records say", rows)
+    print_table("tables and figures", [(v.verdict, v.key, v.table, v.part) for v in report.status(key).itertuples()])
     if write:
-        paths.write_atomically(
-            paths.RESULTS / "summary.csv", report.verdicts().to_csv(index=False, float_format="%.6f")
-        )
+        content = report.summarised().to_csv(index=False, float_format="%.6f")
+        paths.write_atomically(paths.RESULTS / "summary.csv", content)
 
 
 @app.command()
