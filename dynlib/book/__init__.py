@@ -8,7 +8,8 @@
     demos/                           what pages show of a method
     campaign  jobs                   whatever the studies still lack, and where it runs
     report/                          records to a frame, to a verdict, to a table or a figure
-    chapters  pages                  executing notebooks, building the pages whole
+    chapters  pages  api             executing notebooks, building the pages whole, that of the library's names too
+    newchapter                       the files of a new paper, from template/
     cli  cli_*                       python -m dynlib
 
 Nothing below imports it. Importing it costs nothing: no torch, no pandas.

@@ -98,7 +98,7 @@ for command in (cli_training.train, cli_training.search, cli_training.campaign):
 @app.command()
 def verdicts(
     key: Annotated[str | None, typer.Argument(help="Method, such as octconv; default all.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Renew data/results/summary.csv, too.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Renew data/results/summary.csv and the README, too.")] = False,
 ) -> None:
     """Which orders that the papers claim our trainings support, contradict, leave undecided or do not test yet.
 
@@ -118,14 +118,29 @@ def verdicts(
     if write:
         content = report.summarised().to_csv(index=False, float_format="%.6f")
         paths.write_atomically(paths.RESULTS / "summary.csv", content)
+        readme = paths.ROOT / "README.md"
+        paths.write_atomically(readme, report.renewed(readme.read_text(encoding="utf-8")))
 
 
 @app.command()
 def pages() -> None:
     """Build the pages from the executed chapters; they are replaced whole, or stay as they were."""
-    from dynlib.book import pages
+    from dynlib.book import api, pages
 
+    api.write()
     pages.build()
+
+
+@app.command()
+def new_chapter(
+    key: Annotated[str, typer.Argument(help="Short name of the new paper, such as octconv.")],
+    title: Annotated[str | None, typer.Option(help="Name of the method; default the key.")] = None,
+) -> None:
+    """Write the files of a new paper: method, tests, claims, studies, chapter. Its tests fail until filled in."""
+    from dynlib.book import newchapter
+
+    for path in newchapter.create(key, key if title is None else title):
+        print(path.relative_to(paths.ROOT))
 
 
 @app.command()

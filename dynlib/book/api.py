@@ -1,0 +1,92 @@
+"""The page of the library's public names, written from their own docstrings so that it cannot fall behind them."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+from dynlib import papers, paths
+
+SHARED = {  # module: the names that a user of the library needs from it
+    "dynlib.train": ("Schedule", "Hardware", "Phase", "fit", "predict", "evaluate"),
+    "dynlib.data": ("Loader",),
+    "dynlib.runtime": ("load", "Deployed", "Deployed.__call__", "Deployed.save"),
+    "dynlib.cost": ("count", "closed_form", "example"),
+}
+OF_A_METHOD = ("Config", "convert", "cost", "deploy", "phases", "evaluate", "choose", "macs_by_choice", "macs_expected")
+HEAD = """(api)=
+# The library
+
+Written from the docstrings. A method is a package, `dynlib.papers.<key>`, with the same four names: `Config`,
+`convert`, `cost` and `deploy`. How they work together: {doc}`ship it <../ship>`.
+"""
+
+
+def page() -> str:
+    """The page as Markdown."""
+    parts = [HEAD]
+    for key, title in papers.METHODS.items():
+        module = importlib.import_module(f"dynlib.papers.{key}")
+        names = [name for name in OF_A_METHOD if hasattr(module, name)]
+        parts += [f"## {title}: `dynlib.papers.{key}`", *(entry(module, name) for name in names)]
+    for name, wanted in SHARED.items():
+        parts += [f"## `{name}`", *(entry(importlib.import_module(name), part) for part in wanted)]
+    return "\n\n".join(parts) + "\n"
+
+
+def entry(module: object, name: str) -> str:
+    """Heading, signature or fields, and docstring of one name of a module."""
+    thing = module
+    for part in name.split("."):
+        thing = getattr(thing, part)
+    shown = fields(thing) if dataclasses.is_dataclass(thing) else signature(name.rpartition(".")[2], thing)
+    return f"### `{name}`\n\n```python\n{shown}\n```\n\n{prose(inspect.getdoc(thing) or '')}"
+
+
+def fields(kind: type) -> str:
+    """The fields of a dataclass as they are written, comments and all."""
+    source = re.sub(r'""".*?"""', "", inspect.getsource(kind), count=1, flags=re.DOTALL)
+    kept = [line for line in source.splitlines() if re.match(r"    (\w+: |#)", line)]
+    return "\n".join(line.strip() for line in kept)
+
+
+def signature(name: str, thing: object) -> str:
+    """One line a parameter where all do not fit into one line."""
+    found = inspect.signature(thing)
+    text = f"{name}{found}".replace("dynlib.", "")
+    text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)  # torch.nn.modules.module.Module is Module
+    if len(text) <= 84:
+        return text
+    inside, closing = text[len(name) + 1 :].rsplit(")", 1)
+    return f"{name}(\n    " + ",\n    ".join(_split(inside)) + f",\n){closing}"
+
+
+def _split(text: str) -> list[str]:
+    """At commas outside of brackets."""
+    parts, depth, start = [], 0, 0
+    for place, letter in enumerate(text):
+        depth += (letter in "[(") - (letter in "])")
+        if letter == "," and not depth:
+            parts.append(text[start:place].strip())
+            start = place + 1
+    return [*parts, text[start:].strip()]
+
+
+def prose(docstring: str) -> str:
+    """A docstring as Markdown: sections of Google's style are bold, their entries a list."""
+    lines, inside = [], False
+    for line in docstring.splitlines():
+        if re.fullmatch(r"(Args|Raises|Returns|Yields):", line):
+            lines += [f"**{line}**", ""]
+            inside = True
+        elif inside and (found := re.match(r"    (\*{0,2}\w[\w.]*): (.*)", line)):
+            lines.append(f"- `{found[1]}`: {found[2]}")
+        else:
+            lines.append(line.strip() if inside else line)
+    return "\n".join(lines).replace("|", r"\|")
+
+
+def write(path: Path = paths.EXECUTED / "api.md") -> Path:
+    """The page, where the book looks for it."""
+    return paths.write_atomically(path, page())
