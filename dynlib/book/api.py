@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import inspect
 import re
+import textwrap
 from pathlib import Path
 
 from dynlib import papers, paths
@@ -15,6 +16,7 @@ SHARED = {  # module: the names that a user of the library needs from it
     "dynlib.cost": ("count", "closed_form", "example"),
 }
 OF_A_METHOD = ("Config", "convert", "cost", "deploy", "phases", "evaluate", "choose", "macs_by_choice", "macs_expected")
+WIDTH = 84  # columns of code that fit the page
 HEAD = """(api)=
 # The library
 
@@ -48,7 +50,15 @@ def fields(kind: type) -> str:
     """The fields of a dataclass as they are written, comments and all."""
     source = re.sub(r'""".*?"""', "", inspect.getsource(kind), count=1, flags=re.DOTALL)
     kept = [line for line in source.splitlines() if re.match(r"    (\w+: |#)", line)]
-    return "\n".join(line.strip() for line in kept)
+    return "\n".join(part for line in kept for part in _above(line.strip()))
+
+
+def _above(line: str) -> list[str]:
+    """A field whose line is too wide for the page has its comment above it."""
+    if len(line) <= WIDTH:
+        return [line]
+    field, _, comment = ("", "", line[2:]) if line.startswith("# ") else line.partition("  # ")
+    return [f"# {part}" for part in textwrap.wrap(comment, WIDTH - 2)] + [field] * bool(field)
 
 
 def signature(name: str, thing: object) -> str:
@@ -56,7 +66,7 @@ def signature(name: str, thing: object) -> str:
     found = inspect.signature(thing)
     text = f"{name}{found}".replace("dynlib.", "")
     text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)  # torch.nn.modules.module.Module is Module
-    if len(text) <= 84:
+    if len(text) <= WIDTH:
         return text
     inside, closing = text[len(name) + 1 :].rsplit(")", 1)
     return f"{name}(\n    " + ",\n    ".join(_split(inside)) + f",\n){closing}"

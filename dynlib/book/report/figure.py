@@ -195,11 +195,8 @@ def promised(ax: Axes, frame: pd.DataFrame) -> None:
         look = {"markersize": 7, "color": colour, "markerfacecolor": "white" if hollow else colour}
         ax.plot(line.macs_ratio, line.speedup, MARKS[line.verdict], **look)
         ends[line.label] = (line.macs_ratio, line.speedup)
-    for network, colour in colours.items():
-        ax.plot([], [], "s", color=colour, label=network)
     ax.set(xlim=(0, top), ylim=(0, top), xlabel="promised by the MACs (×)", ylabel="measured (×)")
     _label(ax, ends, {line.label: colours[line.network] for line in frame.itertuples()})
-    ax.legend(loc="upper left", handletextpad=0.2)
 
 
 def _axis(axis, quantity: str, values: Iterable[float]) -> float:
