@@ -2,7 +2,6 @@
 
 import importlib
 import math
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
