@@ -95,7 +95,7 @@ lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes
 	  $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
 
 clean: ## remove what is generated; .venv and data stay
-	rm -rf _build book/notebooks .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build book/notebooks book/api.md .pytest_cache .ruff_cache .hypothesis
 
 $(HTML): $(CHAPTERS) $(PAGES) | .venv/ready
 	@echo "Building the pages"

@@ -1,5 +1,6 @@
 """The page of the library's public names, written from their own docstrings so that it cannot fall behind them."""
 
+import ast
 import dataclasses
 import importlib
 import inspect
@@ -21,7 +22,7 @@ HEAD = """(api)=
 # The library
 
 Written from the docstrings. A method is a package, `dynlib.papers.<key>`, with the same four names: `Config`,
-`convert`, `cost` and `deploy`. How they work together: {doc}`ship it <../ship>`.
+`convert`, `cost` and `deploy`. How they work together: {doc}`ship it <ship>`.
 """
 
 
@@ -62,14 +63,15 @@ def _above(line: str) -> list[str]:
 
 
 def signature(name: str, thing: object) -> str:
-    """One line a parameter where all do not fit into one line."""
-    found = inspect.signature(thing)
-    text = f"{name}{found}".replace("dynlib.", "")
-    text = re.sub(r"\b(?:\w+\.)+(?=\w)", "", text)  # torch.nn.modules.module.Module is Module
-    if len(text) <= WIDTH:
-        return text
-    inside, closing = text[len(name) + 1 :].rsplit(")", 1)
-    return f"{name}(\n    " + ",\n    ".join(_split(inside)) + f",\n){closing}"
+    """As it is written, one line a parameter where all do not fit into one line."""
+    target = thing.__init__ if isinstance(thing, type) else inspect.unwrap(thing)
+    (node,) = ast.parse(textwrap.dedent(inspect.getsource(target))).body
+    parts = [re.sub(r"(?<=[\w\]])=(?=\S)", " = ", part) for part in _split(ast.unparse(node.args)) if part != "self"]
+    returned = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    short = f"{name}({', '.join(parts)}){returned}"
+    return (
+        short if len(short) <= WIDTH else "\n".join([f"{name}(", *(f"    {part}," for part in parts), f"){returned}"])
+    )
 
 
 def _split(text: str) -> list[str]:
@@ -97,6 +99,6 @@ def prose(docstring: str) -> str:
     return "\n".join(lines).replace("|", r"\|")
 
 
-def write(path: Path = paths.EXECUTED / "api.md") -> Path:
+def write(path: Path = paths.BOOK / "api.md") -> Path:
     """The page, where the book looks for it."""
     return paths.write_atomically(path, page())
