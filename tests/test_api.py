@@ -39,4 +39,4 @@ def test_a_section_of_a_docstring_becomes_a_list():
 
 
 def test_a_signature_is_as_written():
-    assert api.signature("convert", octconv.convert).startswith("convert(model: nn.Module, config: Config")
+    assert api.signature("convert", octconv.convert).splitlines()[:2] == ["convert(", "    model: nn.Module,"]

@@ -35,7 +35,7 @@ def created(clone):
 
 def check(clone) -> str:
     """The end of a run of the new paper's tests, and of those of every chapter's source on the new one."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_toy.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "tests/test_toy.py"]
     told = subprocess.run([*command, "tests/test_notebooks.py", "-k", "toy"], cwd=clone, capture_output=True, text=True)
     return told.stdout
 
