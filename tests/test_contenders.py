@@ -2,6 +2,7 @@
 
 import importlib
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -31,7 +32,7 @@ def test_every_method_and_the_plain_network_are_there():
 
 def test_orders_and_pages_that_are_named_exist():
     frame = pd.read_csv(CONTENDERS, keep_default_na=False)
-    assert set(frame.order) - {""} <= set(report.orders().id)
+    assert set(frame.order.str.removeprefix("-")) - {""} <= set(report.orders().id)
     for chapter, anchor in (page.split("#") for page in frame.page if page):
         assert f"({anchor})=" in (NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8")
 
@@ -71,3 +72,10 @@ def test_a_line_that_asks_for_none_or_several_is_refused(tmp_path, change, messa
     line = dict(zip(COLUMNS, [*LINE, "float32", "method", "", ""], strict=True)) | change
     with pytest.raises(InputError, match=message):
         contenders(listed(tmp_path, list(line.values())))
+
+
+def test_an_order_that_claims_the_opposite_is_turned_round(tmp_path, monkeypatch):
+    lines = listed(tmp_path, *([*LINE, "float32", "method", order, ""] for order in ("octconv-half", "-octconv-half")))
+    for verdict, turned in (("supported", "contradicted"), ("undecided", "undecided"), ("not tested", "not tested")):
+        monkeypatch.setattr(module, "compare", lambda *_, verdict=verdict: SimpleNamespace(verdict=verdict))
+        assert list(contenders(lines).verdict) == [verdict, turned]

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dynlib import backbones, cost
 from dynlib.book.report.claims import orders, read
-from dynlib.book.report.compare import NOT_TESTED, compare
+from dynlib.book.report.compare import CONTRADICTED, NOT_TESTED, SUPPORTED, compare
 from dynlib.book.report.frame import latencies
 from dynlib.errors import InputError
 from dynlib.paths import CONTENDERS, RESULTS
@@ -23,8 +23,9 @@ def contenders(path: Path = CONTENDERS) -> pd.DataFrame:
     """A line a contender that has a record: its name, network, key, side and dtype, and for one picture what follows.
 
     `ms`; `speedup` over the fastest float32 form of the network, with its quartiles `low` and `high` where both were
-    timed in turns (else NaN); `macs_ratio`; `verdict` on its accuracy beside its fair control, `order` by name, and the
-    `page` where that stands; `path` of the record.
+    timed in turns (else NaN); `macs_ratio`; `verdict` on its accuracy beside its fair control, from the line of
+    `orders.csv` that `order` names (`-` before it: the order claims the opposite), and the `page` where that stands;
+    `path` of the record.
 
     The `side` of a record is what the contender is: the network `eager`, `fastest` or `quantised`, the `method`, or the
     network on a `smaller` picture, whose time is compared with the fastest form's in another record.
@@ -75,5 +76,7 @@ def _macs(arch: str, size_px: int) -> int:
 def _verdict(order: str) -> str:
     if not order:
         return NOT_TESTED
-    (line,) = orders().query("id == @order").itertuples()
-    return compare(line.key, line.above, line.below, line.metric, line.cost).verdict
+    name = order.removeprefix("-")
+    (line,) = orders().query("id == @name").itertuples()
+    found = compare(line.key, line.above, line.below, line.metric, line.cost).verdict
+    return found if name == order else {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}.get(found, found)
