@@ -20,6 +20,7 @@ LATENCY := \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.5" \
   "octconv --arch resnet50 --size 224 --batch 1 -p alpha=0.75" \
   "octconv --arch resnet50 --size 224 --batch 8 -p alpha=0.5" \
+  "sampling --arch resnet50 --size 224 --batch 1 -p density=1 -p pruned=0.5" \
   "s2dnas --arch cifar_vgg16_bn --size 32 --batch 1 --shares 0.6,0.25,0.15" \
   "s2dnas --arch cifar_vgg16_bn --size 32 --batch 16 --shares 0.6,0.25,0.15" \
   "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0.6,0.25,0.15" \
@@ -61,8 +62,8 @@ LIBRARY  := $(shell find dynlib -name '*.py')
 PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/*)
 
 # What a chapter is made from besides its source and the library: settings, claims, studies, records and weights of its
-# own paper; the comparison has those of all. Folders stand in the list so that a removed record is noticed too.
-key      = $(if $(findstring comparison,$(1)),*,$(word 2,$(subst _, ,$(1))))
+# own paper; cover and comparison have those of all. Folders stand in the list so that a removed record is noticed too.
+key      = $(if $(filter comparison cover,$(word 2,$(subst _, ,$(1)))),*,$(word 2,$(subst _, ,$(1))))
 evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/orders.csv data/claims/$(call key,$(1)).csv \
              data/studies/$(call key,$(1)).yml data/surveys/$(call key,$(1)).csv data/weights/$(call key,$(1))/* \
              data/results/$(call key,$(1)) data/results/$(call key,$(1))/*.json)
@@ -106,7 +107,7 @@ lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes
 	  $(if $(UPGRADE),--upgrade) requirements.in -o requirements.txt
 
 clean: ## remove what is generated; .venv and data stay
-	rm -rf _build book/notebooks .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build book/notebooks book/api.md .pytest_cache .ruff_cache .hypothesis
 
 $(HTML): $(CHAPTERS) $(PAGES) | .venv/ready
 	@echo "Building the pages"

@@ -13,6 +13,7 @@ BOOK = ROOT / "book"
 EXECUTED = BOOK / "notebooks"  # written by papermill, git-ignored
 HTML = ROOT / "_build" / "html"  # the pages, git-ignored
 CLAIMS = ROOT / "data" / "claims"  # published numbers, one CSV a paper
+CONTENDERS = ROOT / "data" / "surveys" / "contenders.csv"  # what the comparison puts side by side
 STUDIES = ROOT / "data" / "studies"  # which runs stand behind a chapter, one file a paper
 RESULTS = ROOT / "data" / "results"  # measured numbers, <key>/*.json
 SURVEYS = ROOT / "data" / "surveys"  # what converts: one CSV a paper, kept equal to the library by a test

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dynlib import backbones, train
 from dynlib.backbones import hosts
-from dynlib.data import IGNORED, Batches, DetectionBatches, FolderBatches
+from dynlib.data import IGNORED, Batches, DetectionBatches, FolderBatches, Loader
 from dynlib.ops import evaluating
 
 Size = tuple[int, ...]
@@ -34,8 +34,10 @@ class Task:
         return {self.metric: self.evaluate(model, valid)[self.metric]}
 
 
-def of(batches: Batches | FolderBatches) -> Task:
-    """The task that batches are for."""
+def of(batches: Batches | FolderBatches | Loader) -> Task:
+    """The task that batches are for; a Loader's is classification."""
+    if isinstance(batches, Loader):
+        return TASKS["classification"]
     if isinstance(batches, DetectionBatches):
         return TASKS["detection"]
     return TASKS["segmentation" if batches.samples.labels is None else "classification"]

@@ -6,7 +6,7 @@ in an epoch follows from (seed, epoch), so a run that was killed and resumed goe
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynlib import checkpoints
-from dynlib.data import IGNORED, Batches
+from dynlib.data import IGNORED, Batches, Loader, as_batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, subsampling_first
 
@@ -168,12 +168,12 @@ class Phase:
 
 def fit(
     model: nn.Module,
-    train: Batches,
+    train: Batches | Loader | Iterable,
     schedule: Schedule,
     *,
     seed: int,
     objective: Objective = task_loss,
-    valid: Batches | None = None,
+    valid: Batches | Loader | Iterable | None = None,
     watch: Watch | None = None,
     groups: Sequence[Group] | None = None,
     targets_of: Soften | None = None,
@@ -183,6 +183,7 @@ def fit(
 ) -> list[dict]:
     """Train `model` in place and return its curve, a dict an epoch: `epoch, lr, loss, seconds`, with `valid` `top1`.
 
+    `train` and `valid` are `Batches`, or any iterable of (images, targets) with a length, such as a DataLoader.
     `watch` replaces `top1` by other figures of the model on `valid`. `groups` are (parameters, factor on the learning
     rate), by default all parameters at factor 1; parameters in no group are frozen meanwhile. With a `checkpoint` path
     the state is written there after every epoch, whole or not at all, and a later call with the same arguments goes on
@@ -193,6 +194,7 @@ def fit(
     """
     from lightning_fabric import Fabric  # seconds of import: only where something trains
 
+    train, valid = as_batches(train), None if valid is None else as_batches(valid)
     hardware = hardware or Hardware()
     setup = asdict(hardware)
     fabric = Fabric(num_nodes=setup.pop("nodes"), **setup)
@@ -204,7 +206,8 @@ def fit(
     is_video = any(parameter.dim() == 5 for parameter in model.parameters())
     layout = torch.channels_last_3d if is_video else torch.channels_last
     network, optimizer = fabric.setup(model.to(memory_format=layout), plain)
-    about = f"batches={len(train)}x{train.batch_size} data={train.samples.checksum[:12]}"
+    known = hasattr(train, "samples")
+    about = f"batches={len(train)}" + (f"x{train.batch_size} data={train.samples.checksum[:12]}" if known else "")
     state = checkpoints.State(run=f"{schedule} seed={seed} {about} {hardware.precision}")
     if checkpoint is not None and checkpoint.exists():
         checkpoints.restore(checkpoint, state, model, plain)
@@ -282,7 +285,7 @@ def _top1(model: nn.Module, valid: Batches) -> dict[str, float]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
+def predict(model: nn.Module, batches: Batches | Loader | Iterable) -> tuple[Tensor, Tensor]:
     """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes.
 
     Of a model that yields more than one tensor, its `logits`.
@@ -290,7 +293,7 @@ def predict(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
     device = next(model.parameters()).device
     outputs, targets = [], []
     with evaluating(model):
-        for images, target in batches.epoch(None, device):
+        for images, target in as_batches(batches).epoch(None, device):
             output = model(images)
             outputs.append(getattr(output, "logits", output).float().cpu())
             targets.append(target.cpu())
@@ -302,7 +305,7 @@ def top1(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def evaluate(model: nn.Module, batches: Batches) -> dict[str, float]:
+def evaluate(model: nn.Module, batches: Batches | Loader | Iterable) -> dict[str, float]:
     """`top1` as a fraction and mean cross-entropy `loss` over all samples."""
     logits, labels = predict(model, batches)
     return {"top1": top1(logits, labels), "loss": F.cross_entropy(logits, labels).item()}

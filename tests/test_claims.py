@@ -9,7 +9,7 @@ from dynlib.papers.sampling import released as sampling_released
 from dynlib.paths import CLAIMS
 
 COLUMNS = ["table", "row", "metric", "value", "unit", "confidence", "source", "note"]
-FILES = sorted(path for path in CLAIMS.glob("*.csv") if path.stem != "orders")
+FILES = sorted(path for path in CLAIMS.glob("*.csv") if path.stem not in ("orders", "tables"))
 
 
 def read(path):

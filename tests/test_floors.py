@@ -22,7 +22,7 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("book.recipes", "book.search_trials", "book.demos", "book.explore"),
     ("book.search_study", "book.runs", "book.paperscale", "book.site"),
     ("book.searches", "book.campaign"),
-    ("book.chapters", "book.pages", "book.pdf", "book.report"),
+    ("book.chapters", "book.pages", "book.pdf", "book.report", "book.api", "book.newchapter"),
     ("book.cli_options",),
     ("book.cli_networks", "book.cli_training"),
     ("book.cli",),

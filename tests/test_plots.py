@@ -256,3 +256,16 @@ def test_a_plane_has_a_mark_for_each_row_with_records_and_none_for_the_others(ax
     plots.plane(ax, pd.DataFrame(rows | {"cost": [1e7, 2e7, float("nan")]}), {"ours": ["a", "b"], "rival": ["c"]})
     (line,) = [line for line in ax.lines if line.get_linestyle() != "None" and len(line.get_xdata()) == 2]
     assert line.get_xdata() == pytest.approx([10, 20]) and line.get_ydata() == pytest.approx([80, 90])
+
+
+def test_a_contender_is_hollow_where_its_accuracy_was_not_tested(ax):
+    frame = pd.DataFrame(
+        [("a", "one", 2.0, 1.5, "supported"), ("b", "two", 3.0, 1.2, "not tested"), ("c", "one", 1.0, 1.0, "")],
+        columns=["label", "network", "macs_ratio", "speedup", "verdict"],
+    )
+    plots.promised(ax, frame)
+    dots = [line for line in ax.lines if line.get_marker() in ("o", "s")]
+    assert [(*point.get_xdata(), *point.get_ydata()) for point in dots] == [(2.0, 1.5), (3.0, 1.2), (1.0, 1.0)]
+    assert [point.get_markerfacecolor() == "white" for point in dots] == [False, True, False]
+    assert dots[0].get_color() == dots[2].get_color() != dots[1].get_color()
+    assert {text.get_text() for text in ax.texts} == {"a", "b", "c"}

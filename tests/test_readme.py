@@ -2,28 +2,24 @@
 
 import re
 
-import pytest
 import torch
 
 from dynlib.book import report
+from dynlib.papers import METHODS
 from dynlib.paths import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-SPEEDS = {
-    "wavelet-like auto-encoder, VGG16": ("wae", "variant == 'wae' and arch == 'vgg16' and batch == 1"),
-    "wavelet-like auto-encoder, ResNet-50": ("wae", "variant == 'wae' and arch == 'resnet50' and batch == 1"),
-    "octaves, alpha 0.5": ("octconv", "alpha == 0.5 and arch == 'resnet50' and batch == 1"),
-    "stages of S2DNAS": ("s2dnas", "arch == 'cifar_vgg16_bn' and batch == 1"),
-    "dynamic resolution": ("drnet", "arch == 'resnet50' and batch == 1 and macs_ratio > 1"),
-}
 
 
-@pytest.mark.parametrize("start", SPEEDS)
-def test_the_speed_ups_in_the_readme_are_those_of_the_records(start):
-    (line,) = [line for line in README.splitlines() if line.startswith(f"| {start}")]
-    key, wanted = SPEEDS[start]
-    (found,) = report.latencies(key).query(wanted).itertuples()
-    assert line.endswith(f"| {found.macs_ratio:.2f} | {found.speedup:.2f} |")
+def test_the_tables_of_the_readme_are_those_of_the_records():
+    assert report.renewed(README) == README, "renew them: python -m dynlib verdicts --write"
+    assert README.count("<!-- end -->") == 2
+
+
+def test_the_comparison_of_the_readme_has_every_method_once_at_least():
+    frame = report.contenders()
+    told = {key for key, name in zip(frame.key, frame.name, strict=True) if f"| {name}; " in README}
+    assert told == METHODS.keys()
 
 
 def test_the_example_in_the_readme_runs():

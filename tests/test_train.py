@@ -4,6 +4,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
 from dynlib import train
 from dynlib.data import Batches, Samples
@@ -211,3 +212,19 @@ def test_of_a_result_with_logits_these_are_scored(batches):
     assert train.evaluate(model, batches) == train.evaluate(model.net, batches)
     curve = fit(model, batches, SCHEDULE, seed=1, hardware=CPU)
     assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_a_data_loader_trains_and_is_watched_like_batches_of_the_library(batches):
+    whole = TensorDataset(torch.cat([images for images, _ in batches.epoch(None)]).contiguous(), batches.samples.labels)
+    loader = DataLoader(whole, batch_size=8, shuffle=True)
+    models = network(), network()
+    curves = [fit(model, loader, SCHEDULE, seed=1, valid=DataLoader(whole, 12), hardware=CPU) for model in models]
+    assert without_time(curves[0]) == without_time(curves[1])  # the loop seeds the loader's order
+    assert curves[0][-1]["loss"] < curves[0][0]["loss"]
+    assert curves[0][-1]["top1"] == train.evaluate(models[0], batches)["top1"]
+
+
+def test_a_list_of_batches_trains_and_what_has_no_length_is_refused(batches):
+    assert len(fit(network(), list(batches.epoch(None)), SCHEDULE, seed=1, hardware=CPU)) == 3
+    with pytest.raises(InputError, match="batches are of type generator; allowed: a DataLoader"):
+        fit(network(), batches.epoch(None), SCHEDULE, seed=1, hardware=CPU)

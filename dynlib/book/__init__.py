@@ -10,6 +10,8 @@
     report/                          records to a frame, to a verdict, to a table or a figure
     explore  site                    charts with sliders; what pages need to work from a folder
     chapters  pages  pdf             executing notebooks, building the pages whole, printing them
+    api                              the page of the library's names
+    newchapter                       the files of a new paper, from template/
     cli  cli_*                       python -m dynlib
 
 Nothing below imports it. Importing it costs nothing: no torch, no pandas.

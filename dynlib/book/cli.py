@@ -98,31 +98,36 @@ for command in (cli_training.train, cli_training.search, cli_training.campaign):
 @app.command()
 def verdicts(
     key: Annotated[str | None, typer.Argument(help="Method, such as octconv; default all.")] = None,
-    write: Annotated[bool, typer.Option("--write", help="Renew data/results/summary.csv, too.")] = False,
+    write: Annotated[bool, typer.Option("--write", help="Renew data/results/summary.csv and the README, too.")] = False,
 ) -> None:
-    """Which orders that the papers claim our trainings support, contradict, leave undecided or do not test yet."""
+    """Which orders that the papers claim our trainings support, contradict, leave undecided or do not test yet.
+
+    Then the same of every table and figure.
+    """
     from dynlib import papers
     from dynlib.book import report
 
     if key is not None:
         papers.method(key)
-    found = report.verdicts(key)
     rows = [
         (v.verdict, f"{v.seeds} seeds", f"{100 * v.mean:+.2f} points" if v.seeds else "", v.claim)
-        for v in found.itertuples()
+        for v in report.verdicts(key).itertuples()
     ]
     print_table("claims of the papers, or our own, and what the records say", rows)
+    print_table("tables and figures", [(v.verdict, v.key, v.table, v.part) for v in report.status(key).itertuples()])
     if write:
-        paths.write_atomically(
-            paths.RESULTS / "summary.csv", report.verdicts().to_csv(index=False, float_format="%.6f")
-        )
+        content = report.summarised().to_csv(index=False, float_format="%.6f")
+        paths.write_atomically(paths.RESULTS / "summary.csv", content)
+        readme = paths.ROOT / "README.md"
+        paths.write_atomically(readme, report.renewed(readme.read_text(encoding="utf-8")))
 
 
 @app.command()
 def pages() -> None:
     """Build the pages from the executed chapters; they are replaced whole, or stay as they were."""
-    from dynlib.book import pages
+    from dynlib.book import api, pages
 
+    api.write()
     pages.build()
 
 
@@ -132,6 +137,18 @@ def pdf(out: Annotated[Path, typer.Option(help="File to write.")] = paths.HTML.p
     from dynlib.book import pdf
 
     print(pdf.write(out))
+
+
+@app.command()
+def new_chapter(
+    key: Annotated[str, typer.Argument(help="Short name of the new paper, such as octconv.")],
+    title: Annotated[str | None, typer.Option(help="Name of the method; default the key.")] = None,
+) -> None:
+    """Write the files of a new paper: method, tests, claims, studies, chapter. Its tests fail until filled in."""
+    from dynlib.book import newchapter
+
+    for path in newchapter.create(key, key if title is None else title):
+        print(path.relative_to(paths.ROOT))
 
 
 @app.command()

@@ -15,7 +15,7 @@ from dynlib.errors import InputError
 
 
 def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
-    """Build the book in `source` and let it take the place of `target`; warnings are errors.
+    """Build the book in `source` and let it take the place of `target`; warnings are errors. Records lie beside it.
 
     A build that fails leaves `target` as it was and its log beside it, `book.log`; so does one that is killed, whose
     folder the next build removes. Two builds at once do not meet: the later one to end is seen. Raises InputError for a
@@ -43,6 +43,7 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
             raise InputError(f"the pages do not build: {_complaint(done.stderr)}; {log} has all of it")
         if (made / "_static" / "explore.js").is_file():  # our book, not one that a test made
             site.finish(made)
+        shutil.copytree(paths.RESULTS, made / "records")  # so that a verdict can link to what it rests on
         old = begun / "old"
         if target.exists():
             target.rename(old)

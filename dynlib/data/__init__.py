@@ -2,6 +2,7 @@
 
     samples   Samples, Batches
     boxes     DetectionBatches
+    loader    other people's batches, such as a DataLoader's
     scenes    procedural images and clips
     packed    reader of <root>/<name>/<split>.npz
     vision    torchvision's sets: packing the small ones, ImageNet left in its folder
@@ -19,6 +20,7 @@ from dynlib import paths
 from dynlib.catalogue import DATASETS, Dataset
 from dynlib.data import packed, scenes
 from dynlib.data.boxes import DetectionBatches
+from dynlib.data.loader import Loader, as_batches
 from dynlib.data.samples import IGNORED, Batches, Samples, channel_stats, hold_out, normalise
 from dynlib.data.vision import PACKABLE, FolderBatches, FolderSamples, load_folder, pack
 from dynlib.errors import InputError
@@ -31,7 +33,9 @@ __all__ = [
     "DetectionBatches",
     "FolderBatches",
     "FolderSamples",
+    "Loader",
     "Samples",
+    "as_batches",
     "channel_stats",
     "hold_out",
     "load",

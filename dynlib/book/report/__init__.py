@@ -3,6 +3,9 @@
     claims    published numbers, and the orders that a paper claims
     frame     all records of a paper in one table, each named by its study and row
     compare   one rule for "A above B": paired by seed, at equal cost, 95 % interval, four verdicts
+    contenders   what one could run instead, on common ground
+    readme    the tables of README.md
+    status    what has become of every table and figure of the papers
     table     a frame as a page shows it; the paper's numbers beside ours
     figure    pictures of frames
 
@@ -11,20 +14,30 @@ Sentences are written on the pages, by people; `expect` stops a page whose words
 
 from dynlib.book.report.claims import claims, orders
 from dynlib.book.report.compare import Comparison, compare, expect, paired, verdicts
+from dynlib.book.report.contenders import contenders
 from dynlib.book.report.frame import latencies, rows, summary, trainings
-from dynlib.book.report.table import beside, show
+from dynlib.book.report.readme import renewed
+from dynlib.book.report.status import VERDICTS, status, summarised
+from dynlib.book.report.table import Linked, badge, beside, show
 
 __all__ = [
+    "VERDICTS",
     "Comparison",
+    "Linked",
+    "badge",
     "beside",
     "claims",
     "compare",
+    "contenders",
     "expect",
     "latencies",
     "orders",
     "paired",
+    "renewed",
     "rows",
     "show",
+    "status",
+    "summarised",
     "summary",
     "trainings",
     "verdicts",

@@ -29,9 +29,9 @@ def claims(key: str, table: str | None = None, folder: Path = CLAIMS) -> pd.Data
     """
     path = folder / f"{key}.csv"
     if not path.exists():
-        known = sorted(p.stem for p in folder.glob("*.csv") if p.stem != "orders")
+        known = sorted(p.stem for p in folder.glob("*.csv") if p.stem not in ("orders", "tables"))
         raise InputError(f"claims {key!r} are unknown; allowed: {', '.join(known)}")
-    frame = _read(path, COLUMNS)
+    frame = read(path, COLUMNS)
     for line in frame.itertuples(index=False):
         if line.unit not in POWER or not (DIGITS.fullmatch(line.value) or printed(line.note, line.value)):
             raise InputError(
@@ -54,7 +54,7 @@ def orders(key: str | None = None, folder: Path = CLAIMS) -> pd.DataFrame:
     quantity of the same records, `row@front` the operating points of a network with exits. `metric` is compared, at
     equal `cost` where that is `macs`. Raises InputError for a file that is none.
     """
-    frame = _read(folder / "orders.csv", ORDERS)
+    frame = read(folder / "orders.csv", ORDERS)
     return frame if key is None else frame[frame.key == key].reset_index(drop=True)
 
 
@@ -64,7 +64,8 @@ def printed(note: str, value: str = "") -> str:
     return found[1] if found and not value else ""
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+def read(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A file of text in these columns. Raises InputError for one that is not."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             header, *lines = list(csv.reader(file, strict=True)) or [[]]

@@ -177,6 +177,28 @@ def latency_against_macs(ax: Axes, runs: Iterable[Record], label: Callable[[Reco
     ax.set_ylabel("measured speed-up (×)")
 
 
+MARKS = {"supported": "o", "contradicted": "X", "undecided": "D", "not tested": "o", "": "s"}  # not tested: hollow
+
+
+def promised(ax: Axes, frame: pd.DataFrame) -> None:
+    """`report.contenders` as points: the speed-up that the clock saw over the one that the MACs promise.
+
+    One colour a network; the mark tells the verdict on accuracy, hollow where nothing was tested. Frames have `label`,
+    `network`, `macs_ratio`, `speedup` and `verdict`, which is empty where the network is the plain one.
+    """
+    colours, top = _colours(frame.network), 1.06 * frame[["macs_ratio", "speedup"]].to_numpy().max()
+    ax.plot([0, top], [0, top], color=PALE, linewidth=1, linestyle="--", zorder=1)
+    ax.axhline(1, color=PALE, linewidth=0.6, zorder=1)
+    ends = {}
+    for line in frame.itertuples():
+        colour, hollow = colours[line.network], line.verdict == "not tested"
+        look = {"markersize": 7, "color": colour, "markerfacecolor": "white" if hollow else colour}
+        ax.plot(line.macs_ratio, line.speedup, MARKS[line.verdict], **look)
+        ends[line.label] = (line.macs_ratio, line.speedup)
+    ax.set(xlim=(0, top), ylim=(0, top), xlabel="promised by the MACs (×)", ylabel="measured (×)")
+    _label(ax, ends, {line.label: colours[line.network] for line in frame.itertuples()})
+
+
 def _axis(axis, quantity: str, values: Iterable[float]) -> float:
     """Label an axis with quantity and unit; return the factor from the kept unit."""
     if quantity not in AXES:

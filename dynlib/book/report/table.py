@@ -17,6 +17,19 @@ NUMERIC = re.compile(r"|–|[+−<>]?\d.*")  # a cell that is set to the right
 
 
 @dataclass(frozen=True)
+class Linked:
+    """A cell that leads somewhere; `kind` is a class of `book.css`, such as verdict."""
+
+    text: str
+    href: str  # as seen from the page
+    kind: str = ""
+
+    def __str__(self) -> str:
+        """The words alone."""
+        return self.text
+
+
+@dataclass(frozen=True)
 class Table:
     """A frame with a caption, an id to link to and a note; a notebook renders it, `print` gives plain text."""
 
@@ -31,13 +44,15 @@ class Table:
 
     def _repr_html_(self) -> str:
         """A table that a keyboard can scroll and a screen reader walk, in the colours of the page, light or dark."""
-        right = [c != self.frame.columns[0] and all(map(NUMERIC.fullmatch, self.frame[c])) for c in self.frame]
+        right = [
+            c != self.frame.columns[0] and all(map(NUMERIC.fullmatch, map(str, self.frame[c]))) for c in self.frame
+        ]
         kinds = ["number" if r else "text" for r in right]
         head = "".join(f'<th scope="col" class="{k}">{escape(c)}</th>' for c, k in zip(self.frame, kinds, strict=True))
         body = ""
         for first, *rest in self.frame.itertuples(index=False):
-            cells = "".join(f'<td class="{k}">{escape(v)}</td>' for v, k in zip(rest, kinds[1:], strict=True))
-            body += f'<tr><th scope="row">{escape(first)}</th>{cells}</tr>'
+            cells = "".join(f'<td class="{k}">{_cell(v)}</td>' for v, k in zip(rest, kinds[1:], strict=True))
+            body += f'<tr><th scope="row">{_cell(first)}</th>{cells}</tr>'
         note = f'<p class="note">{_code(self.note)}</p>' if self.note else ""
         place = f' id="{escape(self.label)}"' if self.label else ""
         return (
@@ -47,10 +62,15 @@ class Table:
         )
 
 
+def badge(verdict: str, href: str) -> Linked:
+    """A verdict as a coloured word that links to its proof."""
+    return Linked(verdict, href, f"verdict {verdict.replace(' ', '-')}")
+
+
 def show(frame: pd.DataFrame, caption: str, label: str = "", note: str = "", **formats: str) -> Table:
     """A frame for display. `formats` are those of numeric columns, in Python's words: `mean=".1%"`, `cost=",.0f"`.
 
-    Numbers without a format have as many digits as they need; what is missing is an en dash.
+    Numbers without a format have as many digits as they need; what is missing is an en dash; a Linked cell stays one.
     """
     columns = {}
     for name in frame:
@@ -97,7 +117,16 @@ def _claimed(claim: pd.Series | None) -> str:
     return (claim.value.replace("-", MINUS) or printed(claim.note)) + slip
 
 
-def _text(value: object, form: str) -> str:
+def _cell(value: str | Linked) -> str:
+    if not isinstance(value, Linked):
+        return escape(value)
+    kind = f' class="{escape(value.kind)}"' if value.kind else ""
+    return f'<a{kind} href="{escape(value.href)}">{escape(value.text)}</a>'
+
+
+def _text(value: object, form: str) -> str | Linked:
+    if isinstance(value, Linked):
+        return value
     if value is None or (isinstance(value, float) and value != value):
         return DASH
     return format(value, form).replace("-", MINUS) if form else str(value)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynlib.data import Batches
+from dynlib.data import Batches, Loader
 from dynlib.ops import evaluating
 from dynlib.papers.drnet.layers import px
 from dynlib.train import Objective, evaluate
@@ -99,8 +99,10 @@ def classifier_and_predictor(predictor_lr: float) -> Callable[[nn.Module], Group
     return groups
 
 
-def some(valid: Batches) -> Batches:
-    """At most WATCHED of the images, evenly spaced in stored order: enough for a curve."""
+def some(valid: Batches | Loader) -> Batches | Loader:
+    """At most WATCHED of the images, evenly spaced in stored order: enough for a curve; of a Loader, all."""
+    if isinstance(valid, Loader):
+        return valid
     count = len(valid.samples)
     spread = torch.arange(WATCHED) * count // WATCHED
     return valid if count <= WATCHED else replace(valid, samples=valid.samples.subset(spread))
