@@ -5,6 +5,7 @@ import io
 import os
 import sys
 import threading
+from functools import lru_cache
 
 import numpy as np
 
@@ -38,6 +39,20 @@ def check_engine(engine: str) -> str:
 def installed_engines() -> list[str]:
     """Those of `ENGINES` that are installed."""
     return [engine for engine in ENGINES if importlib.util.find_spec(engine) is not None]
+
+
+@lru_cache(maxsize=1)
+def _openvino():
+    """The one OpenVINO of this process, kept to its end.
+
+    Its CPU plugin gives the thread that loads it a stack for signals, and takes it away when it goes. With several that
+    go in another order than they came, a thread is left without: the next signal, such as a child's end, kills the
+    process without a word (OpenVINO 2026.4). Its telemetry would fork this process to report to its makers.
+    """
+    sys.modules.setdefault("openvino_telemetry", None)
+    import openvino
+
+    return openvino.Core()
 
 
 class Part:
@@ -74,10 +89,7 @@ class Part:
         self._run = lambda arrays: session.run(None, dict(zip(self.inputs, arrays, strict=True)))
 
     def _start_openvino(self, threads: int, spinning: bool) -> None:
-        sys.modules.setdefault("openvino_telemetry", None)  # it would fork this process to report to its makers
-        import openvino
-
-        core = openvino.Core()
+        core = _openvino()
         settings = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": 1, "INFERENCE_PRECISION_HINT": "f32"}
         settings |= {"CPU_DENORMALS_OPTIMIZATION": True, "ENABLE_CPU_PINNING": False}
         model = core.compile_model(core.read_model(io.BytesIO(self.graph)), "CPU", settings)

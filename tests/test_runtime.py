@@ -126,6 +126,23 @@ def test_openvino_reports_to_nobody_and_leaves_nothing_at_home(folder, tmp_path)
     assert found.stdout.split() == []
 
 
+SIGNALLED = """
+import gc, signal, subprocess, sys
+from dynlib import runtime
+signal.signal(signal.SIGCHLD, lambda *_: None)
+nets = [runtime.load(sys.argv[1], engine="openvino", threads=1) for _ in range(3)]
+while nets:
+    del nets[0]
+    gc.collect()
+for _ in range(3):
+    subprocess.run(["true"], check=True)
+"""
+
+
+def test_a_process_survives_signals_after_openvino_networks_are_gone(one):
+    subprocess.run([sys.executable, "-c", SIGNALLED, str(one)], check=True, cwd=ROOT)
+
+
 def test_two_threads_get_what_one_gets(both):
     _, deployed = both
     batches = [images(n, 32) for n in (1, 2, 3)] * 10
