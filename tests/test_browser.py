@@ -123,8 +123,8 @@ def test_a_page_weighs_at_most_three_megabytes_without_mathjax(visit, name):
     assert 10_000 < weight <= 3_000_000
 
 
-@each_page
-def test_a_page_takes_at_most_twelve_screens(visit, name):
+@pytest.mark.parametrize("name", [name for name in pages() if name.startswith("notebooks/")])
+def test_a_chapter_takes_at_most_twelve_screens(visit, name):
     assert visit(name)["audits"][1300, "light"]["height"] <= 12 * SCREEN
 
 
