@@ -14,6 +14,15 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, -width % multiple, 0, -height % multiple))
 
 
+def image_channels(model: nn.Module, default: int = 3) -> int:
+    """How many channels the images of a network have: those that its first convolution reads."""
+    for part in model.modules():
+        weight = getattr(part, "weight", None)
+        if isinstance(weight, Tensor) and weight.dim() in (4, 5):
+            return weight.shape[1] * getattr(part, "groups", 1)
+    return default
+
+
 class LinearResize(nn.Module):
     """Bilinear resizing of maps of one size to another as two matrix products, for runtimes without such a filter.
 

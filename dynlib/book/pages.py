@@ -1,10 +1,13 @@
 """The pages: built into a fresh folder and put in their place whole, or not at all."""
 
+import fcntl
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -24,11 +27,15 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
     place = target.parent
     place.mkdir(parents=True, exist_ok=True)
     for left in place.glob("part-*"):
-        if not _runs(int(left.name.removeprefix("part-"))):
+        if (held := _claimed(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
-    begun, log = place / f"part-{os.getpid()}", place / "book.log"
+            os.close(held)
+    log, held = place / "book.log", None
+    while held is None:  # another build may have taken the folder for a left one
+        begun = Path(tempfile.mkdtemp(prefix="part-", dir=place))
+        held = _claimed(begun)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as any exception: ends below
     try:
-        begun.mkdir(parents=True)
         settings = _settings(source.parent / "_config.yml", begun / "_config.yml")
         command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", begun]
         done = subprocess.run(
@@ -49,7 +56,9 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
             target.rename(old)
         made.rename(target)
     finally:
+        signal.signal(signal.SIGTERM, before)
         shutil.rmtree(begun, ignore_errors=True)
+        os.close(held)
 
 
 def _settings(config: Path, own: Path) -> Path:
@@ -63,15 +72,18 @@ def _settings(config: Path, own: Path) -> Path:
     return own
 
 
-def _runs(process: int) -> bool:
-    """Whether a process of this machine is there."""
+def _claimed(folder: Path) -> int | None:
+    """The folder opened and locked, or None where a process that still runs holds it: a lock ends with its process."""
     try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
+        held = os.open(folder, os.O_RDONLY)
+    except OSError:  # removed in the meantime
+        return None
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held
 
 
 def _complaint(text: str) -> str:

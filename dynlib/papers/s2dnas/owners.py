@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
 from dynlib.graphs import (
     ADD,
@@ -30,6 +30,7 @@ from dynlib.graphs import (
     POOL,
     SHAPE,
     Classes,
+    probe,
     role,
     trace,
 )
@@ -66,8 +67,9 @@ def is_read(bits: Sequence[int], source: int, reader: int, stages: int) -> bool:
 class Plan:
     """The layout of every node of a traced network, and the groups of map sizes that share their cuts."""
 
-    def __init__(self, model: nn.Module):
-        self.traced = trace(model, leaves=tuple(LEAVES))
+    def __init__(self, model: nn.Module, example: Tensor | None = None):
+        self.traced = trace(model, leaves=tuple(LEAVES), **probe(example))
+        as_shortcuts(self.traced)
         self.roles = {node: role(self.traced, node, LEAVES) for node in self.traced.graph.nodes}
         self._classes = Classes()
         self.layouts: dict[fx.Node, Layout | None] = {}

@@ -1,0 +1,334 @@
+"""How a model becomes a graph: torch.fx, with what it would get wrong in silence put right or refused by name.
+
+torch.fx keeps the branches and modes of the moment, forgets that `b += c` writes into what `b` names, and sees through
+every layer that does not lie in torch.nn. Here a model is followed in both modes, which must agree; writing is noted as
+writing, and who reads the tensor afterwards reads what was written; and a batch norm stays one whatever its class adds.
+"""
+
+import contextlib
+import copy
+import inspect
+import operator
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+from unittest import mock
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
+
+from dynlib.errors import InputError
+
+_WRITES = ("iadd", "isub", "imul", "itruediv", "ipow")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+# What may yield its input itself, or a view of it.
+_VIEWS = ("contiguous", "flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "detach", "chunk")
+_VIEWS += (torch.flatten, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.chunk, operator.getitem)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A deep copy of a model, to be rewritten. Raises InputError for layers of which a part would be lost by it."""
+    for path, part in model.named_modules():
+        where = f"{path or 'the network'} ({type(part).__name__})"
+        if isinstance(part, torch.jit.ScriptModule) or hasattr(part, "_orig_mod"):
+            raise InputError(f"{where}: is a compiled program; convert the network that it was compiled from")
+        if any(map(is_lazy, part.parameters(recurse=False))):
+            raise InputError(f"{where}: is lazy and has no size yet; run it on an image once")
+        if parametrize.is_parametrized(part):
+            name = next(iter(part.parametrizations))
+            raise InputError(
+                f"{where}: its {name} is parametrised, which no copy would keep; first make it plain: "
+                f"torch.nn.utils.parametrize.remove_parametrizations(layer, {name!r})"
+            )
+        if any(getattr(part, kind) for kind in _HOOKS):
+            raise InputError(
+                f"{where}: has a hook, which would be lost; remove it, of a pruned layer by prune.remove(layer, name), "
+                "and register it on the converted network"
+            )
+        if "forward" in vars(part):
+            raise InputError(f"{where}: its forward was replaced on the object; write it in a class of its own")
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{type(model).__name__} cannot be copied: {reason:.200}") from error
+
+
+def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphModule:
+    """The graph of a model for its first argument, others at their defaults; modules are shared, `is_leaf` ones whole.
+
+    Every `F.dropout` is a module. Raises InputError where torch.fx cannot follow it, or where it computes something
+    else in training than in evaluation mode, naming the first such layer.
+    """
+    name, place = type(model).__name__, next(iter(model.parameters()), None)
+    graphs = []
+    for training in (False, True):
+        tracer = _Tracer(is_leaf)
+        try:
+            with _mode(model, training):
+                graph = tracer.trace(model)
+        except InputError:
+            raise
+        except Exception as error:  # of the model's own code, which meets stand-ins in place of tensors
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise InputError(
+                f"{name}: torch.fx cannot trace it ({reason:.150}); allowed are models without branches on data"
+            ) from error
+        graphs.append(graph)
+    drops = _agreeing(name, *graphs)
+    traced = Network(model, graphs[0], class_name=name)
+    for path, twin in tracer.norms.items():
+        _set_apart(traced, path, twin)
+    for node, p in drops.items():
+        layer = f"functional_{node.name}"
+        traced.add_submodule(layer, nn.Dropout(p).to(getattr(place, "device", None)))
+        node.op, node.target, node.args, node.kwargs = "call_module", layer, (node.all_input_nodes[0],), {}
+    _sweep(traced.graph)
+    traced.recompile()
+    return traced
+
+
+@contextlib.contextmanager
+def _mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Every part in one mode, whatever its own `train` would do."""
+    parts = [(part, part.training) for part in model.modules()]
+    for part, _ in parts:
+        part.training = training
+    try:
+        yield
+    finally:
+        for part, before in parts:
+            part.training = before
+
+
+class _Proxy(fx.Proxy):
+    """A stand-in that is written into by `+=` and its kin, as a tensor is; torch's takes them for `+`."""
+
+
+def _writing(name: str) -> Callable:
+    function = getattr(operator, name)
+    return lambda self, other: self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+for _name in _WRITES:
+    setattr(_Proxy, f"__{_name}__", _writing(_name))
+
+
+class _Tracer(fx.Tracer):
+    """Follows one argument, keeps leaves whole, and takes any batch norm for one with something behind it."""
+
+    def __init__(self, is_leaf: Callable[[nn.Module], bool]):
+        super().__init__()
+        self._is_leaf = is_leaf
+        self.norms: dict[str, nn.Module] = {}  # plain ones, for those whose class does more
+
+    def proxy(self, node):
+        return _Proxy(node, self)
+
+    def create_args_for_root(self, root_fn, is_module, concrete_args=None):
+        _, first, *_ = inspect.signature(root_fn).parameters.values()
+        named = first.kind in (first.POSITIONAL_ONLY, first.POSITIONAL_OR_KEYWORD)
+        return root_fn, [self.root, self.create_proxy("placeholder", first.name if named else "images", (), {})]
+
+    def is_leaf_module(self, module, qualified_name):
+        return self._is_leaf(module) or super().is_leaf_module(module, qualified_name)
+
+    def call_module(self, m, forward, args, kwargs):
+        path = self.path_of_module(m)
+        if not isinstance(m, _BatchNorm) or self.is_leaf_module(m, path):
+            return super().call_module(m, forward, args, kwargs)
+
+        def norm(x, mean, variance, *rest, **more):
+            if mean is not m.running_mean or path in self.norms:
+                raise InputError(f"{path} ({type(m).__name__}): normalises otherwise than its batch norm; name no such")
+            self.norms[path] = plain(m)
+            return self.create_proxy("call_module", path, (x,), {})
+
+        unchecked = mock.patch.object(type(m), "_check_input_dim", lambda self, x: None, create=True)
+        with mock.patch.object(F, "batch_norm", norm), unchecked, _mode(m, False):
+            return super().call_module(m, forward, args, kwargs)
+
+
+def plain(norm: _BatchNorm) -> nn.Module:
+    """The batch norm that a subclass is, with its very parameters and buffers."""
+    kind = next(base for base in type(norm).__mro__ if base.__module__ == nn.BatchNorm2d.__module__)
+    twin = kind.__new__(kind)
+    nn.Module.__init__(twin)
+    for name in ("num_features", "eps", "momentum", "affine", "track_running_stats", "training"):
+        setattr(twin, name, getattr(norm, name))
+    twin._parameters, twin._buffers = norm._parameters, norm._buffers
+    return twin
+
+
+def _set_apart(traced: fx.GraphModule, path: str, twin: nn.Module) -> None:
+    """Put the plain batch norm in the place of one that does more, and beside it the layers that lay in it."""
+    whole = traced.get_submodule(path)
+    for node in traced.graph.nodes:
+        if node.op == "call_module" and node.target.startswith(f"{path}."):
+            inner = node.target.removeprefix(f"{path}.")
+            node.target = f"{path}_{inner.replace('.', '_')}"
+            traced.add_submodule(node.target, whole.get_submodule(inner))
+    traced.set_submodule(path, twin)
+
+
+def _agreeing(name: str, evaluation: fx.Graph, training: fx.Graph) -> dict[fx.Node, float]:
+    """Every F.dropout of the first graph with its probability; the graphs must agree in all else."""
+    drops = {}
+    for one, two in zip(evaluation.nodes, training.nodes, strict=False):
+        where = f"{name}: {_layer(one)}"
+        if one.target is two.target is F.dropout:
+            off, on = (_argument(node, 2, "training", True) for node in (one, two))
+            if off:
+                raise InputError(f"{where}: F.dropout drops in evaluation mode too; give it training=self.training")
+            drops[one] = _argument(one, 1, "p", 0.5) if on else 0.0
+        elif _written(one) != _written(two):
+            raise InputError(
+                f"{where}: is computed otherwise in training than in evaluation mode, which a graph cannot keep; take "
+                "`self.training` out of forward, or build the network without auxiliary heads"
+            )
+    if len(evaluation.nodes) != len(training.nodes):
+        raise InputError(f"{name}: has other layers in training than in evaluation mode, which a graph cannot keep")
+    return drops
+
+
+def _argument(node: fx.Node, place: int, name: str, default: Any) -> Any:
+    return node.args[place] if len(node.args) > place else node.kwargs.get(name, default)
+
+
+def _written(node: fx.Node) -> tuple:
+    words = (node.target, node.args, node.kwargs) if node.op != "call_function" else (node.args, node.kwargs)
+    constant = re.compile(r"_tensor_constant\d+")  # numbered anew each time
+    return node.op, node.target if node.op == "call_function" else "", *(constant.sub("", str(word)) for word in words)
+
+
+def _layer(node: fx.Node) -> str:
+    """The layer in whose forward a node lies, and the node."""
+    path = next(reversed(node.meta.get("nn_module_stack") or {"": ""}))
+    return f"{path}, {node.name:.60}" if path else f"{node.name:.60}"
+
+
+def _sweep(graph: fx.Graph) -> None:
+    """Remove checks that only stop, and what nobody reads and does nothing."""
+    for node in reversed(list(graph.nodes)):
+        idle = node.op == "get_attr" or node.target in (getattr, operator.eq, operator.getitem)
+        if node.target is torch._assert or (idle and not node.users):
+            graph.erase_node(node)
+
+
+def read_what_was_written(traced: fx.GraphModule) -> None:
+    """Let whoever reads a tensor after it was written into read what the writing yields, in place; needs shapes.
+
+    Then it no longer matters whether a rewritten operation still writes. Raises InputError where the tensor is read
+    afterwards by another name, which only writing keeps up to date.
+    """
+    order = {node: number for number, node in enumerate(traced.graph.nodes)}
+    origin: dict[fx.Node, fx.Node] = {}  # the first name of the same memory
+    for node in traced.graph.nodes:
+        writes = _is_written(traced, node) and node.meta.get("shape") is not None
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        shares = source is not None and (writes or _may_view(traced, node))
+        origin[node] = origin[source] if shares else node
+        if not writes:
+            continue
+        for user in [user for user in source.users if order[user] > order[node]]:
+            user.replace_input_with(source, node)
+        for other, first in list(origin.items()):
+            late = [user for user in other.users if order[user] > order[node]]
+            if first is origin[node] and other not in (source, node) and late:
+                raise InputError(
+                    f"{node.name:.60}: writes into a tensor that {late[0].name:.60} reads by another name, "
+                    f"{other.name:.60}; write out of place: y = y + x in place of y += x, ReLU(inplace=False)"
+                )
+    traced.recompile()
+
+
+def _is_written(traced: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node writes into its first input."""
+    if node.op == "call_module":
+        return bool(getattr(traced.get_submodule(node.target), "inplace", False))
+    if node.op == "call_method":
+        return node.target.endswith("_") and not node.target.endswith("__")
+    name = getattr(node.target, "__name__", "")
+    written = name in _WRITES and node.target is getattr(operator, name)
+    return node.op == "call_function" and (
+        written or (name.endswith("_") and not name.startswith("_")) or bool(node.kwargs.get("inplace"))
+    )
+
+
+def _may_view(traced: fx.GraphModule, node: fx.Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(traced.get_submodule(node.target), nn.Identity | nn.Flatten | nn.modules.dropout._DropoutNd)
+    return node.target in _VIEWS
+
+
+class _Ref(NamedTuple):
+    """A node of a graph that is written to a file, by name."""
+
+    name: str
+
+
+class Settled(nn.Module):
+    """Its weights know the settings that they belong to: `state_dict` says so, and those of others are refused."""
+
+    def settings(self) -> str | None:
+        """What the weights belong to, in words; None where that does not matter."""
+        raise NotImplementedError
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if hasattr(destination, "_metadata"):
+            destination._metadata[prefix[:-1]]["settings"] = self.settings()
+
+    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
+        given, own = local_metadata.get("settings"), self.settings()
+        if given and own and given != own:
+            raise InputError(f"the weights are those of {given:.100}, this network has {own:.100}; convert it alike")
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
+
+
+class Network(Settled, fx.GraphModule):
+    """A graph that can be saved whole, with what its nodes know; `meta["settings"]` are those of `Settled`."""
+
+    def settings(self) -> str | None:
+        """What a method noted."""
+        return self.meta.get("settings")
+
+    def __reduce__(self):
+        name = lambda node: _Ref(node.name)  # noqa: E731
+        nodes = [
+            (n.op, n.name, n.target, fx.node.map_arg(n.args, name), fx.node.map_arg(n.kwargs, name), dict(n.meta))
+            for n in self.graph.nodes
+        ]
+        for *_, meta in nodes:
+            meta.pop("nn_module_stack", None)
+        held = {key: value for key, value in vars(self).items() if key not in ("_graph", "_code")}
+        return _revived, (type(self).__name__, held, nodes)
+
+
+def _revived(name: str, held: Mapping[str, Any], nodes: list) -> Network:
+    """The network whose parts `Network.__reduce__` gave."""
+    holder, graph, made = nn.Module(), fx.Graph(), {}
+    vars(holder).update({key: value for key, value in held.items() if key in ("_parameters", "_buffers", "_modules")})
+    for op, node, target, args, kwargs, meta in nodes:
+        args, kwargs = (_resolved(value, made) for value in (args, kwargs))
+        made[node] = graph.create_node(op, target, args, kwargs, name=node)
+        made[node].meta.update(meta)
+    network = Network(holder, graph, class_name=name)
+    vars(network).update({key: value for key, value in held.items() if key not in ("_modules",)})
+    for key, part in held["_modules"].items():
+        network._modules[key] = part
+    return network
+
+
+def _resolved(value: Any, made: Mapping[str, fx.Node]) -> Any:
+    if isinstance(value, _Ref):
+        return made[value.name]
+    if isinstance(value, tuple | list):
+        return type(value)(_resolved(part, made) for part in value)
+    if isinstance(value, Mapping):
+        return {key: _resolved(part, made) for key, part in value.items()}
+    return value
