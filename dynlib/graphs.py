@@ -172,7 +172,7 @@ class _Shadow(fx.Interpreter):
         return torch.func.functional_call(module, state, args, kwargs)
 
     def get_attr(self, target, args, kwargs):
-        return self.state[target]
+        return self.state[target] if target in self.state else super().get_attr(target, args, kwargs).to("meta")
 
 
 def _has_a_number(node: fx.Node) -> bool:

@@ -10,8 +10,8 @@ import copy
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 from unittest import mock
 
 import torch
@@ -22,9 +22,11 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from dynlib.errors import InputError
+from dynlib.networks import Network
 
 _WRITES = ("iadd", "isub", "imul", "itruediv", "ipow")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_FUSED = {_BatchNorm: "batch_norm", nn.Linear: "linear"}  # layers that libraries subclass, and what they call
 # What may yield its input itself, or a view of it.
 _VIEWS = ("contiguous", "flatten", "view", "reshape", "squeeze", "unsqueeze", "permute", "transpose", "detach", "chunk")
 _VIEWS += (torch.flatten, torch.squeeze, torch.unsqueeze, torch.permute, torch.transpose, torch.chunk, operator.getitem)
@@ -81,7 +83,7 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
         graphs.append(graph)
     drops = _agreeing(name, *graphs)
     traced = Network(model, graphs[0], class_name=name)
-    for path, twin in tracer.norms.items():
+    for path, twin in tracer.twins.items():
         _set_apart(traced, path, twin)
     for node, p in drops.items():
         layer = f"functional_{node.name}"
@@ -119,12 +121,12 @@ for _name in _WRITES:
 
 
 class _Tracer(fx.Tracer):
-    """Follows one argument, keeps leaves whole, and takes any batch norm for one with something behind it."""
+    """Follows one argument, keeps leaves whole, and sees layers of torch in their subclasses."""
 
     def __init__(self, is_leaf: Callable[[nn.Module], bool]):
         super().__init__()
         self._is_leaf = is_leaf
-        self.norms: dict[str, nn.Module] = {}  # plain ones, for those whose class does more
+        self.twins: dict[str, nn.Module] = {}  # plain layers, for those whose class does more
 
     def proxy(self, node):
         return _Proxy(node, self)
@@ -139,33 +141,41 @@ class _Tracer(fx.Tracer):
 
     def call_module(self, m, forward, args, kwargs):
         path = self.path_of_module(m)
-        if not isinstance(m, _BatchNorm) or self.is_leaf_module(m, path):
+        kind = next((kind for kind in _FUSED if isinstance(m, kind)), None)
+        if kind is None or self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
 
-        def norm(x, mean, variance, *rest, **more):
-            if mean is not m.running_mean or path in self.norms:
-                raise InputError(f"{path} ({type(m).__name__}): normalises otherwise than its batch norm; name no such")
-            self.norms[path] = plain(m)
+        def whole(x, state, *rest, **more):
+            own = (
+                state is m.running_mean if kind is _BatchNorm else getattr(state, "node", m).target == f"{path}.weight"
+            )
+            if not own or path in self.twins:
+                raise InputError(
+                    f"{path} ({type(m).__name__}): computes otherwise than {_FUSED[kind]} with its own state"
+                )
+            self.twins[path] = plain(m)
             return self.create_proxy("call_module", path, (x,), {})
 
         unchecked = mock.patch.object(type(m), "_check_input_dim", lambda self, x: None, create=True)
-        with mock.patch.object(F, "batch_norm", norm), unchecked, _mode(m, False):
-            return super().call_module(m, forward, args, kwargs)
+        tracked = getattr(m, "num_batches_tracked", None)
+        count = None if tracked is None else tracked.clone()
+        with mock.patch.object(F, _FUSED[kind], whole), unchecked:
+            found = super().call_module(m, forward, args, kwargs)
+        if tracked is not None:  # in training mode it was counted up
+            tracked.copy_(count)
+        return found
 
 
-def plain(norm: _BatchNorm) -> nn.Module:
-    """The batch norm that a subclass is, with its very parameters and buffers."""
-    kind = next(base for base in type(norm).__mro__ if base.__module__ == nn.BatchNorm2d.__module__)
+def plain(layer: nn.Module) -> nn.Module:
+    """The layer of torch that one of a subclass is, with its very parameters and buffers."""
+    kind = next(base for base in type(layer).__mro__ if base.__module__.startswith("torch.nn."))
     twin = kind.__new__(kind)
-    nn.Module.__init__(twin)
-    for name in ("num_features", "eps", "momentum", "affine", "track_running_stats", "training"):
-        setattr(twin, name, getattr(norm, name))
-    twin._parameters, twin._buffers = norm._parameters, norm._buffers
+    vars(twin).update(vars(layer), _modules={})
     return twin
 
 
 def _set_apart(traced: fx.GraphModule, path: str, twin: nn.Module) -> None:
-    """Put the plain batch norm in the place of one that does more, and beside it the layers that lay in it."""
+    """Put the plain layer in the place of one that does more, and beside it the layers that lay in it."""
     whole = traced.get_submodule(path)
     for node in traced.graph.nodes:
         if node.op == "call_module" and node.target.startswith(f"{path}."):
@@ -222,7 +232,8 @@ def _sweep(graph: fx.Graph) -> None:
 def read_what_was_written(traced: fx.GraphModule) -> None:
     """Let whoever reads a tensor after it was written into read what the writing yields, in place; needs shapes.
 
-    Then it no longer matters whether a rewritten operation still writes. Raises InputError where the tensor is read
+    A tensor that was read before is not written into any more, so that readers may move. Then nothing depends on
+    whether a rewritten operation still writes. Raises InputError where the tensor is read
     afterwards by another name, which only writing keeps up to date.
     """
     order = {node: number for number, node in enumerate(traced.graph.nodes)}
@@ -236,6 +247,8 @@ def read_what_was_written(traced: fx.GraphModule) -> None:
             continue
         for user in [user for user in source.users if order[user] > order[node]]:
             user.replace_input_with(source, node)
+        if len(source.users) > 1:
+            _write_elsewhere(traced, node)
         for other, first in list(origin.items()):
             late = [user for user in other.users if order[user] > order[node]]
             if first is origin[node] and other not in (source, node) and late:
@@ -259,76 +272,22 @@ def _is_written(traced: fx.GraphModule, node: fx.Node) -> bool:
     )
 
 
+def _write_elsewhere(traced: fx.GraphModule, node: fx.Node) -> None:
+    """Let a node that writes into its input make a new tensor."""
+    if node.op == "call_module":
+        traced.get_submodule(node.target).inplace = False
+    elif node.op == "call_method":
+        node.target = node.target.removesuffix("_")
+    elif node.kwargs.get("inplace"):
+        node.kwargs = dict(node.kwargs) | {"inplace": False}
+    elif node.target.__name__ in _WRITES:
+        node.target = getattr(operator, node.target.__name__.removeprefix("i"))
+    else:
+        home = torch if hasattr(torch, node.target.__name__) else F
+        node.target = getattr(home, node.target.__name__.removesuffix("_"))
+
+
 def _may_view(traced: fx.GraphModule, node: fx.Node) -> bool:
     if node.op == "call_module":
         return isinstance(traced.get_submodule(node.target), nn.Identity | nn.Flatten | nn.modules.dropout._DropoutNd)
     return node.target in _VIEWS
-
-
-class _Ref(NamedTuple):
-    """A node of a graph that is written to a file, by name."""
-
-    name: str
-
-
-class Settled(nn.Module):
-    """Its weights know the settings that they belong to: `state_dict` says so, and those of others are refused."""
-
-    def settings(self) -> str | None:
-        """What the weights belong to, in words; None where that does not matter."""
-        raise NotImplementedError
-
-    def _save_to_state_dict(self, destination, prefix, keep_vars):
-        super()._save_to_state_dict(destination, prefix, keep_vars)
-        if hasattr(destination, "_metadata"):
-            destination._metadata[prefix[:-1]]["settings"] = self.settings()
-
-    def _load_from_state_dict(self, state_dict, prefix, local_metadata, *rest):
-        given, own = local_metadata.get("settings"), self.settings()
-        if given and own and given != own:
-            raise InputError(f"the weights are those of {given:.100}, this network has {own:.100}; convert it alike")
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)
-
-
-class Network(Settled, fx.GraphModule):
-    """A graph that can be saved whole, with what its nodes know; `meta["settings"]` are those of `Settled`."""
-
-    def settings(self) -> str | None:
-        """What a method noted."""
-        return self.meta.get("settings")
-
-    def __reduce__(self):
-        name = lambda node: _Ref(node.name)  # noqa: E731
-        nodes = [
-            (n.op, n.name, n.target, fx.node.map_arg(n.args, name), fx.node.map_arg(n.kwargs, name), dict(n.meta))
-            for n in self.graph.nodes
-        ]
-        for *_, meta in nodes:
-            meta.pop("nn_module_stack", None)
-        held = {key: value for key, value in vars(self).items() if key not in ("_graph", "_code")}
-        return _revived, (type(self).__name__, held, nodes)
-
-
-def _revived(name: str, held: Mapping[str, Any], nodes: list) -> Network:
-    """The network whose parts `Network.__reduce__` gave."""
-    holder, graph, made = nn.Module(), fx.Graph(), {}
-    vars(holder).update({key: value for key, value in held.items() if key in ("_parameters", "_buffers", "_modules")})
-    for op, node, target, args, kwargs, meta in nodes:
-        args, kwargs = (_resolved(value, made) for value in (args, kwargs))
-        made[node] = graph.create_node(op, target, args, kwargs, name=node)
-        made[node].meta.update(meta)
-    network = Network(holder, graph, class_name=name)
-    vars(network).update({key: value for key, value in held.items() if key not in ("_modules",)})
-    for key, part in held["_modules"].items():
-        network._modules[key] = part
-    return network
-
-
-def _resolved(value: Any, made: Mapping[str, fx.Node]) -> Any:
-    if isinstance(value, _Ref):
-        return made[value.name]
-    if isinstance(value, tuple | list):
-        return type(value)(_resolved(part, made) for part in value)
-    if isinstance(value, Mapping):
-        return {key: _resolved(part, made) for key, part in value.items()}
-    return value

@@ -97,5 +97,112 @@ def joined(n, x):
     return n.c(torch.cat([n.d(x)] * 1, 1)) + torch.cat([y] * 16, 1)
 
 
+def renamed(n, x):
+    y = n.c(x)
+    z = n.i(y)
+    z.relu_()
+    return y + n.d(x)
+
+
 BODIES = (doubled, dropped, normed, late, added, aliased, rectified, overwritten, pooled, shifted, narrow, shared)
-BODIES += (enlarged, joined)
+BODIES += (enlarged, joined, renamed)
+
+
+def all_of_them(n, x):
+    """One body of those that every method takes, so that one deployed network tells of all."""
+    y = n.bn(n.i(x)) + x
+    y = torch.relu(n.drop(y)) + y
+    a = n.c(y)
+    b = a
+    b += n.d(F.adaptive_avg_pool2d(y, 1))
+    a.relu_()
+    return a * 2 + n.r(y)
+
+
+# ------------------------------------------------------------------------------------------------------ whole networks
+
+
+class LeNet(nn.Module):
+    """Functional activations and a head that flattens maps of one size, (N, C, 28, 28) to (N, 10)."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.c1, self.bn, self.c2 = nn.Conv2d(channels, 8, 5, padding=2), nn.BatchNorm2d(8), nn.Conv2d(8, 16, 3, 1, 1)
+        self.f1, self.f2 = nn.Linear(16 * 7 * 7, 32), nn.Linear(32, 10)
+
+    def forward(self, x):
+        x = F.max_pool2d(F.relu(self.bn(self.c1(x))), 2)
+        x = F.max_pool2d(F.relu(self.c2(x)), 2)
+        return self.f2(F.relu(self.f1(x.view(x.size(0), -1))))
+
+
+def stacked(channels=3):
+    """Nothing but nn.Sequential."""
+    layers = [nn.Conv2d(channels, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(inplace=True), nn.MaxPool2d(2)]
+    layers += [nn.Conv2d(16, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+
+
+class UNet(nn.Module):
+    """A map for a map, enlarged by `up`: a transposed convolution, an Upsample layer, or F.interpolate."""
+
+    def __init__(self, up):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1), nn.BatchNorm2d(16), nn.ReLU(inplace=True))
+        self.deep = nn.Sequential(nn.Conv2d(16, 32, 3, 1, 1), nn.BatchNorm2d(32), nn.ReLU(inplace=True))
+        self.up = {
+            "transposed": lambda: nn.ConvTranspose2d(32, 16, 2, 2),
+            "layer": lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(32, 16, 1)),
+            "function": lambda: nn.Conv2d(32, 16, 1),
+        }[up]()
+        self.enlarges = up == "function"
+        self.out = nn.Sequential(nn.Conv2d(32, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 5, 1))
+
+    def forward(self, x):
+        a = self.down(x)
+        b = self.deep(F.max_pool2d(a, 2))
+        if self.enlarges:
+            b = F.interpolate(b, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return self.out(torch.cat([self.up(b), a], 1))
+
+
+class _Shortcut(nn.Module):
+    def __init__(self, new):
+        super().__init__()
+        self.new = new
+
+    def forward(self, x):
+        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.new // 2, self.new // 2), "constant", 0)
+
+
+class BasicBlockOfTheirs(nn.Module):
+    """The block of public ResNets for CIFAR-10: its shortcut is a slice, padded on both sides."""
+
+    def __init__(self, c_in, c_out, stride=1):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)
+        self.conv2, self.bn2 = nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False), nn.BatchNorm2d(c_out)
+        self.shortcut = _Shortcut(c_out - c_in) if stride > 1 else nn.Sequential()
+
+    def forward(self, x):
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        y += self.shortcut(x)
+        return F.relu(y)
+
+
+BasicBlockOfTheirs.__name__ = "BasicBlock"
+
+
+class CifarResNetOfTheirs(nn.Module):
+    """(N, 3, 32, 32) to (N, 10)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16)
+        blocks = [(16, 16), (16, 32, 2), (32, 64, 2), (64, 64)]
+        self.layers = nn.Sequential(*(BasicBlockOfTheirs(*block) for block in blocks))
+        self.linear = nn.Linear(64, 10)
+
+    def forward(self, x):
+        y = self.layers(F.relu(self.bn1(self.conv1(x))))
+        return self.linear(F.avg_pool2d(y, y.size()[3]).view(y.size(0), -1))

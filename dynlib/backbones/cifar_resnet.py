@@ -40,7 +40,7 @@ class PadShortcut(nn.Module):
 
 
 def as_shortcuts(traced: fx.GraphModule) -> int:
-    """Put the layer in the place of its form in public code, F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, a, b)); how often."""
+    """Put the layer in the place of its public form, F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, a, b)); how often."""
     found = 0
     for node in list(traced.graph.nodes):
         near = node.args[0] if node.op == "call_function" and node.target is F.pad else None

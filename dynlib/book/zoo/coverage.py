@@ -11,7 +11,6 @@ runs on an image's shape.
 import contextlib
 import csv
 import importlib.util
-import inspect
 import io
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ from dynlib.paths import SURVEYS, write_atomically
 
 PATH = SURVEYS / "coverage.csv"
 MOST_PARAMS = 90_000_000  # what has more is left out of torchvision's list
-SIDES = {"inception_v3": 299, "squeezenet1_0": 229, "squeezenet1_1": 225}  # px, where not 224
+SIDES = {"squeezenet1_0": 229, "squeezenet1_1": 225}  # px, where octaves have no form at 224
 SETTINGS = {"drnet": {"predictor_width": 0.125}, "sampling": {"density": 0.25}}  # besides each method's own
 TIMM = (
     *("resnet50", "resnet50d", "resnext50_32x4d", "seresnet50", "ecaresnet26t", "skresnet18", "res2net50_26w_4s"),
@@ -75,8 +74,9 @@ def _on_meta(builder) -> nn.Module:
 def tried(library: str, name: str, network: nn.Module, key: str) -> Finding:
     """Convert one network and run the result on the shape of an image."""
     offered = method(key)
-    images = example(SIDES.get(name, 224)).to("meta")
-    told = {"example": images} if name in SIDES and "example" in inspect.signature(offered.convert).parameters else {}
+    side = SIDES.get(name, 224) if key == "octconv" else 224
+    images = example(side).to("meta")
+    told = {} if side == 224 else {"example": images}
     params, refusal = sum(p.numel() for p in network.parameters()), ""
     try:
         converted = offered.convert(network, offered.Config(**SETTINGS.get(key, {})), **told).to("meta")

@@ -12,6 +12,7 @@ from dynlib import export
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
+from dynlib.networks import Settled
 from dynlib.ops import image_channels
 from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
 from dynlib.papers.drnet.deploy import deployed
@@ -31,7 +32,7 @@ from dynlib.papers.drnet.layers import (
 )
 from dynlib.runtime import Deployed
 from dynlib.settings import LATER
-from dynlib.tracing import Settled, copied
+from dynlib.tracing import copied
 from dynlib.train import Phase, evaluate as task_scores, predict
 
 

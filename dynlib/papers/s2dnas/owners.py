@@ -92,11 +92,23 @@ class Plan:
     def _head(self) -> fx.Node:
         (output,) = (node for node in self.traced.graph.nodes if node.op == "output")
         head = output.args[0]
+        while isinstance(head, fx.Node) and self._does_nothing(head):  # some libraries flatten their scores
+            source = head.all_input_nodes[0]
+            head.replace_all_uses_with(source)
+            self.traced.graph.erase_node(head)
+            del self.roles[head]
+            head = source
         if not isinstance(head, fx.Node) or self.roles[head] != LINEAR or head.op != "call_module":
             raise InputError(
                 f"{head}: a network with stages ends in one linear layer, which each stage gets of its own"
             )
         return head
+
+    def _does_nothing(self, node: fx.Node) -> bool:
+        """Whether a node flattens what is flat, or is an identity."""
+        layer = self.traced.get_submodule(node.target) if node.op == "call_module" else None
+        same = len(node.all_input_nodes) == 1 and node.all_input_nodes[0].meta["shape"] == node.meta["shape"]
+        return same and (self.roles[node] == FLATTEN or type(layer) is nn.Identity)
 
     def _refuse_sharing(self) -> None:
         seen = set()
