@@ -59,7 +59,7 @@ PY       := .venv/bin/python
 HTML     := _build/html/index.html
 CHAPTERS := $(patsubst %,book/%,$(sort $(wildcard notebooks/*.ipynb)))
 LIBRARY  := $(shell find dynlib -name '*.py')
-PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/*)
+PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/* data/surveys/coverage*.csv)
 
 # What a chapter is made from besides its source and the library: settings, claims, studies, records and weights of its
 # own paper; cover and comparison have those of all. Folders stand in the list so that a removed record is noticed too.

@@ -229,8 +229,8 @@ _FREE = (
 def layer_sizes(module: nn.Module, input_size: int | tuple[int, ...], channels: int | None = None) -> dict[str, Shape]:
     """Output (C, H, W) of every leaf module, by name, in execution order; of a module called again, its last.
 
-    The input is one image of `input_size` pixels, an int being a square, and of `channels` channels, by default as many
-    as the first convolution reads.
+    The input is one image of `input_size` pixels, an int being a square, and of `channels` channels, by default as
+    `ops.image_channels` says.
     """
     leaves = [name for name, m in module.named_modules() if not any(m.children())]
     return {name: output for name, _, output in _calls(module, leaves, input_size, channels)}
@@ -248,7 +248,7 @@ def closed_form(
         module: convolutions (plain and transposed, any dimension, any groups) and linear layers have formulas.
         input_size: pixels of the image; an int is a square.
         extra: formulas for further types, which also stand for all modules inside them; they come first.
-        channels: of the image; None is as many as the first convolution reads.
+        channels: of the image; None is what `ops.image_channels` says.
 
     Raises:
         InputError: a module has parameters of its own and no formula.

@@ -94,8 +94,8 @@ def trace(
 ) -> fx.GraphModule:
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
-    A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of as many channels as the first
-    convolution reads, which a network with three-dimensional ones sees as a clip of `PROBE_FRAMES`. Shapes are found on
+    A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of `ops.image_channels`,
+    which a network with three-dimensional convolutions sees as a clip of `PROBE_FRAMES`. Shapes are found on
     the meta device: nothing is computed. What `dynlib.tracing` says of modes, writing and batch norms holds. Raises
     InputError where torch.fx cannot follow the model or the model does not take such an image or clip; `remedy` is
     then the end of the message.

@@ -14,13 +14,12 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     return F.pad(x, (0, -width % multiple, 0, -height % multiple))
 
 
-def image_channels(model: nn.Module, default: int = 3) -> int:
-    """How many channels the images of a network have: those that its first convolution reads."""
-    for part in model.modules():
-        weight = getattr(part, "weight", None)
-        if isinstance(weight, Tensor) and weight.dim() in (4, 5):
-            return weight.shape[1] * getattr(part, "groups", 1)
-    return default
+def image_channels(model: nn.Module) -> int:
+    """How many channels the images of a network have: 3 where a convolution reads 3, else as its first reads."""
+    weights = [(part, getattr(part, "weight", None)) for part in model.modules()]
+    kernels = [(part, weight) for part, weight in weights if isinstance(weight, Tensor) and weight.dim() in (4, 5)]
+    read = [weight.shape[1] * getattr(part, "groups", 1) for part, weight in kernels]
+    return 3 if 3 in read or not read else read[0]
 
 
 class LinearResize(nn.Module):

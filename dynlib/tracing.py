@@ -238,6 +238,10 @@ def read_what_was_written(traced: fx.GraphModule) -> None:
     """
     order = {node: number for number, node in enumerate(traced.graph.nodes)}
     origin: dict[fx.Node, fx.Node] = {}  # the first name of the same memory
+    for node in list(traced.graph.nodes):
+        if node.target is operator.getitem and node.meta["shape"] == node.args[0].meta["shape"] is not None:
+            node.replace_all_uses_with(node.args[0])  # a slice that takes everything
+            traced.graph.erase_node(node)
     for node in traced.graph.nodes:
         writes = _is_written(traced, node) and node.meta.get("shape") is not None
         source = node.all_input_nodes[0] if node.all_input_nodes else None

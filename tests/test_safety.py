@@ -2,8 +2,6 @@
 
 import ast
 
-import pytest
-
 from dynlib.paths import ROOT
 
 FILES = sorted((ROOT / "dynlib").rglob("*.py"))
@@ -23,9 +21,9 @@ def unsafe(source: str) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_no_file_of_the_library_unpickles(path):
-    assert unsafe(path.read_text(encoding="utf-8")) == []
+def test_no_file_of_the_library_unpickles():
+    found = {path.name: unsafe(path.read_text(encoding="utf-8")) for path in FILES}
+    assert {name: calls for name, calls in found.items() if calls} == {}
 
 
 def test_the_check_sees_what_it_looks_for():

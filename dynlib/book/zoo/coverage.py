@@ -1,6 +1,7 @@
 """Which networks every method converts, and why not the rest: torchvision's classifiers, and timm's where it is there.
 
-What came of it lies in data/surveys/coverage.csv, so that a page need not wait. `write` makes it anew, in some minutes:
+What came of it lies in data/surveys, so that a page need not wait: coverage.csv, a line a network and method, and two
+tables of the same, how many convert and what stops the others. `write` makes them anew, in some minutes:
 
     python -m dynlib.book.zoo.coverage
 
@@ -12,7 +13,9 @@ import contextlib
 import csv
 import importlib.util
 import io
-from collections.abc import Iterable, Iterator
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +41,19 @@ TIMM = (
     *("mobilenetv2_100", "mobilenetv3_large_100", "mnasnet_100", "fbnetc_100", "efficientnet_b0", "efficientnet_lite0"),
     *("mixnet_s", "ghostnet_100", "rexnet_100", "regnetx_004", "regnety_004", "repvgg_a0", "gernet_s", "convnext_atto"),
 )
+
+
+REASONS = {  # part of a refusal -> the same in a few words, for a table
+    "has no batch norm": "no batch norm",
+    "has no residual block": "no known residual block",
+    "otherwise in training": "another forward in training",
+    "ends in one linear layer": "another kind of head",
+    "not that of linear layers": "another kind of head",
+    "cuts go through a group": "groups of channels that the cuts divide",
+    "maps that divide the image": "maps that do not divide the image",
+    "cannot trace it": "branches on data",
+    "used twice": "a layer used twice",
+}
 
 
 class Finding(NamedTuple):
@@ -82,24 +98,58 @@ def tried(library: str, name: str, network: nn.Module, key: str) -> Finding:
         converted = offered.convert(network, offered.Config(**SETTINGS.get(key, {})), **told).to("meta")
         with evaluating(converted):
             converted(images)
-    except InputError as error:
-        refusal = str(error).partition("; the closest known are")[0]
+    except (InputError, RuntimeError) as error:  # torch's own, where a converted network does not take this size
+        refusal = str(error).partition("; the closest known are")[0].partition("\n")[0]
     return Finding(library, name, params, key, refusal)
 
 
-def as_csv(findings: Iterable[Finding]) -> str:
+def reason(refusal: str) -> str:
+    """A refusal in a few words, the same for all networks that it stops: the operation, where that is it."""
+    if operation := re.search(r"no rule for the operation ([\w.]+)", refusal):
+        return operation[1].rpartition(".")[2]
+    return next((words for part, words in REASONS.items() if part in refusal), refusal)
+
+
+def counted(findings: Sequence[Finding]) -> Iterator[tuple]:
+    """(library, networks, how many each method converts), a line a library."""
+    yield "library", "networks", *papers.METHODS
+    for library in dict.fromkeys(found.library for found in findings):
+        own = [found for found in findings if found.library == library]
+        right = Counter(found.method for found in own if not found.refusal)
+        yield library, len({found.network for found in own}), *(right[key] for key in papers.METHODS)
+
+
+def stopped(findings: Sequence[Finding]) -> Iterator[tuple]:
+    """(network, what stops each method), a line a network; of methods that convert it nothing."""
+    yield "network", "library", *papers.METHODS
+    for library, network in dict.fromkeys((found.library, found.network) for found in findings):
+        own = {f.method: f.refusal for f in findings if (f.library, f.network) == (library, network)}
+        yield network, library, *(reason(own[key]) if own[key] else "converts" for key in papers.METHODS)
+
+
+def as_csv(rows: Iterable[tuple]) -> str:
     """One line each."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Finding._fields)
-    writer.writerows(findings)
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
 
 
-def write(path: Path = PATH) -> None:
+def read(path: Path = PATH) -> list[Finding]:
+    """What `write` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [Finding(**row | {"params": int(row["params"])}) for row in csv.DictReader(file)]
+
+
+def write(folder: Path = SURVEYS) -> None:
     """Try every network with every method and write what came of it."""
-    found = [tried(*network, key) for network in networks() for key in papers.METHODS]
-    write_atomically(path, as_csv(found))
+    tables(folder, [tried(*network, key) for network in networks() for key in papers.METHODS])
+
+
+def tables(folder: Path, found: Sequence[Finding]) -> None:
+    """Write the three files of some findings."""
+    write_atomically(folder / PATH.name, as_csv([Finding._fields, *found]))
+    write_atomically(folder / "coverage_counted.csv", as_csv(counted(found)))
+    write_atomically(folder / "coverage_stopped.csv", as_csv(stopped(found)))
 
 
 if __name__ == "__main__":

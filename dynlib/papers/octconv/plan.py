@@ -121,9 +121,9 @@ class Plan:
         if kind in (NORM, POINTWISE, POOL):
             return first
         if kind == ADD:
-            if len(inputs) != 2 or node.kwargs:
+            if len(node.args) != 2 or node.kwargs or not all(isinstance(value, fx.Node) for value in node.args):
                 raise InputError(f"{node.name}: only the plain sum of two maps has an octave form")
-            return self._tie(node, *inputs)
+            return self._tie(node, *node.args)
         if kind == CAT:
             if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
                 raise InputError(f"{node.name}: only a concatenation of channels, dim 1, has an octave form")
