@@ -109,7 +109,7 @@ def trace(
     state = {key: value.to("meta") for key, value in named}
     dtype = next((value.dtype for value in state.values() if value.is_floating_point()), None)
     is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
-    square = (image_channels(model), *[PROBE_FRAMES] * is_clip, size, size)
+    square = (image_channels(traced), *[PROBE_FRAMES] * is_clip, size, size)
     shape = square if isinstance(size, int) else size
     try:
         with evaluating(traced):

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -15,11 +15,24 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def image_channels(model: nn.Module) -> int:
-    """How many channels the images of a network have: 3 where a convolution reads 3, else as its first reads."""
-    weights = [(part, getattr(part, "weight", None)) for part in model.modules()]
-    kernels = [(part, weight) for part, weight in weights if isinstance(weight, Tensor) and weight.dim() in (4, 5)]
-    read = [weight.shape[1] * getattr(part, "groups", 1) for part, weight in kernels]
+    """How many channels the images of a network have: those that the first convolution of its graph reads.
+
+    Of a network without a graph 3 where any convolution reads 3, else as many as the one that was made first.
+    """
+    graph = next((part for part in model.modules() if isinstance(part, fx.GraphModule)), None)
+    if graph is not None:
+        called = [graph.get_submodule(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+        if read := [channels for part in called for channels in _channels_read(part)]:
+            return read[0]
+    read = [channels for part in model.modules() for channels in _channels_read(part)]
     return 3 if 3 in read or not read else read[0]
+
+
+def _channels_read(part: nn.Module) -> list[int]:
+    weight = getattr(part, "weight", None)
+    is_kernel = isinstance(weight, Tensor) and weight.dim() in (4, 5)
+    transposed = isinstance(part, nn.modules.conv._ConvTransposeNd)
+    return [weight.shape[0] if transposed else weight.shape[1] * getattr(part, "groups", 1)] if is_kernel else []
 
 
 class LinearResize(nn.Module):

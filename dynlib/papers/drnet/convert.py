@@ -103,7 +103,7 @@ class DynamicResolution(Settled):
         self.classifier = with_resolutions(model, m if config.resolution_aware_bn else 1)
         like = next(model.parameters())
         with torch.device(like.device):
-            predictor = predictors.build(kind, m, config.predictor_width, image_channels(model))
+            predictor = predictors.build(kind, m, config.predictor_width, image_channels(self.classifier))
             self.predictor = predictor.to(like.dtype).train(model.training)
             if config.supervised:  # what a unit of cost must bring in probability of being right, see `utility`
                 self.register_buffer("price", torch.zeros((), dtype=like.dtype))
