@@ -1,6 +1,5 @@
 """The pages: built into a fresh folder and put in their place whole, or not at all."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -27,13 +26,13 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
     place = target.parent
     place.mkdir(parents=True, exist_ok=True)
     for left in place.glob("part-*"):
-        if (held := _claimed(left)) is not None:
+        if (held := paths.claimed(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
             os.close(held)
     log, held = place / "book.log", None
     while held is None:  # another build may have taken the folder for a left one
         begun = Path(tempfile.mkdtemp(prefix="part-", dir=place))
-        held = _claimed(begun)
+        held = paths.claimed(begun)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as any exception: ends below
     try:
         settings = _settings(source.parent / "_config.yml", begun / "_config.yml")
@@ -70,20 +69,6 @@ def _settings(config: Path, own: Path) -> Path:
     settings["html"] = {k: v for k, v in settings.get("html", {}).items() if not k.endswith("_button")}
     own.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return own
-
-
-def _claimed(folder: Path) -> int | None:
-    """The folder opened and locked, or None where a process that still runs holds it: a lock ends with its process."""
-    try:
-        held = os.open(folder, os.O_RDONLY)
-    except OSError:  # removed in the meantime
-        return None
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(held)
-        return None
-    return held
 
 
 def _complaint(text: str) -> str:
