@@ -15,7 +15,9 @@ def unsafe(source: str) -> list[str]:
             continue
         told = {word.arg: ast.unparse(word.value) for word in node.keywords}
         is_safe = (
-            told.get("weights_only") == "True" if "torch" in ast.unparse(node.func) else "allow_pickle" not in told
+            told.get("weights_only") == "True"
+            if "torch" in ast.unparse(node.func)
+            else told.get("allow_pickle", "False") == "False"
         )
         found += [] if is_safe else [ast.unparse(node)]
     return found
