@@ -197,11 +197,11 @@ def _agreeing(name: str, evaluation: fx.Graph, training: fx.Graph) -> dict[fx.No
             drops[one] = _argument(one, 1, "p", 0.5) if on else 0.0
         elif _written(one) != _written(two):
             raise InputError(
-                f"{where}: is computed otherwise in training than in evaluation mode, which a graph cannot keep; take "
-                "`self.training` out of forward, or build the network without auxiliary heads"
+                f"{where}: differs in training mode, which a graph cannot keep; take self.training out of forward, and "
+                "auxiliary heads out of the network"
             )
     if len(evaluation.nodes) != len(training.nodes):
-        raise InputError(f"{name}: has other layers in training than in evaluation mode, which a graph cannot keep")
+        raise InputError(f"{name}: has more layers in one mode than in the other, which a graph cannot keep")
     return drops
 
 

@@ -84,6 +84,10 @@ def narrow(n, x):
     return n.c(x) + n.one(x)
 
 
+def widened(n, x):
+    return n.bn(n.one(x) + n.d(x))
+
+
 def shared(n, x):
     return n.c(n.c(x))
 
@@ -104,7 +108,21 @@ def renamed(n, x):
     return y + n.d(x)
 
 
-BODIES = (doubled, dropped, normed, late, added, aliased, rectified, overwritten, pooled, shifted, narrow, shared)
+BODIES = (
+    doubled,
+    dropped,
+    normed,
+    late,
+    added,
+    aliased,
+    rectified,
+    overwritten,
+    pooled,
+    shifted,
+    narrow,
+    widened,
+    shared,
+)
 BODIES += (enlarged, joined, renamed)
 
 

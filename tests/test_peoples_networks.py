@@ -66,6 +66,8 @@ REFUSED = {  # by body and method: what is said; all else is right
     ("shifted", "wae"): "p: no rule for the operation p",
     ("narrow", "s2dnas"): "its two sides were made of different channels",
     ("narrow", "wae"): "joins concatenations of different parts",
+    ("widened", "s2dnas"): "its two sides were made of different channels",
+    ("widened", "wae"): "joins concatenations of different parts",
     ("joined", "s2dnas"): "its two sides were made of different channels",
     ("joined", "wae"): "joins concatenations of different parts",
     ("shared", "octconv"): "c: the layer is used twice",
@@ -247,7 +249,7 @@ KINDS = {  # what it is, what the methods that do not convert it say
     "a batch norm of two modes": (
         lambda: normed_by(InTrainingNormed),
         {"octconv", "s2dnas", "wae"},
-        r"stem\.1, mul: is computed otherwise in training",
+        r"stem\.1, mul: differs in training mode",
     ),
     "no batch norm at all": (lambda: normed_by(nn.InstanceNorm2d), {"octconv", "s2dnas", "wae"}, "InstanceNorm2d"),
     "optional arguments": (lambda: Optional(people.doubled), {}, ""),
@@ -259,14 +261,14 @@ KINDS = {  # what it is, what the methods that do not convert it say
     "if self.training": (
         lambda: InTraining(people.doubled),
         GRAPH,
-        "InTraining: .* otherwise in training than in eval",
+        "InTraining: .* differs in training mode",
     ),
     "dropout of the mode": (lambda: Wrapped(lambda n, x: F.dropout(x, 0.5, n.training)), {}, ""),
     "dropout for ever": (lambda: Wrapped(lambda n, x: F.dropout(x, 0.5, True)), GRAPH, "drops in evaluation mode too"),
     "functional batch norm": (
         lambda: Wrapped(lambda n, x: F.batch_norm(x, n.mean, n.variance, training=n.training)),
         GRAPH,
-        "batch_norm: is computed otherwise in training",
+        "batch_norm: differs in training mode",
     ),
     "frozen functional batch norm": (
         lambda: Wrapped(lambda n, x: F.batch_norm(x, n.mean, n.variance)),

@@ -46,7 +46,7 @@ TIMM = (
 REASONS = {  # part of a refusal -> the same in a few words, for a table
     "has no batch norm": "no batch norm",
     "has no residual block": "no known residual block",
-    "otherwise in training": "another forward in training",
+    "differs in training mode": "another forward in training",
     "ends in one linear layer": "another kind of head",
     "not that of linear layers": "another kind of head",
     "cuts go through a group": "groups of channels that the cuts divide",

@@ -145,7 +145,7 @@ class Plan:
         if right is None or [c for _, c in left] != [c for _, c in right]:
             self._mark(left)  # blocks that do not line up cannot share a split
             self._mark(right)
-            return left
+            return self._fresh(node, plain=True)
         for (x, _), (y, _) in zip(left, right, strict=True):
             self._classes.union(x, y)
         return left
