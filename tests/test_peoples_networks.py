@@ -85,6 +85,13 @@ def test_a_body_that_others_got_wrong_is_right_or_refused_by_name(body, key):
     assert REFUSED.get((body.__name__, key), "right") in words
 
 
+@pytest.mark.parametrize("body", people.BODIES, ids=lambda body: body.__name__)
+def test_behind_a_stem_it_is_too(body):
+    net = people.Body(body)
+    net.block = nn.Identity()
+    assert REFUSED.get((body.__name__, "octconv"), "right") in outcome("octconv", net, images())
+
+
 @pytest.mark.parametrize("key", METHODS)
 def test_deployed_they_are_right_too(key):
     config = s2dnas.Config(cuts=((0, 4, 8),)) if key == "s2dnas" else REAL[key]

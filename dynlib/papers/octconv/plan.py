@@ -136,16 +136,16 @@ class Plan:
 
     def _tie(self, node: fx.Node, a: fx.Node, b: fx.Node) -> Layout:
         """Layout of an addition: both sides alike, the stem's side adapted on its way in."""
-        stems = [self.layouts[node] for node in self.stem if node in self.layouts]
-        for plain, other in ((a, b), (b, a)):
-            if self.layouts[plain] in stems and self.layouts[other] not in stems:
-                self.entrances.append((node, plain))
-                return self.layouts[other]
         left, right = self.layouts[a], self.layouts[b]
         if right is None or [c for _, c in left] != [c for _, c in right]:
             self._mark(left)  # blocks that do not line up cannot share a split
             self._mark(right)
             return self._fresh(node, plain=True)
+        stems = [self.layouts[node] for node in self.stem if node in self.layouts]
+        for plain, other in ((a, b), (b, a)):
+            if self.layouts[plain] in stems and self.layouts[other] not in stems:
+                self.entrances.append((node, plain))
+                return self.layouts[other]
         for (x, _), (y, _) in zip(left, right, strict=True):
             self._classes.union(x, y)
         return left
