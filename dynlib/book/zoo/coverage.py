@@ -69,17 +69,17 @@ class Finding(NamedTuple):
 def networks() -> Iterator[tuple[str, str, nn.Module]]:
     """Library, name and network on the meta device, one after another."""
     for name in models.list_models(module=models):
-        network = _on_meta(lambda name=name: build(name))
+        network = on_meta(lambda name=name: build(name))
         if sum(p.numel() for p in network.parameters()) <= MOST_PARAMS:
             yield "torchvision", name, network
     if importlib.util.find_spec("timm") is not None:
         import timm
 
         for name in TIMM:
-            yield "timm", name, _on_meta(lambda name=name: timm.create_model(name, pretrained=False))
+            yield "timm", name, on_meta(lambda name=name: timm.create_model(name, pretrained=False))
 
 
-def _on_meta(builder) -> nn.Module:
+def on_meta(builder) -> nn.Module:
     """The network without memory or values; a builder that computes its widths with tensors needs some."""
     with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
         return builder().eval()
