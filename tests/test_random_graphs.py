@@ -21,7 +21,7 @@ from dynlib import export
 from dynlib.errors import InputError
 from dynlib.papers import METHODS, drnet, method, octconv, s2dnas, sampling, wae
 
-GRAPHS = int(os.environ.get("GRAPHS", "40"))
+GRAPHS = int(os.environ.get("GRAPHS", "20"))
 SIDE = 16
 SMALL = {"candidates": (1.0, 0.5), "predictor_width": 1 / 8}
 NEUTRAL = {  # settings that rewrite a network and leave it what it is, and how to ask for what it says
@@ -146,9 +146,11 @@ steps = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3), st.integer
 programs = st.tuples(
     steps, st.sampled_from((3, 3, 3, 3, 1, 2, 4)), st.sampled_from(HEADS), st.sampled_from(QUIRKS), st.booleans()
 )
+# Of those that are deployed, which takes seconds each, all have what every method asks for.
+ordinary = steps.map(lambda found: ([("block", 0, 0), ("norm", 0, 0), *found], 3, "logits", "", False))
 few = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
 tried = settings(max_examples=GRAPHS, **few)
-deployed = settings(max_examples=max(1, GRAPHS // 20), **few)
+deployed = settings(max_examples=max(1, GRAPHS // 40), **few)
 
 
 def network(program):
@@ -212,7 +214,7 @@ def test_a_converted_network_answers_and_answers_the_same_again_or_is_refused(ke
 
 @pytest.mark.parametrize("key", METHODS)
 @deployed
-@given(program=programs)
+@given(program=ordinary)
 def test_a_deployed_network_says_what_the_converted_one_says_or_is_refused(key, program):
     net, x = network(program)
     try:
