@@ -53,6 +53,8 @@ REASONS = {  # part of a refusal -> the same in a few words, for a table
     "maps that divide the image": "maps that do not divide the image",
     "cannot trace it": "branches on data",
     "used twice": "a layer used twice",
+    "made of different channels": "sums of different channels",
+    "broadcast": "maps whose sizes do not meet",
 }
 
 
