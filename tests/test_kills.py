@@ -70,7 +70,7 @@ def test_a_build_that_was_stopped_and_run_again_equals_an_undisturbed_one(number
         build.send_signal(how)  # as a supervisor stops make alone; a key or -9 meets all of its processes
     else:
         os.killpg(build.pid, how)
-    build.wait(60)
+    build.wait(120)
     assert subprocess.run(MAKE, cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
     assert content() == expected
     assert list(HTML.parent.glob("part-*")) == []
