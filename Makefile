@@ -59,7 +59,7 @@ PY       := .venv/bin/python
 HTML     := _build/html/index.html
 CHAPTERS := $(patsubst %,book/%,$(sort $(wildcard notebooks/*.ipynb)))
 LIBRARY  := $(shell find dynlib -name '*.py')
-PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/*)
+PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/* data/surveys/coverage*.csv)
 
 # What a chapter is made from besides its source and the library: settings, claims, studies, records and weights of its
 # own paper; cover and comparison have those of all. Folders stand in the list so that a removed record is noticed too.
@@ -67,6 +67,9 @@ key      = $(if $(filter comparison cover,$(word 2,$(subst _, ,$(1)))),*,$(word 
 evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/orders.csv data/claims/$(call key,$(1)).csv \
              data/studies/$(call key,$(1)).yml data/surveys/$(call key,$(1)).csv data/weights/$(call key,$(1))/* \
              data/results/$(call key,$(1)) data/results/$(call key,$(1))/*.json)
+
+# One word for the shell, whatever is in it.
+quoted   = '$(subst ','\'',$(1))'
 
 # Byte code is kept: without it every start compiles torch and Sphinx anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -91,8 +94,8 @@ lint: .venv/ready ## ruff: lint and format, notebooks too
 	@$(PY) -m ruff format --check .
 
 chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=1" PROFILE=public DATA_ROOT=DIR
-	@$(PY) -m dynlib run "$(CHAPTER)" $(foreach param,$(PARAMS),-p '$(param)') \
-	  $(if $(PROFILE),--profile "$(PROFILE)") $(if $(DATA_ROOT),--data-root "$(DATA_ROOT)")
+	@$(PY) -m dynlib run $(call quoted,$(CHAPTER)) $(foreach param,$(PARAMS),-p $(call quoted,$(param))) \
+	  $(if $(PROFILE),--profile $(call quoted,$(PROFILE))) $(if $(DATA_ROOT),--data-root $(call quoted,$(DATA_ROOT)))
 
 pdf: $(HTML) ## the book as one PDF, _build/book.pdf; needs an installed Chromium
 	@$(PY) -m dynlib pdf

@@ -7,7 +7,9 @@ The engine, the papers on it, and the book on these. A file imports only from fl
             paths  settings  catalogue   where things are; values as people type them; the data sets by name
             engines                      what runs an ONNX graph; needs no torch
             ops  runtime                 tools that two papers share; deployed networks, without torch
+            networks                     graphs that are saved whole; weights that know their settings
             cost  data/  quantise        MACs; data sets; graphs in int8
+            tracing                      how a model becomes a graph, and what is refused on the way
             graphs  export               networks as graphs; modules as ONNX graphs
             backbones/  variants         networks; the forms in which people run one
             checkpoints                  unfinished training

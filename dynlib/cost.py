@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.errors import InputError
-from dynlib.ops import evaluating
+from dynlib.ops import evaluating, image_channels
 
 aten = torch.ops.aten
 
@@ -226,10 +226,11 @@ _FREE = (
 )  # parameters, yet no multiply-accumulates
 
 
-def layer_sizes(module: nn.Module, input_size: int | tuple[int, ...], channels: int = 3) -> dict[str, Shape]:
+def layer_sizes(module: nn.Module, input_size: int | tuple[int, ...], channels: int | None = None) -> dict[str, Shape]:
     """Output (C, H, W) of every leaf module, by name, in execution order; of a module called again, its last.
 
-    The input is one image of `channels` channels and `input_size` pixels; an int is a square.
+    The input is one image of `input_size` pixels, an int being a square, and of `channels` channels, by default as
+    `ops.image_channels` says.
     """
     leaves = [name for name, m in module.named_modules() if not any(m.children())]
     return {name: output for name, _, output in _calls(module, leaves, input_size, channels)}
@@ -239,7 +240,7 @@ def closed_form(
     module: nn.Module,
     input_size: int | tuple[int, ...],
     extra: Mapping[type[nn.Module], Formula] | None = None,
-    channels: int = 3,
+    channels: int | None = None,
 ) -> Cost:
     """The MACs of one image as a sum of formulas over modules; equals `count` where all products lie in such modules.
 
@@ -247,7 +248,7 @@ def closed_form(
         module: convolutions (plain and transposed, any dimension, any groups) and linear layers have formulas.
         input_size: pixels of the image; an int is a square.
         extra: formulas for further types, which also stand for all modules inside them; they come first.
-        channels: of the image.
+        channels: of the image; None is what `ops.image_channels` says.
 
     Raises:
         InputError: a module has parameters of its own and no formula.
@@ -273,7 +274,9 @@ def closed_form(
     return Cost(sum(by_layer.values()), _params(module), by_layer)
 
 
-def _calls(module: nn.Module, leaves: Iterable[str], input_size, channels: int) -> list[tuple[str, Shape, Shape]]:
+def _calls(
+    module: nn.Module, leaves: Iterable[str], input_size, channels: int | None
+) -> list[tuple[str, Shape, Shape]]:
     """(name, shape of the inputs, shape of the output) of each call of the named modules, in order, batch left out."""
 
     def watched(module: nn.Module, inputs: tuple[Tensor, ...]):
@@ -290,7 +293,8 @@ def _calls(module: nn.Module, leaves: Iterable[str], input_size, channels: int) 
         return calls
 
     parameter = next(module.parameters(), None)
-    image = example(input_size, channels).to("cpu" if parameter is None else parameter.device)
+    image = example(input_size, channels or image_channels(module))
+    image = image if parameter is None else image.to(parameter)
     return _run(module, (image,), watched)
 
 

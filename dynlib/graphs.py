@@ -15,7 +15,8 @@ from torchvision.ops import StochasticDepth
 
 from dynlib import settings
 from dynlib.errors import InputError
-from dynlib.ops import evaluating
+from dynlib.ops import evaluating, image_channels
+from dynlib.tracing import follow, read_what_was_written
 
 PROBE_PX = 224  # side of the image for which shapes are found; the maps of usual networks divide it
 PROBE_FRAMES = 16  # of the clip for which those of a network with three-dimensional convolutions are found
@@ -46,6 +47,11 @@ _MODULES: dict[type[nn.Module], str] = {
             nn.Sigmoid,
             nn.Hardsigmoid,
             nn.Tanh,
+            nn.Hardtanh,
+            nn.Mish,
+            nn.SELU,
+            nn.CELU,
+            nn.Softplus,
             nn.Dropout,
             nn.Dropout2d,
             nn.Identity,
@@ -62,11 +68,13 @@ _FUNCTIONS: dict[Callable, str] = {
     **dict.fromkeys((operator.mul, operator.imul, torch.mul), MUL),
     **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), CAT),
     **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid), POINTWISE),
+    **dict.fromkeys((F.mish, F.selu, F.celu, F.softplus, torch.clamp), POINTWISE),
     **dict.fromkeys((F.hardswish, F.hardsigmoid, F.sigmoid, F.leaky_relu, F.elu, torch.tanh, F.tanh), POINTWISE),
     **dict.fromkeys((F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d), POOL),
     **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.mean), GLOBAL_POOL),
     **dict.fromkeys((torch.flatten, torch.squeeze), FLATTEN),
 }
+_WITH_A_NUMBER = (operator.add, operator.sub, operator.mul, operator.truediv)  # a map and it: the same for each channel
 _METHODS: dict[str, str] = {
     **dict.fromkeys(("add", "add_"), ADD),
     **dict.fromkeys(("mul", "mul_"), MUL),
@@ -75,18 +83,6 @@ _METHODS: dict[str, str] = {
     "mean": GLOBAL_POOL,
     "size": SHAPE,
 }
-
-
-class _Tracer(fx.Tracer):
-    """Keeps the modules of `leaves` whole, as fx keeps those of torch.nn, and those that ask whether they train."""
-
-    def __init__(self, leaves: tuple[type[nn.Module], ...]):
-        super().__init__()
-        self.leaves = (*leaves, StochasticDepth)
-
-    def is_leaf_module(self, module, qualified_name):
-        known = isinstance(module, self.leaves) or _module_role(type(module)) is not None
-        return known or super().is_leaf_module(module, qualified_name)
 
 
 def trace(
@@ -98,37 +94,45 @@ def trace(
 ) -> fx.GraphModule:
     """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
 
-    A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of 3 channels, which a network
-    with three-dimensional convolutions sees as a clip of `PROBE_FRAMES`. Shapes are found on the meta device: nothing
-    is computed. `F.dropout` becomes a module, since a graph would keep the mode that the model was traced in. Raises
+    A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of `ops.image_channels`,
+    which a network with three-dimensional convolutions sees as a clip of `PROBE_FRAMES`. Shapes are found on
+    the meta device: nothing is computed. What `dynlib.tracing` says of modes, writing and batch norms holds. Raises
     InputError where torch.fx cannot follow the model or the model does not take such an image or clip; `remedy` is
     then the end of the message.
     """
-    name = type(model).__name__
-    try:
-        graph = _Tracer(leaves).trace(model)
-    except (fx.proxy.TraceError, TypeError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(
-            f"{name}: torch.fx cannot trace it ({reason}); allowed are models without branches on data"
-        ) from error
-    traced = fx.GraphModule(model, graph, class_name=name)
+    kept = (*leaves, StochasticDepth)
+    traced = follow(model, lambda part: isinstance(part, kept) or _module_role(type(part)) is not None)
     traced.meta["modes"] = {path: part.training for path, part in model.named_modules()}
-    _modular_dropout(traced)
     if size is None:
         return traced
-    state = {key: value.to("meta") for key, value in [*model.named_parameters(), *model.named_buffers()]}
+    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
+    state = {key: value.to("meta") for key, value in named}
+    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), None)
     is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
-    square = (3, PROBE_FRAMES, size, size) if is_clip else (3, size, size)
+    square = (image_channels(traced), *[PROBE_FRAMES] * is_clip, size, size)
     shape = square if isinstance(size, int) else size
     try:
         with evaluating(traced):
-            _Shadow(traced, state).run(torch.empty(1, *shape, device="meta"))
+            _Shadow(traced, state).run(torch.empty(1, *shape, dtype=dtype, device="meta"))
     except RuntimeError as error:
         reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
-        size_px = "x".join(map(str, shape))
-        raise InputError(f"{name}: does not run on a {size_px} {what}: {reason}{remedy}") from error
+        seen = f"{'x'.join(map(str, shape))} {what}"
+        raise InputError(f"{type(model).__name__}: does not run on a {seen}: {reason:.150}{remedy}") from error
+    read_what_was_written(traced)
     return traced
+
+
+def probe(example: torch.Tensor | None) -> dict[str, object]:
+    """`size` and `remedy` of `trace` for an example (N, C, [T,] H, W) that a caller may give, or not.
+
+    Raises InputError for what is no such batch.
+    """
+    if example is None:
+        return {"size": PROBE_PX, "remedy": "; give an `example`"}
+    if not isinstance(example, torch.Tensor) or example.dim() not in (4, 5):
+        given = tuple(example.shape) if isinstance(example, torch.Tensor) else repr(example)
+        raise InputError(f"example is {given:.100}; it is a batch of images (N, C, H, W) or of clips (N, C, T, H, W)")
+    return {"size": tuple(example.shape[1:])}
 
 
 def finish(traced: fx.GraphModule) -> fx.GraphModule:
@@ -142,17 +146,6 @@ def finish(traced: fx.GraphModule) -> fx.GraphModule:
     traced.graph.lint()
     traced.recompile()
     return traced
-
-
-def _modular_dropout(traced: fx.GraphModule) -> None:
-    """Replace every call of F.dropout, in place."""
-    for node in traced.graph.nodes:
-        if node.target is F.dropout:
-            p = node.args[1] if len(node.args) > 1 else node.kwargs.get("p", 0.5)
-            name, source = f"functional_{node.name}", node.all_input_nodes[0]
-            traced.add_submodule(name, nn.Dropout(p))
-            node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
-    traced.recompile()
 
 
 class _Shadow(fx.Interpreter):
@@ -179,7 +172,12 @@ class _Shadow(fx.Interpreter):
         return torch.func.functional_call(module, state, args, kwargs)
 
     def get_attr(self, target, args, kwargs):
-        return self.state[target]
+        return self.state[target] if target in self.state else super().get_attr(target, args, kwargs).to("meta")
+
+
+def _has_a_number(node: fx.Node) -> bool:
+    """Whether an operation of two is one of a map and a number, the map first."""
+    return len(node.args) == 2 and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], int | float)
 
 
 def _module_role(kind: type[nn.Module]) -> str | None:
@@ -198,13 +196,20 @@ def find_role(
     if node.op in ("placeholder", "output"):
         return INPUT if node.op == "placeholder" else OUTPUT
     if node.op == "call_module":
-        kind = type(traced.get_submodule(node.target))
+        part = traced.get_submodule(node.target)
+        kind = type(part)
+        if kind is nn.Upsample:
+            return POOL if part.size is None else None  # to one size, both bands of an octave would have it
         return (extra or {}).get(kind) or _module_role(kind)
     if node.op == "call_function":
         if node.target is getattr:
             return SHAPE if node.args[1] == "shape" else None
         if node.target is operator.getitem:  # of sizes; of a map it would be a slice
             return SHAPE if find_role(traced, node.args[0]) == SHAPE else None
+        if node.target is F.interpolate:
+            return POOL if len(node.args) == 1 and node.kwargs.get("size") is None else None
+        if node.target in _WITH_A_NUMBER and _has_a_number(node):
+            return POINTWISE
         return (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
     return _METHODS.get(node.target) if node.op == "call_method" else None
 

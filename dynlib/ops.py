@@ -5,13 +5,34 @@ from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zeros added below and to the right of a map (N, C, H, W) until both sides are multiples of `multiple`."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+
+
+def image_channels(model: nn.Module) -> int:
+    """How many channels the images of a network have: those that the first convolution of its graph reads.
+
+    Of a network without a graph 3 where any convolution reads 3, else as many as the one that was made first.
+    """
+    graph = next((part for part in model.modules() if isinstance(part, fx.GraphModule)), None)
+    if graph is not None:
+        called = [graph.get_submodule(node.target) for node in graph.graph.nodes if node.op == "call_module"]
+        if read := [channels for part in called for channels in _channels_read(part)]:
+            return read[0]
+    read = [channels for part in model.modules() for channels in _channels_read(part)]
+    return 3 if 3 in read or not read else read[0]
+
+
+def _channels_read(part: nn.Module) -> list[int]:
+    weight = getattr(part, "weight", None)
+    is_kernel = isinstance(weight, Tensor) and weight.dim() in (4, 5)
+    transposed = isinstance(part, nn.modules.conv._ConvTransposeNd)
+    return [weight.shape[0] if transposed else weight.shape[1] * getattr(part, "groups", 1)] if is_kernel else []
 
 
 class LinearResize(nn.Module):

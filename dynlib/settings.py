@@ -59,7 +59,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _yaml(text: str, what: str) -> Any:
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _Loader)  # noqa: S506  a kind of yaml.SafeLoader
     except yaml.YAMLError as error:
         raise InputError(f"{what} is not YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:

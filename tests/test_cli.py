@@ -150,6 +150,15 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         (["run", "02_octconv", "-p", "dataset=nope"], "dataset 'nope' is unknown"),
         (["run", "02_octconv", "-p", f"alphas={'[' * 5000}"], "nested too deeply"),
         (["run", "02_octconv", "--out", f"{'a' * 300}.ipynb"], "File name too long"),
+        (["train", "octconv", "-p", "lr=nan"], "lr is 'nan'; allowed: float"),
+        (["train", "octconv", "-p", "batch_size=0"], "batch_size is 0; it is 1 or more"),
+        (["train", "octconv", "--precision", "7"], "precision is '7'; allowed: 32-true"),
+        (["latency", "octconv", *SMALL, "--repeats", "0"], "repeats is 0; quartiles need"),
+        (["latency", "octconv", *SMALL, "--engine", "x"], "engine is 'x'; allowed: onnxruntime"),
+        (["deploy", "octconv", *SMALL, "--out", ".", "--weights", "README.md"], "cannot be read as weights alone"),
+        (["deploy", "octconv", *SMALL, "--out", ".", "--weights", "nowhere.pt"], "cannot be read: No such file"),
+        (["deploy", "octconv", *SMALL, "--out", "README.md"], "cannot write README.md"),
+        (["campaign", "--import", "README.md"], "line 1, is not a record"),
         (["campaign", "nope"], "study 'nope' is unknown; allowed: "),
         (["verdicts", "nope"], "method 'nope' is unknown"),
         (["data", "cifar11", "--data-root", "nowhere"], "data set 'cifar11' cannot be packed: allowed are cifar10"),
@@ -161,6 +170,31 @@ def test_a_cost_is_told_to_people_in_units(capsys):
 )
 def test_whatever_is_asked_wrongly_is_answered_in_one_line(capsys, arguments, words):
     assert words in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize("content", [b"no JSON", b"[1]", b"[" * 5000, b"\xff\xfe", b'{"cells": [], "metadata": {}}'])
+def test_a_notebook_that_is_none_is_named(book, capsys, content):
+    (book.notebooks / "02_octconv.ipynb").write_bytes(content)
+    for arguments in (["list"], ["run", "02_octconv"], ["train", "octconv"]):
+        assert "02_octconv.ipynb is no notebook with one cell of parameters" in refusal(capsys, *arguments)
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "cannot be read"), (b"alpha: [1", "is not YAML")])
+def test_a_profile_that_is_none_is_named(book, capsys, content, words):
+    book.chapter("02_octconv")
+    book.profile("public", "02_octconv", "")
+    (book.profiles / "public" / "02_octconv.yml").write_bytes(content)
+    assert words in refusal(capsys, "run", "02_octconv", "--profile", "public")
+
+
+def test_a_full_disk_and_a_closed_pipe_end_without_a_traceback():
+    command = [sys.executable, "-m", "dynlib", "list"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1) and "No space left on device" in done.stderr
+    closed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    closed.stdout.close()
+    assert closed.stderr.read() == "" and closed.wait() == 1
 
 
 @pytest.fixture

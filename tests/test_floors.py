@@ -11,8 +11,8 @@ PACKAGE = ROOT / "dynlib"
 FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's own folder is named part by part
     ("errors",),
     ("paths", "settings", "catalogue", "engines"),
-    ("ops", "runtime"),
-    ("cost", "data", "quantise"),
+    ("ops", "runtime", "networks"),
+    ("cost", "data", "quantise", "tracing"),
     ("graphs", "export"),
     ("backbones", "variants", "checkpoints"),
     ("train", "latency"),

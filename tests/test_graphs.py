@@ -114,7 +114,7 @@ def test_an_operation_that_nobody_taught_us_names_its_node(net, says):
     ("net", "says"),
     [
         (Calls(lambda x: x if x.sum() > 0 else -x), r"^Calls: torch.fx cannot trace it \(.*\); allowed are models"),
-        (nn.Sequential(nn.Conv2d(1, 2, 3)), r"^Sequential: does not run on a 3x224x224 image: "),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(5, 2)), r"^Sequential: does not run on a 1x224x224 image: "),
     ],
 )
 def test_a_model_that_cannot_be_read_is_refused_by_name(net, says):

@@ -1,8 +1,9 @@
-"""Networks as nobody would write them: converted rightly by every method, or refused by a name; never wrong in silence.
+"""Networks as nobody would write them: converted and deployed rightly by every method, or refused by a name.
 
 Each network is a random program over feature maps: convolutions of many kinds, norms, activations in and out of place,
-sums and products and concatenations, also of a map with itself, several readers, pools and enlargements. GRAPHS in the
-environment sets how many are tried.
+sums and products and concatenations, also of a map with itself, several readers, pools and enlargements; with images of
+1 to 4 channels, heads of several kinds, in both modes, and layers that were pruned, reparametrised or hooked. GRAPHS in
+the environment sets how many are tried with each method; a few of them are deployed.
 """
 
 import copy
@@ -11,174 +12,216 @@ import os
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, event, given, settings, strategies as st
 from torch import nn
+from torch.nn.utils import parametrizations, prune
+from torchvision.models.resnet import BasicBlock
 
+from dynlib import export
 from dynlib.errors import InputError
-from dynlib.ops import evaluating
-from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
+from dynlib.papers import METHODS, drnet, method, octconv, s2dnas, sampling, wae
 
-GRAPHS = int(os.environ.get("GRAPHS", "40"))
-SIDE = 32
-NEUTRAL = {  # settings at which a method leaves every network what it is
-    "octconv": lambda net: octconv.convert(net, octconv.Config(alpha=0.0)),
-    "s2dnas": lambda net: s2dnas.convert(net, s2dnas.Config(cuts=((0, 8),))),
-    "sampling": lambda net: sampling.convert(net, sampling.Config(density=1.0)),
-    "drnet": lambda net: drnet.convert(net, drnet.Config(candidates=(1.0,))),
-    "wae": lambda net: wae.convert(net, wae.Config(variant="full")),
+GRAPHS = int(os.environ.get("GRAPHS", "20"))
+SIDE = 16
+SMALL = {"candidates": (1.0, 0.5), "predictor_width": 1 / 8}
+NEUTRAL = {  # settings that rewrite a network and leave it what it is, and how to ask for what it says
+    "octconv": (octconv.Config(alpha=1e-9, downsampling="strided"), lambda net, x: net(x)),
+    "s2dnas": (s2dnas.Config(cuts=((0, 8),)), lambda net, x: net(x).logits),
+    "sampling": (sampling.Config(density=1 - 1e-9), lambda net, x: net(x)),
+    "drnet": (drnet.Config(**SMALL), lambda net, x: net(x, resolution=0).logits),
+    "wae": (wae.Config(variant="downscaled"), lambda net, x: net.network(x)),
 }
 REAL = {
-    "octconv": lambda net: octconv.convert(net, octconv.Config(alpha=0.5)),
-    "s2dnas": lambda net: s2dnas.convert(net, s2dnas.Config()),
-    "drnet": lambda net: drnet.convert(net, drnet.Config(candidates=(1.0, 0.5), predictor_width=1 / 8)),
-    "wae": lambda net: wae.convert(net, wae.Config()),
+    "octconv": octconv.Config(alpha=0.5),
+    "s2dnas": s2dnas.Config(),
+    "sampling": sampling.Config(density=0.5),
+    "drnet": drnet.Config(**SMALL),
+    "wae": wae.Config(),
 }
+
+
+class Rectified(nn.BatchNorm2d):
+    """A norm that is more than its class."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU()
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
+LAYERS = {  # what makes a layer for a map of so many channels; it has 16 of them, or as many as before
+    "conv": lambda c: nn.Conv2d(c, 16, 3, 1, 1),
+    "point": lambda c: nn.Conv2d(c, 16, 1, bias=False),
+    "grouped": lambda c: nn.Conv2d(c, 16, 3, 1, 1, groups=2),
+    "dilated": lambda c: nn.Conv2d(c, 16, 3, 1, 2, dilation=2),
+    "strided": lambda c: nn.Conv2d(c, 16, 3, 2, 1),
+    "transposed": lambda c: nn.ConvTranspose2d(c, 16, 2, 2),
+    "depthwise": lambda c: nn.Conv2d(c, c, 3, 1, 1, groups=c),
+    "norm": nn.BatchNorm2d,
+    "unnormed": lambda c: nn.BatchNorm2d(c, track_running_stats=False),
+    "rectified": Rectified,
+    "relu": lambda c: nn.ReLU(),
+    "relu_": lambda c: nn.ReLU(inplace=True),
+    "drop": lambda c: nn.Dropout(0.0),
+    "pool": lambda c: nn.MaxPool2d(2),
+    "upsample": lambda c: nn.Upsample(scale_factor=2),
+    "gate": lambda c: nn.Conv2d(c, c, 1),
+    "block": lambda c: BasicBlock(c, c),
+}
+MAKES_16 = ("conv", "point", "grouped", "dilated", "strided", "transposed")
+SCALE = {"strided": 0.5, "pool": 0.5, "transposed": 2, "upsample": 2, "up": 2}  # of the side
+OF_ONE = {
+    "up": lambda p: F.interpolate(p, scale_factor=2.0),
+    "silu": F.silu,
+    "scaled": lambda p: p * 0.5 + 1,
+    "written": lambda p: (p * 1).relu_(),
+}
+OF_TWO = {
+    "add": lambda p, q: p + q,
+    "iadd": lambda p, q: p.clone().add_(q),
+    "mul": lambda p, q: p * torch.sigmoid(q),
+    "max": torch.maximum,
+}
+
+
+def aliased(p, q):
+    """Written into by another name."""
+    a = p * 1
+    b = a
+    b += q
+    return a
+
+
+OF_TWO["aliased"] = aliased
+KINDS = (*LAYERS, *OF_ONE, *OF_TWO, "cat", "twice", "block", "block", "conv", "norm", "add")
+HEADS = ("logits",) * 6 + ("optional", "dict", "tuple")
+QUIRKS = ("",) * 20 + ("weight_norm", "pruned", "hook")
 
 
 class Program(nn.Module):
     """A stem, random steps over the maps so far, a pooled head. A step reads maps by their place from the end."""
 
-    def __init__(self, steps: list[tuple[str, int, int]]):
+    def __init__(self, steps, channels, head):
         super().__init__()
-        self.steps, self.layers = [], nn.ModuleDict()
-        self.stem = nn.Conv2d(3, 16, 3, 1, 1)
+        self.steps, self.layers, self.kind = [], nn.ModuleDict(), head
+        self.stem = nn.Conv2d(channels, 16, 3, 1, 1)
         shapes = [(16, SIDE)]
         for number, (kind, one, two) in enumerate(steps):
-            a = -1 - one % len(shapes)
-            b = -1 - two % len(shapes)
-            made = self._layer(kind, shapes[a], shapes[b])
-            if made is None:
+            a, b = (-1 - place % len(shapes) for place in (one, two))
+            (c, side), other = shapes[a], shapes[b]
+            side = int(side * SCALE.get(kind, 1))
+            fits = {"cat": side == other[1] and c + other[0] <= 64, "twice": c == 16}.get(kind, True)
+            if not 4 <= side <= SIDE or not fits or (kind in OF_TWO and (c, side) != other):
                 continue
-            layer, shape = made
-            if layer is not None:
-                self.layers[str(number)] = layer
+            if kind in LAYERS or kind == "twice":
+                self.layers[str(number)] = LAYERS[kind if kind in LAYERS else "conv"](c)
             self.steps.append((kind, str(number), a, b))
-            shapes.append(shape)
+            shapes.append((16 if kind in MAKES_16 else c + other[0] * (kind == "cat"), side))
         self.head = nn.Linear(shapes[-1][0], 10)
 
-    @staticmethod
-    def _layer(kind, a, b):
-        """The layer of a step, if it has one, and the (channels, side) that it yields; None where it does not fit."""
-        channels, side = a
-        convs = {
-            "conv": lambda: nn.Conv2d(channels, 16, 3, 1, 1),
-            "point": lambda: nn.Conv2d(channels, 16, 1, bias=False),
-            "grouped": lambda: nn.Conv2d(channels, 16, 3, 1, 1, groups=2),
-            "depthwise": lambda: nn.Conv2d(channels, channels, 3, 1, 1, groups=channels),
-            "dilated": lambda: nn.Conv2d(channels, 16, 3, 1, 2, dilation=2),
-            "strided": lambda: nn.Conv2d(channels, 16, 3, 2, 1),
-            "transposed": lambda: nn.ConvTranspose2d(channels, 16, 2, 2),
-        }
-        if kind in convs:
-            if (kind == "strided" and side <= 4) or (kind == "transposed" and side >= SIDE):
-                return None
-            new = side // 2 if kind == "strided" else side * 2 if kind == "transposed" else side
-            return convs[kind](), (channels if kind == "depthwise" else 16, new)
-        if kind == "norm":
-            return nn.BatchNorm2d(channels), a
-        if kind == "unnormed":
-            return nn.BatchNorm2d(channels, track_running_stats=False), a
-        if kind in ("relu", "relu_"):
-            return nn.ReLU(inplace=kind == "relu_"), a
-        if kind in ("add", "iadd", "mul"):
-            return (None, a) if a == b else None
-        if kind == "cat":
-            return (None, (channels + b[0], side)) if side == b[1] and channels + b[0] <= 64 else None
-        if kind == "pool":
-            return (nn.MaxPool2d(2), (channels, side // 2)) if side > 4 else None
-        if kind == "up":
-            return (None, (channels, side * 2)) if side < SIDE else None
-        if kind == "gate":
-            return nn.Conv2d(channels, channels, 1), a
-        assert kind == "silu"
-        return None, a
-
-    def forward(self, x):
+    def forward(self, x, targets=None, **more):
         maps = [self.stem(x)]
         for kind, name, a, b in self.steps:
             one, two = maps[a], maps[b]
-            if kind in ("add", "iadd", "mul", "cat", "up", "silu"):
-                y = {
-                    "add": lambda p, q: p + q,
-                    "iadd": lambda p, q: p.clone().add_(q),
-                    "mul": lambda p, q: p * torch.sigmoid(q),
-                    "cat": lambda p, q: torch.cat([p, q], 1),
-                    "up": lambda p, q: F.interpolate(p, scale_factor=2.0),
-                    "silu": lambda p, q: F.silu(p),
-                }[kind](one, two)
+            layer = self.layers._modules.get(name)
+            if kind in OF_ONE:
+                maps.append(OF_ONE[kind](one))
+            elif kind in OF_TWO:
+                maps.append(OF_TWO[kind](one, two))
+            elif kind == "cat":
+                maps.append(torch.cat([one, two], 1))
             elif kind == "gate":
-                y = one * torch.sigmoid(self.layers[name](one.mean((2, 3), keepdim=True)))
-            elif kind == "relu_":
-                y = self.layers[name](one * 1)
+                maps.append(one * torch.sigmoid(layer(one.mean((2, 3), keepdim=True))))
+            elif kind == "twice":
+                maps.append(layer(layer(one)))
             else:
-                y = self.layers[name](one)
-            maps.append(y)
-        return self.head(torch.flatten(F.adaptive_avg_pool2d(maps[-1], 1), 1))
+                maps.append(layer(one * 1 if kind == "relu_" else one))
+        scores = self.head(torch.flatten(F.adaptive_avg_pool2d(maps[-1], 1), 1))
+        return {"logits": scores, "dict": {"out": scores}, "tuple": (scores, x), "optional": scores}[self.kind]
 
 
-KINDS = (
-    "conv",
-    "point",
-    "grouped",
-    "depthwise",
-    "dilated",
-    "strided",
-    "transposed",
-    "norm",
-    "unnormed",
-    "relu",
-    "relu_",
+steps = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=10)
+programs = st.tuples(
+    steps, st.sampled_from((3, 3, 3, 3, 1, 2, 4)), st.sampled_from(HEADS), st.sampled_from(QUIRKS), st.booleans()
 )
-KINDS += ("add", "iadd", "mul", "cat", "pool", "up", "gate", "silu")
-programs = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=9)
-tried = settings(max_examples=GRAPHS, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+# Of those that are deployed, which takes seconds each, all have what every method asks for.
+ordinary = steps.map(lambda found: ([("block", 0, 0), ("norm", 0, 0), *found], 3, "logits", "", False))
+few = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True}
+tried = settings(max_examples=GRAPHS, **few)
+deployed = settings(max_examples=max(1, GRAPHS // 40), **few)
 
 
-def network(steps):
+def network(program):
+    """The network of a program with its images, in one of both modes."""
+    steps, channels, head, quirk, training = program
     torch.manual_seed(0)
-    return Program(steps).eval()
+    net = Program(steps, channels, head).train(training)
+    {
+        "": lambda layer: None,
+        "weight_norm": parametrizations.weight_norm,
+        "pruned": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+        "hook": lambda layer: layer.register_forward_hook(lambda module, args, output: output * 2),
+    }[quirk](net.stem)
+    return net, torch.randn(2, channels, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
 
 
-def images():
-    return torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+def refusal(error: InputError, quirk: str) -> None:
+    """A refusal is one short line; of a layer that was meddled with, by its name."""
+    words = str(error)
+    event("refused")
+    assert "\n" not in words and 10 < len(words) <= 300, words
+    assert not quirk or words.startswith("stem (")
 
 
-def logits(output):
-    return getattr(output, "logits", output)
+def close(found, expected) -> None:
+    event("right")
+    share = export.difference(found, expected)
+    assert share <= 1e-5, share
 
 
-def refusal(error: InputError) -> None:
-    """A refusal is one short line."""
-    assert "\n" not in str(error) and 10 < len(str(error)) <= 300, str(error)
-
-
-@pytest.mark.parametrize("key", NEUTRAL)
+@pytest.mark.parametrize("key", METHODS)
 @tried
-@given(steps=programs)
-def test_at_its_neutral_setting_a_method_leaves_any_network_what_it_is(key, steps):
-    net = network(steps)
-    before = copy.deepcopy(net.state_dict())
-    with torch.no_grad():
-        expected = net(images())
-        try:
-            found = logits(NEUTRAL[key](net)(images()))
-        except InputError as error:
-            return refusal(error)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * expected.abs().max().item() + 1e-7)
-    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
-
-
-@pytest.mark.parametrize("key", REAL)
-@tried
-@given(steps=programs)
-def test_a_converted_network_answers_and_answers_the_same_again_or_is_refused(key, steps):
-    net = network(steps)
+@given(program=programs)
+def test_a_rewritten_network_says_what_it_said_in_both_modes_or_is_refused(key, program):
+    net, x = network(program)
+    config, ask = NEUTRAL[key]
+    state = {name: value.clone() for name, value in net.state_dict().items()}
     try:
-        made = REAL[key](net)
-        with torch.no_grad():
-            answer = logits(made(images()))
+        converted = method(key).convert(net, config)
     except InputError as error:
-        return refusal(error)
-    assert answer.shape == (2, 10) and answer.isfinite().all()
-    with torch.no_grad(), evaluating(made):
-        torch.testing.assert_close(logits(made(images())), answer)  # the same once more: nothing was written into
+        return refusal(error, program[3])
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    with torch.no_grad():
+        close(ask(converted, x.clone()), copy.deepcopy(net)(x.clone()))
+
+
+@pytest.mark.parametrize("key", METHODS)
+@tried
+@given(program=programs)
+def test_a_converted_network_answers_and_answers_the_same_again_or_is_refused(key, program):
+    net, x = network(program)
+    try:
+        made = method(key).convert(net, REAL[key]).eval()
+        with torch.no_grad():
+            answer = made(x)
+    except InputError as error:
+        return refusal(error, program[3])
+    with torch.no_grad():
+        assert export.difference(made(x), answer) == 0  # nothing was written into
+
+
+@pytest.mark.parametrize("key", METHODS)
+@deployed
+@given(program=ordinary)
+def test_a_deployed_network_says_what_the_converted_one_says_or_is_refused(key, program):
+    net, x = network(program)
+    try:
+        made = method(key).convert(net, REAL[key]).eval()
+        with torch.no_grad():
+            expected = made(x)
+        found = method(key).deploy(made, x[:1], threads=1)(x)
+    except InputError as error:
+        return refusal(error, program[3])
+    close(found, expected)

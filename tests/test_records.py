@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import replace
 
 import pytest
@@ -55,6 +56,19 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
         paths.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_killed_run_left_is_removed_and_what_another_run_writes_is_not(tmp_path):
+    left, written = tmp_path / ".a.json.x.part", tmp_path / ".a.json.y.part"
+    for path in (left, written):
+        path.write_text("half")
+        os.utime(path, (0, 0))
+    held = paths.claimed(written)
+    paths.write_atomically(tmp_path / "a.json", "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [written.name, "a.json"]
+    os.close(held)
+    paths.write_atomically(tmp_path / "a.json", "newer")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

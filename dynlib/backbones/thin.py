@@ -13,7 +13,7 @@ import torch
 from torch import fx, nn
 
 from dynlib import graphs
-from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
 from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, SHAPE, TRANSPOSED
 
@@ -40,8 +40,9 @@ def thin(model: nn.Module, share: float) -> nn.Module:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
         raise InputError(f"share is {share!r}; it is the factor on every width, above 0")
     model = copy.deepcopy(model)
-    widths = _Widths(graphs.trace(model, leaves=(PadShortcut,), size=None), share)
-    for name, (channels_in, channels_out) in widths.layers.items():
+    traced = graphs.trace(model, leaves=(PadShortcut,), size=None)
+    model = graphs.finish(traced) if as_shortcuts(traced) else model
+    for name, (channels_in, channels_out) in _Widths(traced, share).layers.items():
         resize(model.get_submodule(name), channels_in, channels_out)
     return model
 
@@ -145,6 +146,7 @@ def resize(layer: nn.Module, channels_in: int, channels_out: int) -> None:
     elif isinstance(layer, PadShortcut):
         if channels_out < channels_in:
             raise InputError(f"{layer} cannot pad {channels_in} channels to {channels_out}; allowed: a larger share")
+        layer.before = layer.before * (channels_out - channels_in) // max(layer.new_channels, 1)
         layer.new_channels = channels_out - channels_in
     elif isinstance(layer, nn.modules.conv._ConvNd):
         depthwise = is_depthwise(layer)

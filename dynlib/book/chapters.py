@@ -68,7 +68,7 @@ def parameters(name: str) -> dict[str, Parameter]:
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         (cell,) = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
         source = "".join(cell["source"])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is no notebook with one cell of parameters ({error})".replace("\n", " ")) from error
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.strip("# ") for token in tokens if token.type == tokenize.COMMENT}
@@ -77,7 +77,7 @@ def parameters(name: str) -> dict[str, Parameter]:
         target = node.targets[0] if isinstance(node, ast.Assign) else node.target
         default = ast.literal_eval(node.value)
         if annotation := getattr(node, "annotation", None):
-            kind = eval(ast.unparse(annotation))  # our own notebook, about to be executed anyway
+            kind = eval(ast.unparse(annotation))  # noqa: S307  our own notebook, about to be executed anyway
         else:
             kind = object if default is None else type(default)
         found[target.id] = Parameter(target.id, default, kind, comments.get(node.end_lineno, ""))

@@ -3,6 +3,7 @@
 Commands import what they need when they run, so that help and the list come at once, without torch.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         status = app(arguments or ["--help"], prog_name="python -m dynlib", standalone_mode=False) or 0
+        sys.stdout.flush()  # what fails only now fails here
     except (InputError, TyperException) as error:
         message, status = f"error: {error.format_message() if isinstance(error, TyperException) else error}", 2
     except chapters.ChapterError as error:
@@ -43,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail once more
         return 2
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        message, status = f"error: cannot write {error.filename or 'what was asked for'}: {error.strerror}", 2
     else:
         stopped = "stopped; nothing half-written is left, and training will go on from its last whole epoch"
         message = stopped if status == 130 else ""

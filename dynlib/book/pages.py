@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import yaml
@@ -24,11 +26,15 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
     place = target.parent
     place.mkdir(parents=True, exist_ok=True)
     for left in place.glob("part-*"):
-        if not _runs(int(left.name.removeprefix("part-"))):
+        if (held := paths.claimed(left)) is not None:
             shutil.rmtree(left, ignore_errors=True)
-    begun, log = place / f"part-{os.getpid()}", place / "book.log"
+            os.close(held)
+    log, held = place / "book.log", None
+    while held is None:  # another build may have taken the folder for a left one
+        begun = Path(tempfile.mkdtemp(prefix="part-", dir=place))
+        held = paths.claimed(begun)
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # as any exception: ends below
     try:
-        begun.mkdir(parents=True)
         settings = _settings(source.parent / "_config.yml", begun / "_config.yml")
         command = [Path(sys.executable).with_name("jupyter-book"), "build", source, "--path-output", begun]
         done = subprocess.run(
@@ -49,7 +55,9 @@ def build(source: Path = paths.BOOK, target: Path = paths.HTML) -> None:
             target.rename(old)
         made.rename(target)
     finally:
+        signal.signal(signal.SIGTERM, before)
         shutil.rmtree(begun, ignore_errors=True)
+        os.close(held)
 
 
 def _settings(config: Path, own: Path) -> Path:
@@ -61,17 +69,6 @@ def _settings(config: Path, own: Path) -> Path:
     settings["html"] = {k: v for k, v in settings.get("html", {}).items() if not k.endswith("_button")}
     own.write_text(yaml.safe_dump(settings), encoding="utf-8")
     return own
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine is there."""
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _complaint(text: str) -> str:

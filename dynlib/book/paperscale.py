@@ -5,6 +5,7 @@ import logging
 import math
 import pickle
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -87,13 +88,20 @@ def deploy(
 
 
 def _state(path: Path) -> dict[str, Tensor]:
+    allowed = "a .safetensors or .pt file of tensors, as model.state_dict() gives"
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read: {reason}; allowed: a .safetensors or .pt file of tensors") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about how the file could be read without looking what it does
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}; allowed: {allowed}") from error
+    except (SafetensorError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise InputError(f"{path} cannot be read as weights alone, without running it; allowed: {allowed}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise InputError(f"{path} holds more than tensors by their names; allowed: {allowed}")
+    return state
 
 
 def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

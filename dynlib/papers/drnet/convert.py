@@ -1,6 +1,5 @@
 """A network gets one set of batch norms for each resolution, and a predictor in front; costs, phases, inference."""
 
-import copy
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,8 @@ from dynlib import export
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
+from dynlib.networks import Settled
+from dynlib.ops import image_channels
 from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
 from dynlib.papers.drnet.deploy import deployed
 from dynlib.papers.drnet.layers import (
@@ -31,6 +32,7 @@ from dynlib.papers.drnet.layers import (
 )
 from dynlib.runtime import Deployed
 from dynlib.settings import LATER
+from dynlib.tracing import copied
 from dynlib.train import Phase, evaluate as task_scores, predict
 
 
@@ -89,7 +91,7 @@ def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-class DynamicResolution(nn.Module):
+class DynamicResolution(Settled):
     """A classifier with a set of batch norms for each candidate, and the predictor that picks one; see `convert`."""
 
     def __init__(self, model: nn.Module, config: Config):
@@ -101,11 +103,16 @@ class DynamicResolution(nn.Module):
         self.classifier = with_resolutions(model, m if config.resolution_aware_bn else 1)
         like = next(model.parameters())
         with torch.device(like.device):
-            self.predictor = predictors.build(kind, m, config.predictor_width).to(like.dtype).train(model.training)
+            predictor = predictors.build(kind, m, config.predictor_width, image_channels(self.classifier))
+            self.predictor = predictor.to(like.dtype).train(model.training)
             if config.supervised:  # what a unit of cost must bring in probability of being right, see `utility`
                 self.register_buffer("price", torch.zeros((), dtype=like.dtype))
         self.training = model.training
         self._macs: dict[Size, tuple[tuple[int, ...], int]] = {}
+
+    def settings(self) -> str:
+        """The candidates, one of which each set of batch norms is of."""
+        return f"candidates {self.config.candidates}"
 
     def sizes(self, size: Size) -> tuple[list[Size], Size]:
         """Sizes in px of the candidates, and of the predictor's input, for images of (height, width) px."""
@@ -124,7 +131,15 @@ class DynamicResolution(nn.Module):
     def classify(self, images: Tensor, resolution: int) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W) at one candidate."""
         size = candidate_sizes(tuple(images.shape[-2:]), self.config.candidates)[resolution]
-        return self.classifier(resize(images, size, self.config.antialias), resolution)
+        images = resize(images, size, self.config.antialias)
+        try:
+            return self.classifier(images, resolution)
+        except RuntimeError as error:
+            if "shapes cannot be multiplied" not in str(error):
+                raise
+            raise InputError(
+                f"at {px(size)} px: {error}; a linear layer reads maps of one size alone, pool it first"
+            ) from error
 
     def score(self, images: Tensor) -> Tensor:
         """The predictor's logits z (N, m) for images (N, 3, H, W)."""
@@ -189,7 +204,7 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     Raises InputError for a network without batch norm, of clips, with auxiliary classifiers in training mode, or that
     torch.fx cannot trace.
     """
-    model = copy.deepcopy(model)
+    model = copied(model)
     return model if len(config.candidates) == 1 else DynamicResolution(model, config)
 
 

@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynlib.errors import InputError
 from dynlib.graphs import finish, trace
+from dynlib.ops import evaluating
 
 Size = tuple[int, int]  # height and width in pixels
 Classify = Callable[[Tensor, int], Tensor]  # images (N, 3, H, W) and a candidate to logits (N, C)
@@ -117,8 +118,8 @@ class ResolutionNorm(nn.Module):
         """Maps (N, C, ...) of images at candidate `resolution`, normalised."""
         norm = self.at(resolution)
         if norm.training and len(x) < 2 and norm.track_running_stats:
-            mean, variance = norm.running_mean, norm.running_var
-            return F.batch_norm(x, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+            with evaluating(norm):
+                return norm(x)
         return norm(x)  # eq-drnet-norm
 
 
@@ -130,16 +131,19 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
     name = type(model).__name__
     if any(isinstance(m, nn.Conv3d) for m in model.modules()):
         raise InputError(f"{name} takes clips; dynamic resolution takes networks of images")
-    traced = trace(model, size=None)
+    if not any(isinstance(m, _BatchNorm) for m in model.modules()):
+        raise InputError(f"{name} has no batch norm; allowed: networks with one, which each resolution gets a set of")
+    traced = trace(model, size=None, leaves=(_BatchNorm,))
     images = next(node for node in traced.graph.nodes if node.op == "placeholder")
     *_, answer = traced.graph.nodes
     if not isinstance(logits := answer.args[0], fx.Node) or isinstance(logits.target, type):  # a tuple, named or not
-        raise InputError(f"{name} in training mode yields more than logits; build it with aux_logits=False")
+        kind = type(logits).__name__
+        raise InputError(f"{name} returns a {kind}; allowed: a network that returns logits, so wrap it in one")
+    if loose := [node for node in traced.graph.nodes if node.target is F.batch_norm]:
+        raise InputError(f"{loose[0].name}: F.batch_norm is no layer, so resolutions have no sets of it; use a module")
     with traced.graph.inserting_after(images):
         resolution = traced.graph.placeholder("resolution")
     places = _calls(traced, _BatchNorm)
-    if not places:
-        raise InputError(f"{name} has no batch norm; allowed: networks with one, which each resolution gets a set of")
     norms = {node.target: traced.get_submodule(node.target) for node in places}
     for target, norm in norms.items():
         traced.set_submodule(target, ResolutionNorm(norm, count))

@@ -20,9 +20,9 @@ def kind_for(model: nn.Module) -> str:
     return INVERTED if any(depthwise) else RESNET10
 
 
-def build(kind: str, choices: int, width: float = 1.0) -> nn.Sequential:
-    """A predictor with fresh weights: images (N, 3, H, W) to logits (N, choices); `width` scales its channels."""
-    body, channels = (_resnet10 if kind == RESNET10 else _inverted)(width)
+def build(kind: str, choices: int, width: float = 1.0, images: int = 3) -> nn.Sequential:
+    """A predictor with fresh weights: (N, `images`, H, W) to logits (N, choices); `width` scales its inner channels."""
+    body, channels = (_resnet10 if kind == RESNET10 else _inverted)(width, images)
     predictor = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, choices))
     for m in predictor.modules():
         if isinstance(m, nn.Conv2d):  # the released code's initialisation; the linear layer keeps torch's
@@ -35,10 +35,10 @@ def _scaled(channels: int, width: float) -> int:
     return max(8, round(channels * width))
 
 
-def _resnet10(width: float) -> tuple[list[nn.Module], int]:
+def _resnet10(width: float, images: int) -> tuple[list[nn.Module], int]:
     """7x7 stem, max pooling, four basic blocks: 0.2902 GMAC and 4.9 M parameters at 128 px and width 1."""
     c_in = _scaled(64, width)
-    stem = nn.Conv2d(3, c_in, 7, 2, 3, bias=False)
+    stem = nn.Conv2d(images, c_in, 7, 2, 3, bias=False)
     layers = [stem, nn.BatchNorm2d(c_in), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
     for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
         c_out = _scaled(channels, width)
@@ -48,10 +48,10 @@ def _resnet10(width: float) -> tuple[list[nn.Module], int]:
     return layers, c_in
 
 
-def _inverted(width: float) -> tuple[list[nn.Module], int]:
+def _inverted(width: float, images: int) -> tuple[list[nn.Module], int]:
     """3x3 stem, max pooling, four inverted residuals: 10.4 MMAC and 0.26 M parameters at 64 px and width 1."""
     c_in = _scaled(32, width)
-    stem = nn.Conv2d(3, c_in, 3, 2, 1, bias=False)
+    stem = nn.Conv2d(images, c_in, 3, 2, 1, bias=False)
     layers = [stem, nn.BatchNorm2d(c_in), nn.ReLU6(inplace=True), nn.MaxPool2d(3, 2, 1)]
     for channels, stride in ((32, 1), (64, 2), (96, 2), (160, 2)):
         c_out = _scaled(channels, width)

@@ -1,6 +1,5 @@
 """A network becomes an octave network, node by node of its graph; its cost, and its form for inference."""
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
 from dynlib import export
+from dynlib.backbones.cifar_resnet import as_shortcuts
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.errors import InputError
 from dynlib.graphs import (
@@ -20,9 +20,9 @@ from dynlib.graphs import (
     LINEAR,
     MUL,
     NORM,
-    PROBE_PX,
     TRANSPOSED,
     finish,
+    probe,
     probe_px,
     reduction,
     trace,
@@ -50,6 +50,7 @@ from dynlib.papers.octconv.ops import (
 from dynlib.papers.octconv.plan import KERNELS, LEAVES, SHORTCUT, Plan
 from dynlib.papers.octconv.transposed import OctConvTranspose2d
 from dynlib.runtime import Deployed
+from dynlib.tracing import copied
 
 
 @dataclass(frozen=True)
@@ -96,14 +97,16 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     the example's own size if all that have a low band are even there; the network then takes no other.
     Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
     """
-    if example is not None and (not isinstance(example, torch.Tensor) or example.dim() not in (4, 5)):
-        given = tuple(example.shape) if isinstance(example, torch.Tensor) else repr(example)
-        raise InputError(f"example is {given}; it is a batch of images (N, C, H, W) or of clips (N, C, T, H, W)")
-    model = copy.deepcopy(model)
+    how = probe(example)
+    model = copied(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
-    size, remedy = (PROBE_PX, "; give an `example`") if example is None else (tuple(example.shape[1:]), "")
-    traced = trace(model, leaves=LEAVES, size=size, remedy=remedy)
+    traced = trace(model, leaves=LEAVES, **how)
+    as_shortcuts(traced)
+    names: dict[nn.Parameter, str] = {}
+    for name, parameter in traced.named_parameters(remove_duplicate=False):
+        if names.setdefault(parameter, name) != name:
+            raise InputError(f"{name}: is {names[parameter]} too; octaves need a kernel for each place, .clone() it")
     plan = Plan(traced, config.alpha, config.vanilla)
     carriers: list[tuple[str, int]] = []
     divides = True  # the image, by every map
@@ -135,6 +138,7 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
         with traced.graph.inserting_after(first):
             entry = traced.graph.call_module("octave_input", (first,))
         first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
+    traced.meta["settings"] = f"alpha {config.alpha:g}{f', vanilla {config.vanilla}' if config.vanilla else ''}"
     finish(traced)
     if not divides:
         _check_meeting(traced, example)
@@ -233,7 +237,9 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, 
         _reorder_norm(old, plan.order(node))
         new = OctBatchNorm2d(old, out)
     elif kind == SHORTCUT:
-        new = OctIdentity(out, old.stride, config.downsampling)
+        if not torch.equal(order := plan.order(source), torch.arange(len(order))):
+            raise InputError(f"{node.target}: a shortcut behind a concatenation has no octave form")
+        new = OctIdentity(out, old.stride, config.downsampling, old.before)
     elif isinstance(old, StochasticDepth):
         new = OctStochasticDepth(old)
     else:
@@ -262,10 +268,10 @@ def _reorder_norm(norm: nn.BatchNorm2d, order: torch.Tensor) -> None:
             tensor.data = tensor.data[order]
 
 
-def cost(module: nn.Module, input_size: tuple[int, ...], channels: int = 3) -> Cost:
+def cost(module: nn.Module, input_size: tuple[int, ...], channels: int | None = None) -> Cost:
     """Closed-form multiply-accumulates of a network from `convert` (Sec. 3.2), for one image of (height, width) px.
 
-    Of a clip, `input_size` is (frames, height, width).
+    Of a clip, `input_size` is (frames, height, width); `channels` as in `cost.closed_form`.
     """
     return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)}, channels)
 

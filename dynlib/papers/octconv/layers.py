@@ -13,14 +13,15 @@ from dynlib.ops import pad_to_multiple
 from dynlib.papers.octconv.ops import AVERAGE, Octave, Split, as_octave, as_value, enlarge, shrink
 
 
-def octave_identity(x: Octave, out: Split, stride: int = 1, downsampling: str = AVERAGE) -> Octave:
+def octave_identity(x: Octave, out: Split, stride: int = 1, downsampling: str = AVERAGE, before: int = 0) -> Octave:
     """A shortcut without parameters between two splits: channel i stays channel i, new channels are zero.
 
-    A channel that changes its band is pooled, or up-sampled, to that band's resolution; `stride` shrinks all of them.
+    With `before`, so many of the new channels come first. A channel that changes its band is pooled, or up-sampled, to
+    that band's resolution; `stride` shrinks all of them.
     """
     bands = []
     for band, (first, stop) in enumerate(((0, out.high), (out.high, sum(out)))):
-        pieces, start = [], 0
+        pieces, start = [], before
         for source, tensor in enumerate(x):
             if tensor is None:
                 continue
@@ -28,12 +29,11 @@ def octave_identity(x: Octave, out: Split, stride: int = 1, downsampling: str = 
             if a < b:
                 pieces.append(_resize(tensor[:, a:b], stride * 2**band, 2**source, downsampling))
             start += tensor.shape[1]
-        missing = stop - max(first, start)
-        if pieces and missing > 0:
-            pieces.append(pieces[0].new_zeros(pieces[0].shape[0], missing, *pieces[0].shape[2:]))
-        elif missing > 0:  # a band of new channels only
-            like = _resize(as_octave(x).high[:, :1], stride * 2**band, 1, downsampling)
-            pieces.append(like.new_zeros(like.shape[0], missing, *like.shape[2:]))
+        ahead, missing = max(min(before, stop) - first, 0), max(stop - max(first, start), 0)
+        if ahead or missing:
+            like = pieces[0] if pieces else _resize(as_octave(x).high[:, :1], stride * 2**band, 1, downsampling)
+            ahead, missing = (like.new_zeros(like.shape[0], count, *like.shape[2:]) for count in (ahead, missing))
+            pieces = [ahead, *pieces, missing]
         bands.append(torch.cat(pieces, 1) if pieces else None)
     return Octave(*bands)
 
@@ -51,13 +51,13 @@ def _resize(x: Tensor, target: int, source: int, downsampling: str) -> Tensor:
 class OctIdentity(nn.Module):
     """`octave_identity` as a layer: a parameter-free shortcut, or the door through which a plain tensor enters."""
 
-    def __init__(self, out: Split, stride: int, downsampling: str):
+    def __init__(self, out: Split, stride: int, downsampling: str, before: int = 0):
         super().__init__()
-        self.out, self.stride, self.downsampling = out, stride, downsampling
+        self.out, self.stride, self.downsampling, self.before = out, stride, downsampling, before
 
     def forward(self, x: Tensor | Octave) -> Tensor | Octave:
         """(N, c_in, H, W) or its octave to (N, c_out, H/stride, W/stride) or its octave."""
-        return as_value(octave_identity(as_octave(x), self.out, self.stride, self.downsampling))
+        return as_value(octave_identity(as_octave(x), self.out, self.stride, self.downsampling, self.before))
 
 
 class OctaveInput(nn.Module):

@@ -121,9 +121,9 @@ class Plan:
         if kind in (NORM, POINTWISE, POOL):
             return first
         if kind == ADD:
-            if len(inputs) != 2 or node.kwargs:
+            if len(node.args) != 2 or node.kwargs or not all(isinstance(value, fx.Node) for value in node.args):
                 raise InputError(f"{node.name}: only the plain sum of two maps has an octave form")
-            return self._tie(node, *inputs)
+            return self._tie(node, *node.args)
         if kind == CAT:
             if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
                 raise InputError(f"{node.name}: only a concatenation of channels, dim 1, has an octave form")
@@ -136,16 +136,16 @@ class Plan:
 
     def _tie(self, node: fx.Node, a: fx.Node, b: fx.Node) -> Layout:
         """Layout of an addition: both sides alike, the stem's side adapted on its way in."""
+        left, right = self.layouts[a], self.layouts[b]
+        if right is None or [c for _, c in left] != [c for _, c in right]:
+            self._mark(left)  # blocks that do not line up cannot share a split
+            self._mark(right)
+            return self._fresh(node, plain=True)
         stems = [self.layouts[node] for node in self.stem if node in self.layouts]
         for plain, other in ((a, b), (b, a)):
             if self.layouts[plain] in stems and self.layouts[other] not in stems:
                 self.entrances.append((node, plain))
                 return self.layouts[other]
-        left, right = self.layouts[a], self.layouts[b]
-        if right is None or [c for _, c in left] != [c for _, c in right]:
-            self._mark(left)  # blocks that do not line up cannot share a split
-            self._mark(right)
-            return left
         for (x, _), (y, _) in zip(left, right, strict=True):
             self._classes.union(x, y)
         return left

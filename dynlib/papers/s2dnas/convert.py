@@ -1,6 +1,5 @@
 """Every channel of a network gets an owner stage, and every stage a head; costs, phases, choices, inference."""
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +19,7 @@ from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinea
 from dynlib.papers.s2dnas.owners import SHORTCUT, Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
 from dynlib.runtime import Deployed
+from dynlib.tracing import copied
 from dynlib.train import Phase
 
 NESTED = ((0, 2, 4, 8),)  # the fixed cuts that a search is compared with
@@ -94,10 +94,11 @@ def _rows(name: str, value: object, hint: str) -> tuple[tuple[int, ...], ...]:
 # ----------------------------------------------------------------------------------------------------- transformation
 
 
-def convert(model: nn.Module, config: Config) -> nn.Module:
+def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> nn.Module:
     """The network with stages: a copy with the same kernels, masked so that no stage depends on a later one.
 
-    Takes images (N, 3, H, W) and returns `Exits`. Its last linear layer becomes one a stage. With one stage the logits
+    Takes images (N, C, H, W) and returns `Exits`. The model is read as it stands for an image of 224 px; where it takes
+    one size alone, an `example` says which. Its last linear layer becomes one a stage. With one stage the logits
     are the network's own. Every layer keeps its mode. Of a rival's `form` it is that rival, see `FORMS`; MSDNet has
     nothing of the network but the number of classes.
     Raises InputError naming the layer that cannot be cut, or the operation that nobody taught us.
@@ -107,8 +108,8 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     if config.form == "msdnet":
         last = [layer for layer in model.modules() if isinstance(layer, nn.Linear)][-1]
         return MSDNet(num_classes=last.out_features, exit_thresholds=config.exit_thresholds).to(last.weight.device)
-    model = copy.deepcopy(model)
-    plan = Plan(model)
+    model = copied(model)
+    plan = Plan(model, example)
     traced = plan.traced
     for node, kind in plan.roles.items():
         if plan.layouts[node] is not None and node is not plan.head:
@@ -119,7 +120,7 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         if node is plan.head:
             new = Heads(old, config.stages)
         elif kind == SHORTCUT:
-            new = PieceShortcut(old.stride)
+            new = PieceShortcut(old.stride, old.before / max(old.new_channels, 1))
         elif getattr(old, "groups", 1) == 1:
             new = (PieceLinear if kind == LINEAR else PieceConv2d)(old)
         else:
@@ -144,6 +145,7 @@ def recut(model: fx.GraphModule, config: Config) -> None:
     would have two owners.
     """
     cuts, reuse = config.for_groups(model.meta["groups"])
+    model.meta["settings"] = f"cuts {cuts}, reuse {reuse}"
     for node in model.graph.nodes:
         if "layout" in node.meta:
             node.meta["owners"], node.meta["made_at"] = owners(node.name, node.meta["layout"], cuts)

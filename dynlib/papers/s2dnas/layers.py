@@ -101,20 +101,26 @@ class PieceLinear(Pieces, nn.Linear):
 class PieceShortcut(nn.Module):
     """The parameter-free shortcut, stage by stage: each stage's channels first, then its zeros; a surplus is dropped.
 
+    Of a shortcut that has a share of its zeros in front of the channels, so has each stage.
+
     Padding the tensor as a whole would move channels across the cuts and let a late stage leak into an early one.
     """
 
-    def __init__(self, stride: int):
+    def __init__(self, stride: int, ahead: float = 0.0):
         super().__init__()
-        self.stride = stride
+        self.stride, self.ahead = stride, ahead
 
     def cut(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> None:
         """Give each stage its channels: `rows` are its outputs, `columns` its inputs."""
         source = torch.full((sum(map(len, rows)),), sum(map(len, columns)))  # the zero channel
         for own, read in zip(rows, columns, strict=True):
-            kept = min(len(own), len(read))
-            source[own[:kept]] = read[:kept]
+            kept, before = min(len(own), len(read)), self.before(len(read), len(own))
+            source[own[before : before + kept]] = read[:kept]
         self.register_buffer("source", source, persistent=False)
+
+    def before(self, read: int, own: int) -> int:
+        """How many zeros a stage has in front of its channels."""
+        return int(self.ahead * max(own - read, 0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride), rounding up."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
 from dynlib.graphs import (
     ADD,
@@ -30,6 +30,7 @@ from dynlib.graphs import (
     POOL,
     SHAPE,
     Classes,
+    probe,
     role,
     trace,
 )
@@ -66,8 +67,9 @@ def is_read(bits: Sequence[int], source: int, reader: int, stages: int) -> bool:
 class Plan:
     """The layout of every node of a traced network, and the groups of map sizes that share their cuts."""
 
-    def __init__(self, model: nn.Module):
-        self.traced = trace(model, leaves=tuple(LEAVES))
+    def __init__(self, model: nn.Module, example: Tensor | None = None):
+        self.traced = trace(model, leaves=tuple(LEAVES), **probe(example))
+        as_shortcuts(self.traced)
         self.roles = {node: role(self.traced, node, LEAVES) for node in self.traced.graph.nodes}
         self._classes = Classes()
         self.layouts: dict[fx.Node, Layout | None] = {}
@@ -90,11 +92,23 @@ class Plan:
     def _head(self) -> fx.Node:
         (output,) = (node for node in self.traced.graph.nodes if node.op == "output")
         head = output.args[0]
+        while isinstance(head, fx.Node) and self._does_nothing(head):  # some libraries flatten their scores
+            source = head.all_input_nodes[0]
+            head.replace_all_uses_with(source)
+            self.traced.graph.erase_node(head)
+            del self.roles[head]
+            head = source
         if not isinstance(head, fx.Node) or self.roles[head] != LINEAR or head.op != "call_module":
             raise InputError(
                 f"{head}: a network with stages ends in one linear layer, which each stage gets of its own"
             )
         return head
+
+    def _does_nothing(self, node: fx.Node) -> bool:
+        """Whether a node flattens what is flat, or is an identity."""
+        layer = self.traced.get_submodule(node.target) if node.op == "call_module" else None
+        same = len(node.all_input_nodes) == 1 and node.all_input_nodes[0].meta["shape"] == node.meta["shape"]
+        return same and (self.roles[node] == FLATTEN or type(layer) is nn.Identity)
 
     def _refuse_sharing(self) -> None:
         seen = set()

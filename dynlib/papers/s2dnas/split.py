@@ -104,7 +104,8 @@ class _Writer:
         """Write what keeps channels apart: the same operation on this stage's channels."""
         source = self.pieces.get((node.all_input_nodes[0], self.stage))
         if isinstance(layer, PieceShortcut):
-            return self._call(PadShortcut(len(self._own(node.all_input_nodes[0])), len(own), layer.stride), source)
+            read = len(self._own(node.all_input_nodes[0]))
+            return self._call(PadShortcut(read, len(own), layer.stride, layer.before(read, len(own))), source)
         if isinstance(layer, nn.Conv2d):
             return self._call(_grouped(layer, own), source)
         if kind == NORM:

@@ -1,6 +1,5 @@
 """Residual blocks of a network are replaced by sampled ones; costs, phases, figures, inference."""
 
-import copy
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from dynlib.papers.sampling.interpolate import AVERAGE, CONVOLUTION, RBF, REUSE,
 from dynlib.papers.sampling.masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling.training import groups, objective, watch
 from dynlib.runtime import Deployed
+from dynlib.tracing import copied
 from dynlib.train import Phase
 
 TASKS = ("classification", "segmentation", "detection")
@@ -103,12 +103,19 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     scales go, so that needs a trained network.
     Raises InputError where there is no such block, or no stem to make the image smaller in front of.
     """
-    model = pruned(model, config.pruned) if config.pruned else copy.deepcopy(model)
+    model = copied(model)
+    model = pruned(model, config.pruned) if config.pruned else model
     blocks = [name for name, part in model.named_modules() if isinstance(part, BLOCKS)]
     if not blocks:
+        names = {kind.__name__ for kind in BLOCKS}
+        alike = [
+            f"{name} is another {type(part).__name__}; "
+            for name, part in model.named_modules()
+            if type(part).__name__ in names
+        ]
         raise InputError(
-            f"{type(model).__name__} has no residual block to sample; allowed are networks built from "
-            f"{', '.join(sorted({kind.__name__ for kind in BLOCKS}))}"
+            f"{type(model).__name__} has no residual block to sample; {''.join(alike[:1])}allowed are BasicBlock and "
+            "Bottleneck of torchvision.models.resnet, and the block of our CIFAR ResNets"
         )
     if config.density == 1:
         return model

@@ -289,7 +289,7 @@ class BlockWriter:
             return x
         if isinstance(down, PadShortcut):
             rows = self._strided(x, self.inp, layout, down.stride, channels)
-            return g("Pad", rows, g.const([0, 0, 0, width - channels]))
+            return g("Pad", rows, g.const([0, down.before, 0, width - channels - down.before]))
         conv = down[0] if isinstance(down, nn.Sequential) and len(down) == 2 else None
         if not isinstance(conv, nn.Conv2d) or conv.kernel_size != (1, 1) or conv.groups > 1:
             raise InputError(

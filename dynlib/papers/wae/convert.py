@@ -1,6 +1,5 @@
 """A network is wrapped: the split, the network on the low image, a twin on the high one; costs, phases, inference."""
 
-import copy
 import math
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ from dynlib.backbones.thin import thin
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
+from dynlib.ops import image_channels
 from dynlib.papers.wae.network import Even, Single, Wae
 from dynlib.papers.wae.split import Decoder, Encoder
 from dynlib.papers.wae.towers import Anatomy
@@ -30,6 +30,7 @@ from dynlib.papers.wae.training import (
 )
 from dynlib.papers.wae.wavelet import WAVELETS, Approximation, Downscale, Wavelet
 from dynlib.runtime import Deployed
+from dynlib.tracing import copied
 from dynlib.train import Phase, cross_entropy
 
 PIXELS = "unit"  # images on the scale 0 .. 1: the two batch norms behind the split do the normalising
@@ -83,20 +84,24 @@ class Config:
                 raise InputError(f"{field.name} is {value!r}; variant {self.variant!r} has no use for it")
 
 
-def convert(model: nn.Module, config: Config) -> nn.Module:
+def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> nn.Module:
     """The wrapped network of a classifier, a copy: the tower has the model's weights, all else is new.
 
+    The model is read as it stands for an image of 224 px; where it takes one size alone, an `example` says which.
     Takes images (N, 3, H, W) on the scale 0 .. 1 with even sides. Two-image variants and `low` yield an `Output`, the
     others logits (N, C). Training or evaluation mode as the model.
     Raises InputError for a network that has no head of linear layers, or an operation that nobody taught us.
     """
-    return _wrapped(model, config).train(model.training)
+    return _wrapped(model, config, example).to(next(model.parameters())).train(model.training)
 
 
-def _wrapped(model: nn.Module, config: Config) -> nn.Module:
+def _wrapped(model: nn.Module, config: Config, example: Tensor | None) -> nn.Module:
+    model = copied(model)
     if config.variant == "full":
-        return Single(nn.Identity(), copy.deepcopy(model))
-    anatomy, even = Anatomy(model), Even(config.sizes == "pad")
+        return Single(nn.Identity(), model)
+    if (channels := image_channels(model)) != 3:
+        raise InputError(f"{type(model).__name__} takes images of {channels} channels; the split is one of images of 3")
+    anatomy, even = Anatomy(model, example), Even(config.sizes == "pad")
     if config.variant in ("approximation", "downscaled"):
         half = Downscale() if config.variant == "downscaled" else Approximation(config.wavelet)
         layers = {"tower": anatomy.tower(), "head": anatomy.head(anatomy.channels, 1.0)}
@@ -107,7 +112,7 @@ def _wrapped(model: nn.Module, config: Config) -> nn.Module:
         parts["decoder"] = Decoder()
     parts |= {"tower": anatomy.tower(), "head_low": anatomy.head(anatomy.channels, share_low)}
     if config.variant in TWO:
-        small = Anatomy(thin(model, config.twin))
+        small = Anatomy(thin(model, config.twin), example)
         parts["channels_high"] = 9 if config.variant == "wavelet" else 3
         parts["twin"] = small.tower(parts["channels_high"])
         parts["head_fused"] = anatomy.head(anatomy.channels + small.channels, share_fused)

@@ -8,12 +8,12 @@ import copy
 from collections import OrderedDict
 from math import ceil, prod
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.backbones.thin import resize
 from dynlib.errors import InputError
-from dynlib.graphs import FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, trace
+from dynlib.graphs import FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, probe, trace
 from dynlib.papers.wae.split import xavier
 
 
@@ -23,8 +23,9 @@ class Anatomy:
     Raises InputError where the model's output is not one linear layer's, behind a map that was pooled or flattened.
     """
 
-    def __init__(self, model: nn.Module):
-        self.traced = trace(model, leaves=(PadShortcut,))
+    def __init__(self, model: nn.Module, example: Tensor | None = None):
+        self.traced = trace(model, leaves=(PadShortcut,), **probe(example))
+        as_shortcuts(self.traced)
         nodes = list(self.traced.graph.nodes)
         chain, node = [], nodes[-1].args[0]
         while isinstance(node, fx.Node) and self._role(node) in (LINEAR, NORM, POINTWISE, FLATTEN, GLOBAL_POOL):

@@ -1,0 +1,158 @@
+"""Which networks every method converts, and why not the rest: torchvision's classifiers, and timm's where it is there.
+
+What came of it lies in data/surveys, so that a page need not wait: coverage.csv, a line a network and method, and two
+tables of the same, how many convert and what stops the others. `write` makes them anew, in some minutes:
+
+    python -m dynlib.book.zoo.coverage
+
+A network is tried without weights or values, on the meta device: it counts where `convert` gives a network that then
+runs on an image's shape.
+"""
+
+import contextlib
+import csv
+import importlib.util
+import io
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torchvision import models
+
+from dynlib import papers
+from dynlib.backbones import build
+from dynlib.cost import example
+from dynlib.errors import InputError
+from dynlib.ops import evaluating
+from dynlib.papers import method
+from dynlib.paths import SURVEYS, write_atomically
+
+PATH = SURVEYS / "coverage.csv"
+MOST_PARAMS = 90_000_000  # what has more is left out of torchvision's list
+SIDES = {"squeezenet1_0": 229, "squeezenet1_1": 225}  # px, where octaves have no form at 224
+SETTINGS = {"drnet": {"predictor_width": 0.125}, "sampling": {"density": 0.25}}  # besides each method's own
+TIMM = (
+    *("resnet50", "resnet50d", "resnext50_32x4d", "seresnet50", "ecaresnet26t", "skresnet18", "res2net50_26w_4s"),
+    *("vgg11_bn", "densenet121", "dla34", "hrnet_w18_small", "xception41", "inception_v3", "darknet53", "cspresnet50"),
+    *("mobilenetv2_100", "mobilenetv3_large_100", "mnasnet_100", "fbnetc_100", "efficientnet_b0", "efficientnet_lite0"),
+    *("mixnet_s", "ghostnet_100", "rexnet_100", "regnetx_004", "regnety_004", "repvgg_a0", "gernet_s", "convnext_atto"),
+)
+
+
+REASONS = {  # part of a refusal -> the same in a few words, for a table
+    "has no batch norm": "no batch norm",
+    "has no residual block": "no known residual block",
+    "differs in training mode": "another forward in training",
+    "ends in one linear layer": "another kind of head",
+    "not that of linear layers": "another kind of head",
+    "cuts go through a group": "groups of channels that the cuts divide",
+    "maps that divide the image": "maps that do not divide the image",
+    "cannot trace it": "branches on data",
+    "used twice": "a layer used twice",
+    "made of different channels": "sums of different channels",
+    "broadcast": "maps whose sizes do not meet",
+}
+
+
+class Finding(NamedTuple):
+    """What came of one network and one method; without a converted form it has a refusal."""
+
+    library: str
+    network: str
+    params: int
+    method: str
+    refusal: str
+
+
+def networks() -> Iterator[tuple[str, str, nn.Module]]:
+    """Library, name and network on the meta device, one after another."""
+    for name in models.list_models(module=models):
+        network = on_meta(lambda name=name: build(name))
+        if sum(p.numel() for p in network.parameters()) <= MOST_PARAMS:
+            yield "torchvision", name, network
+    if importlib.util.find_spec("timm") is not None:
+        import timm
+
+        for name in TIMM:
+            yield "timm", name, on_meta(lambda name=name: timm.create_model(name, pretrained=False))
+
+
+def on_meta(builder) -> nn.Module:
+    """The network without memory or values; a builder that computes its widths with tensors needs some."""
+    with contextlib.suppress(NotImplementedError, RuntimeError), torch.device("meta"):
+        return builder().eval()
+    return builder().to("meta").eval()
+
+
+@torch.no_grad()
+def tried(library: str, name: str, network: nn.Module, key: str) -> Finding:
+    """Convert one network and run the result on the shape of an image."""
+    offered = method(key)
+    side = SIDES.get(name, 224) if key == "octconv" else 224
+    images = example(side).to("meta")
+    told = {} if side == 224 else {"example": images}
+    params, refusal = sum(p.numel() for p in network.parameters()), ""
+    try:
+        converted = offered.convert(network, offered.Config(**SETTINGS.get(key, {})), **told).to("meta")
+        with evaluating(converted):
+            converted(images)
+    except (InputError, RuntimeError) as error:  # torch's own, where a converted network does not take this size
+        refusal = str(error).partition("; the closest known are")[0].partition("\n")[0]
+    return Finding(library, name, params, key, refusal)
+
+
+def reason(refusal: str) -> str:
+    """A refusal in a few words, the same for all networks that it stops: the operation, where that is it."""
+    if operation := re.search(r"no rule for the operation ([\w.]+)", refusal):
+        return operation[1].rpartition(".")[2]
+    return next((words for part, words in REASONS.items() if part in refusal), refusal)
+
+
+def counted(findings: Sequence[Finding]) -> Iterator[tuple]:
+    """(library, networks, how many each method converts), a line a library."""
+    yield "library", "networks", *papers.METHODS
+    for library in dict.fromkeys(found.library for found in findings):
+        own = [found for found in findings if found.library == library]
+        right = Counter(found.method for found in own if not found.refusal)
+        yield library, len({found.network for found in own}), *(right[key] for key in papers.METHODS)
+
+
+def stopped(findings: Sequence[Finding]) -> Iterator[tuple]:
+    """(network, what stops each method), a line a network; of methods that convert it nothing."""
+    yield "network", "library", *papers.METHODS
+    for library, network in dict.fromkeys((found.library, found.network) for found in findings):
+        own = {f.method: f.refusal for f in findings if (f.library, f.network) == (library, network)}
+        yield network, library, *(reason(own[key]) if own[key] else "converts" for key in papers.METHODS)
+
+
+def as_csv(rows: Iterable[tuple]) -> str:
+    """One line each."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def read(path: Path = PATH) -> list[Finding]:
+    """What `write` wrote."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [Finding(**row | {"params": int(row["params"])}) for row in csv.DictReader(file)]
+
+
+def write(folder: Path = SURVEYS) -> None:
+    """Try every network with every method and write what came of it."""
+    tables(folder, [tried(*network, key) for network in networks() for key in papers.METHODS])
+
+
+def tables(folder: Path, found: Sequence[Finding]) -> None:
+    """Write the three files of some findings."""
+    write_atomically(folder / PATH.name, as_csv([Finding._fields, *found]))
+    write_atomically(folder / "coverage_counted.csv", as_csv(counted(found)))
+    write_atomically(folder / "coverage_stopped.csv", as_csv(stopped(found)))
+
+
+if __name__ == "__main__":
+    write()
