@@ -77,11 +77,20 @@ _METHODS: dict[str, str] = {
 }
 
 
+_WHOLE: list[Callable] = []
+
+
+def whole(function: Callable) -> Callable:
+    """Mark a function of ours that stands in graphs: torch must not look into it where it reads a saved network."""
+    _WHOLE.append(function)
+    return function
+
+
 class _Tracer(fx.Tracer):
     """Keeps the modules of `leaves` whole, as fx keeps those of torch.nn, and those that ask whether they train."""
 
-    def __init__(self, leaves: tuple[type[nn.Module], ...]):
-        super().__init__()
+    def __init__(self, leaves: tuple[type[nn.Module], ...] = ()):  # none where torch reads a saved network
+        super().__init__(autowrap_functions=tuple(_WHOLE))
         self.leaves = (*leaves, StochasticDepth)
 
     def is_leaf_module(self, module, qualified_name):

@@ -64,15 +64,6 @@ def test_two_more_sets_of_batch_norms_are_all_that_the_classifier_gains(arch, ex
     assert more == 2 * extra
 
 
-@pytest.mark.parametrize("size", [(64, 64), (32, 64)])
-def test_the_closed_form_is_full_resolution_and_predictor_and_equals_the_counter(size):
-    for net in (convert(CifarResNet(8), THIN), convert(CifarResNet(8), Config(candidates=(1,)))):
-        closed, counted = drnet.cost(net, size), cost.count(net, cost.example(size))
-        assert closed.macs == counted.macs and closed.by_layer == counted.by_layer and closed.params == counted.params
-        choices = drnet.macs_by_choice(net, size)
-        assert closed.macs == (max(choices.values()) + choices["predictor"] if choices else closed.macs)
-
-
 def test_each_choice_costs_what_the_counter_counts_for_it():
     net = convert(CifarResNet(8), Config(candidates=FIVE, predictor_width=1 / 8))
     counted = [

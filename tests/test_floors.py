@@ -18,7 +18,7 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("train", "latency"),
     ("tasks",),
     ("papers",),
-    ("book.records", "book.jobs", "book.search_jobs", "book.zoo", "book"),
+    ("book.records", "book.jobs", "book.zoo", "book"),
     ("book.recipes", "book.search_trials", "book.demos", "book.explore"),
     ("book.search_study", "book.runs", "book.paperscale", "book.site"),
     ("book.searches", "book.campaign"),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from jobs_for_workers import square
 
-from dynlib.book.search_jobs import spread
+from dynlib.book.jobs import spread
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas.exits import Outcome
 from dynlib.papers.s2dnas.search import (

@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 
+from scipy.stats import kendalltau
+
 from dynlib import backbones, settings
-from dynlib.book.search_jobs import spread
+from dynlib.book.jobs import spread
 from dynlib.book.search_trials import SharedWeights, Trial
 from dynlib.catalogue import DATASETS
 from dynlib.errors import InputError
@@ -27,7 +29,6 @@ from dynlib.papers.s2dnas.search import (
     Space,
     best,
     exhaustive,
-    kendall_tau,
     policy_search,
     random_search,
 )
@@ -170,9 +171,9 @@ def _dataset(trial: Trial) -> dict:
 
 
 def _tau(pairs: Sequence[tuple[Candidate, Candidate]]) -> float | None:
-    """Rank agreement of the rewards under shared weights and after training alone; None where there is none to take."""
+    """Kendall's tau-b of the rewards under shared weights and after training alone; None where all of one are equal."""
     short, alone = ([candidate.reward for candidate in side] for side in zip(*pairs, strict=True))
-    return None if min(len(set(short)), len(set(alone))) < 2 else kendall_tau(short, alone)
+    return None if min(len(set(short)), len(set(alone))) < 2 else float(kendalltau(short, alone).statistic)
 
 
 def _told(omega: float, of: dict[str, list[Candidate]]) -> dict:

@@ -105,7 +105,7 @@ class SharedWeights:
     """The proxy for a CPU: one set of weights for all candidates, kept in a file; called with a candidate's settings.
 
     A departure from the paper, where every candidate is trained by itself: the ranks of the two differ, and a chapter
-    that uses the proxy reports by how much (`papers.s2dnas.search.kendall_tau`).
+    that uses the proxy reports by how much.
     """
 
     trial: Trial  # how and on what the weights are trained

@@ -14,7 +14,7 @@ import torch
 from dynlib import settings
 from dynlib.book import records
 from dynlib.book.records import Record
-from dynlib.paths import PROFILES, RESULTS, check_writable
+from dynlib.paths import RESULTS, check_writable
 from dynlib.train import Hardware
 
 SEARCHES = {"s2dnas": "dynlib.book.search_study"}  # method -> the module of its search: Search, search
@@ -31,11 +31,6 @@ def of_values(key: str, values: Mapping[str, Any]) -> object:
     """The settings of a search from plain values, of which others than its own are passed over."""
     kind = searcher(key).Search
     return settings.build(kind, settings.part_of(kind, values))
-
-
-def profile_search(key: str, chapter: str, profile: str) -> object:
-    """The search in a profile's file, notebooks/profiles/<profile>/<chapter>.yml, which names all of its settings."""
-    return of_values(key, settings.read(PROFILES / profile / f"{chapter}.yml"))
 
 
 def recorded(key: str, asked: object, *, profile: str, seed: int, folder: Path = RESULTS) -> Record | None:
@@ -70,20 +65,9 @@ def run(
             precision=hardware.precision,
             progress=progress,
         )
-    precision = None if hardware.precision == "32-true" else hardware.precision
-    return Record(
-        key=key,
-        kind="search",
-        profile=profile,
-        config=described,
-        config_hash=records.config_hash(described),
-        dataset=dataset,
-        seed=seed,
-        metrics=metrics,
-        curve=curve,
-        environment=records.environment(None, torch.get_num_threads(), precision),
-        wall_s=round(time.perf_counter() - began, 1),
-    )
+    where = {"threads": torch.get_num_threads(), "precision": hardware.precision}
+    told = {"seed": seed, "dataset": dataset, "metrics": metrics, "curve": curve}
+    return records.made(key, "search", profile, described, wall_s=time.perf_counter() - began, **told, **where)
 
 
 def ensure(key: str, asked: object, *, profile: str, seed: int, folder: Path = RESULTS, **options) -> Record:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from dynlib.errors import InputError
+from dynlib.graphs import whole
 from dynlib.ops import pad_to_multiple
 from dynlib.papers.octconv.ops import AVERAGE, Octave, Split, as_octave, as_value, enlarge, shrink
 
@@ -112,6 +113,7 @@ def _nearest(height: int, width: int, multiple: int) -> list[str]:
     return [f"{h}x{w}" for h, w in dict.fromkeys((tuple(smaller), tuple(larger)))]
 
 
+@whole
 def octave_mean(x: Octave, keepdim: bool) -> Tensor:
     """Global average of each channel, high ones first: (N, C, 1, 1) or (N, C).
 
@@ -123,6 +125,7 @@ def octave_mean(x: Octave, keepdim: bool) -> Tensor:
     return torch.cat(means, 1)
 
 
+@whole
 def octave_gate(x: Octave, gate: Tensor) -> Octave:
     """An octave times one number a channel, (N, C, 1, 1), high ones first."""
     rows = gate.split([0 if band is None else band.shape[1] for band in x], 1)
