@@ -13,7 +13,6 @@ from torchvision.models.resnet import BasicBlock
 
 from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.book import recipes, records, report
 from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.errors import InputError
 from dynlib.papers import octconv
@@ -320,16 +319,3 @@ def test_two_steps_lower_the_loss_on_eight_images_and_the_gradient_reaches_every
         optimizer.step()
     assert losses[0] > losses[1] > losses[2]
     assert any(isinstance(m, OctBatchNorm2d) for m in net.modules())
-
-
-# --------------------------------------------------------------------------------------------------------- the records
-
-
-def test_every_committed_training_is_asked_for_by_a_study():
-    asked = set(report.trainings("octconv").path)
-    assert {records.path_of(run) for run in records.find("octconv", "training")} <= asked
-
-
-def test_the_public_profile_trains_the_rows_of_the_headline_study():
-    recipe = recipes.profile_recipe("02_octconv", "public")
-    assert {row.recipe for row in report.rows("octconv", "scratch")} == {recipe}
