@@ -159,11 +159,6 @@ def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
     assert batches.augment.__name__ == "flip_and_shift" and valid.augment is None
 
 
-def test_a_method_that_does_not_exist_is_named():
-    with pytest.raises(InputError, match="method 'octcon' is unknown; allowed: octconv"):
-        papers.method("octcon")
-
-
 @pytest.mark.parametrize("batch", [1, 3])
 def test_every_round_of_a_stream_holds_the_choices_in_their_shares(batch):
     calls = stream((0.3, 0.25, 0.45), batch)
