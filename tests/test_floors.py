@@ -20,7 +20,7 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("papers",),
     ("book.records", "book.jobs", "book.zoo", "book"),
     ("book.recipes", "book.search_trials", "book.demos", "book.explore"),
-    ("book.search_study", "book.runs", "book.paperscale", "book.site"),
+    ("book.runs", "book.paperscale", "book.site"),
     ("book.searches", "book.campaign"),
     ("book.chapters", "book.pages", "book.pdf", "book.report", "book.api", "book.newchapter"),
     ("book.cli_options",),

@@ -7,7 +7,7 @@ import pytest
 
 from dynlib.book import searches
 from dynlib.book.cli import main
-from dynlib.book.search_study import Search
+from dynlib.book.searches import Search
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas.search import reward

@@ -3,7 +3,7 @@
     records                          measured facts, one file each
     recipes  zoo/                    what decides a training besides the method; the authors' own networks
     runs  searches  paperscale       one training, one search, cost and speed without training: a record each
-    search_study  search_trials      a search from end to end, and the candidates that it measures
+    search_trials                    what a candidate of a search is worth
     demos/                           what pages show of a method
     campaign  jobs                   whatever the studies still lack, and where work runs: on cores or on a cluster
     report/                          records to a frame, to a verdict, to a table or a figure

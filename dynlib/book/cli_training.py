@@ -92,7 +92,7 @@ def search(
     from dynlib.book import searches
     from dynlib.train import Hardware
 
-    values = _values(key, profile, param, f"setting of the search of {key}", searches.searcher(key).Search)
+    values = _values(key, profile, param, f"setting of the search of {key}", searches.settings_of(key))
     asked, out = searches.of_values(key, values), paths.RESULTS if out is None else out
     how = {"root": root, "hardware": Hardware(precision=precision), "workers": workers, "scheduler": scheduler}
     which = {"profile": profile, "seed": seed, "folder": out}
