@@ -1,6 +1,7 @@
 """The data sets by name, and what is known of them unopened. No torch, so that they can be listed at once."""
 
 from dataclasses import dataclass
+from functools import partial
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -23,40 +24,22 @@ class Dataset:
     aspect: float = 1.0  # width by height, where a side in px stands for the shorter one and not for a square
 
 
+_scenes = partial(Dataset, ("train", "val"), options=("n", "size_px", "seed"))
+
 DATASETS = {
-    "scenes": Dataset(
-        ("train", "val"),
+    "scenes": _scenes(
         "classification",
         10,
         "made procedurally: outlines and fine textures with masks and boxes",
-        options=("n", "size_px", "seed"),
         augment="flip_and_shift",
     ),
-    "scenes_clips": Dataset(
-        ("train", "val"),
-        "classification",
-        8,
-        "clips of such scenes, 8 frames; the motion is the class",
-        options=("n", "size_px", "seed"),
-        augment="shift",
-        clips=True,
+    "scenes_clips": _scenes(
+        "classification", 8, "clips of such scenes, 8 frames; the motion is the class", augment="shift", clips=True
     ),
-    "scenes_masks": Dataset(
-        ("train", "val"),
-        "segmentation",
-        11,
-        "such scenes with the class of each pixel, background included",
-        options=("n", "size_px", "seed"),
-        augment="flip_and_shift",
+    "scenes_masks": _scenes(
+        "segmentation", 11, "such scenes with the class of each pixel, background included", augment="flip_and_shift"
     ),
-    "scenes_boxes": Dataset(
-        ("train", "val"),
-        "detection",
-        10,
-        "such scenes with a box around each object",
-        options=("n", "size_px", "seed"),
-        augment="flip_with_boxes",
-    ),
+    "scenes_boxes": _scenes("detection", 10, "such scenes with a box around each object", augment="flip_with_boxes"),
     "cifar10": Dataset(
         ("train", "test", "train_lossless_png", "test_lossless_png"),
         "classification",
@@ -97,18 +80,9 @@ DATASETS = {
         aspect=4 / 3,
     ),
     "bccd": Dataset(
-        ("train", "val"),
-        "detection",
-        3,
-        "blood cells with boxes, 640x480 px",
-        augment="flip_with_boxes",
-        aspect=4 / 3,
+        ("train", "val"), "detection", 3, "blood cells with boxes, 640x480 px", augment="flip_with_boxes", aspect=4 / 3
     ),
     "coco256": Dataset(
-        ("train", "val"),
-        "detection",
-        80,
-        "a few COCO 2017 images with boxes, up to 448 px",
-        augment="flip_with_boxes",
+        ("train", "val"), "detection", 80, "a few COCO 2017 images with boxes, up to 448 px", augment="flip_with_boxes"
     ),
 }

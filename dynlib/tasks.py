@@ -43,11 +43,6 @@ def of(batches: Batches | FolderBatches | Loader) -> Task:
     return TASKS["segmentation" if batches.samples.labels is None else "classification"]
 
 
-def classifier(arch: str, num_classes: int, width: int | None = None) -> nn.Module:
-    """A network that `backbones.build` knows."""
-    return backbones.build(arch, num_classes, **({} if width is None else {"width": width}))
-
-
 # --------------------------------------------------------------------------------------------------------------- scores
 
 
@@ -109,7 +104,7 @@ def _pyramid(model: nn.Module, size: Size) -> tuple[nn.Module, Size]:
 TASKS = {
     task.name: task
     for task in (
-        Task("classification", "top1", backbones.names, classifier, train.evaluate, _whole),
+        Task("classification", "top1", backbones.names, backbones.build, train.evaluate, _whole),
         Task("segmentation", "miou", hosts.names, hosts.segmenter, score_masks, _whole),
         Task("detection", "map50", hosts.names, hosts.detector, score_boxes, _pyramid),
     )

@@ -5,12 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
 
-from dynlib.book import campaign, records
+from dynlib.book import campaign, jobs, records
 from dynlib.errors import InputError
 from dynlib.paths import ROOT
 
@@ -44,9 +43,9 @@ def facts(folder):
 
 
 def run(folder, studies, **options):
-    jobs = campaign.missing(campaign.rows(studies), folder / "results")
+    todo = campaign.missing(campaign.rows(studies), folder / "results")
     where = {"folder": folder / "results", "checkpoints": folder / "runs", "root": folder, "accelerator": "cpu"}
-    return campaign.run(jobs, **where, **options)
+    return campaign.run(todo, **where, **options)
 
 
 def test_the_committed_studies_are_whole_and_name_their_rows_once():
@@ -56,8 +55,8 @@ def test_the_committed_studies_are_whole_and_name_their_rows_once():
 
 
 def test_what_is_missing_stands_by_priority_then_by_seed_and_equal_rows_are_one(studies, tmp_path):
-    jobs = campaign.missing(campaign.rows(studies), tmp_path)
-    assert [(job.row.name, job.seed) for job in jobs] == [("first", 0), ("first", 1), ("later", 0)]
+    todo = campaign.missing(campaign.rows(studies), tmp_path)
+    assert [(job.row.name, job.seed) for job in todo] == [("first", 0), ("first", 1), ("later", 0)]
 
 
 @pytest.mark.parametrize(
@@ -77,22 +76,28 @@ def test_a_study_that_says_nonsense_is_refused_by_its_place(studies, old, new, m
         campaign.rows(studies)
 
 
-def test_records_are_made_once_and_an_archive_brings_them_elsewhere(studies, tmp_path):
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder in which a campaign ran undisturbed."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    (folder / "octconv.yml").write_text(STUDY)
+    outcomes = run(folder, folder, archive=folder / "records.jsonl")
+    assert [outcome.error for outcome in outcomes] == [""] * 3
+    return folder
+
+
+def test_records_are_made_once_and_an_archive_brings_them_elsewhere(made, tmp_path):
+    assert run(made, made) == []
     archive = tmp_path / "records.jsonl"
-    made = run(tmp_path, studies, archive=archive)
-    assert [outcome.error for outcome in made] == [""] * 3
-    assert run(tmp_path, studies) == []
-    with archive.open("a") as file:
-        file.write('{"key": "octconv", "ki')  # what a kill leaves
+    archive.write_text((made / "records.jsonl").read_text() + '{"key": "octconv", "ki')  # what a kill leaves
     assert len(campaign.bring_in(archive, tmp_path / "elsewhere")) == 3
     assert campaign.bring_in(archive, tmp_path / "elsewhere") == []
-    assert facts(tmp_path / "elsewhere") == facts(tmp_path / "results")
+    assert facts(tmp_path / "elsewhere") == facts(made / "results")
 
 
-def test_an_archive_that_is_none_is_refused_with_its_line(studies, tmp_path):
+def test_an_archive_that_is_none_is_refused_with_its_line(made, tmp_path):
     archive = tmp_path / "records.jsonl"
-    run(tmp_path, studies, archive=archive)
-    first, *rest = archive.read_text().splitlines()
+    first, *rest = (made / "records.jsonl").read_text().splitlines()
     changed = json.loads(first)
     changed["config"]["recipe"]["epochs"] = 30
     archive.write_text("\n".join([*rest, json.dumps(changed), ""]))
@@ -122,28 +127,18 @@ campaign.run(jobs, folder=folder / "results", checkpoints=folder / "runs", root=
 """
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed")
-    (folder / "studies").mkdir()
-    (folder / "studies" / "octconv.yml").write_text(STUDY)
-    subprocess.run([sys.executable, "-c", SCRIPT, folder, folder / "studies"], check=True, cwd=ROOT, timeout=300)
-    return facts(folder / "results")
-
-
-def test_a_campaign_killed_at_five_moments_makes_the_same_records(studies, tmp_path, undisturbed):
-    for epochs in (1, 2, 4, 6, 8):  # whole epochs that lie behind when it is killed
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path, studies], cwd=ROOT)
-        deadline = time.monotonic() + 120
-        while _epochs(tmp_path) < epochs and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
-    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+def test_a_campaign_killed_in_its_second_run_keeps_the_first_and_makes_the_same_records(studies, tmp_path, made):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path, studies], cwd=ROOT)
+    deadline = time.monotonic() + 120
+    while _epochs(tmp_path) < 4 and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
+    assert before
     run(tmp_path, studies)
-    assert facts(tmp_path / "results") == undisturbed
-    for path in (tmp_path / "results").rglob("*.json"):
-        assert before.get(path.name, path.stat().st_mtime_ns) == path.stat().st_mtime_ns  # not made a second time
+    assert facts(tmp_path / "results") == facts(made / "results")
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in before.items())  # not made a second time
 
 
 def _epochs(folder):
@@ -153,14 +148,16 @@ def _epochs(folder):
     return done + sum(epochs_done(path) for path in (folder / "runs").rglob("*.safetensors"))
 
 
-def test_a_cluster_that_loses_a_worker_makes_all_records(studies, tmp_path, undisturbed):
-    distributed = pytest.importorskip("distributed")
-    jobs = campaign.missing(campaign.rows(studies), tmp_path / "results")
-    where = {"folder": tmp_path / "results", "checkpoints": tmp_path / "runs", "root": None, "accelerator": "cpu"}
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        timer = threading.Timer(3.0, lambda: os.kill(cluster.workers[0].pid, signal.SIGKILL))
-        timer.start()
-        made = campaign.run(jobs, scheduler=cluster.scheduler_address, **where)
-        timer.join()
-    assert sorted(outcome.record.seed for outcome in made) == [0, 0, 1]
-    assert facts(tmp_path / "results") == undisturbed
+def test_runs_are_spread_as_asked_and_each_is_one_job(studies, tmp_path, monkeypatch):
+    asked = {}
+
+    def each(function, given, **where):
+        asked.update(where)
+        return [campaign.Outcome(job, None, str(how["accelerator"])) for job, how in given]
+
+    monkeypatch.setattr(jobs, "each", each)
+    outcomes = run(tmp_path, studies, workers=3, scheduler="tcp://there")
+    assert asked == {"workers": 3, "scheduler": "tcp://there"}
+    assert [(outcome.job.row.name, outcome.error) for outcome in outcomes] == [("first", "cpu")] * 2 + [
+        ("later", "cpu")
+    ]

@@ -6,7 +6,7 @@ from dataclasses import asdict
 import pytest
 
 from dynlib import papers, settings
-from dynlib.book import paperscale, recipes, records, runs, searches
+from dynlib.book import chapters, paperscale, recipes, records, report, runs, searches
 from dynlib.cost import parse_size
 from dynlib.paths import RESULTS
 
@@ -30,8 +30,24 @@ def described(record: records.Record) -> dict:
     )
 
 
-def test_there_are_records_of_every_method():
-    assert {path.parent.name for path in PATHS} == papers.METHODS.keys()
+@pytest.mark.parametrize("key", papers.METHODS)
+def test_there_are_trainings_of_every_method_and_each_is_asked_for_by_a_study(key):
+    made = {path for path in PATHS if path.parent.name == key and path.stem.startswith("training")}
+    assert made and made == set(report.trainings(key).path)
+
+
+@pytest.mark.parametrize("key", papers.METHODS)
+def test_the_public_profile_of_a_chapter_trains_a_row_of_a_study(key):
+    chapter, kinds = chapters.of_method(key), (papers.method(key).Config, recipes.Recipe)
+    values = {name: parameter.default for name, parameter in chapters.parameters(chapter).items()}
+    values |= chapters.profile_values(chapter, "public")
+    asked = tuple(settings.build(kind, settings.part_of(kind, values)) for kind in kinds)
+    assert asked in [(row.config, row.recipe) for row in report.rows(key)]
+
+
+def test_the_cost_that_orders_compare_at_is_expected_where_there_are_masks():
+    brief = report.trainings("sampling")[lambda frame: frame.study == "brief"]
+    assert (brief.cost == brief.macs_expected).all() and (brief.cost < brief.macs).all()
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: f"{path.parent.name}-{path.stem}")

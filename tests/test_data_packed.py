@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dynlib.data import DATASETS, load
+from dynlib.data import DATASETS, load, packed
 from dynlib.errors import InputError
 
 
@@ -181,6 +182,52 @@ def test_a_box_without_area_is_refused(tmp_path, box):
     write(tmp_path, "bccd", "val", photographs(1), class_name=np.array(["RBC"]), **arrays)
     with pytest.raises(InputError, match=r"val\.npz: box"):
         load("bccd", "val", tmp_path)
+
+
+def refused(path, match, task="classification"):
+    with pytest.raises(InputError, match=match) as caught:
+        packed.read(path, task)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_and_a_link_that_leads_nowhere_are_no_files(tmp_path):
+    (tmp_path / "train.npz").mkdir()
+    refused(tmp_path / "train.npz", "cannot be read .* allowed is a file")
+    (tmp_path / "loop.npz").symlink_to(tmp_path / "loop.npz")
+    refused(tmp_path / "loop.npz", "no file")
+
+
+def test_an_archive_that_grows_beyond_reason_is_not_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "train.npz", data=np.zeros(2**27, np.uint8))
+    refused(tmp_path / "train.npz", r"unpack to 134,2")
+
+
+def test_a_plain_array_and_an_encrypted_archive_are_no_data_sets(tmp_path):
+    with (tmp_path / "train.npz").open("wb") as file:
+        np.save(file, np.zeros(3))
+    refused(tmp_path / "train.npz", "not a whole .npz file")
+    np.savez(tmp_path / "val.npz", **GOOD)
+    content = bytearray((tmp_path / "val.npz").read_bytes())
+    for name in (b"PK\x03\x04", b"PK\x01\x02"):  # the flag that says encrypted, in both headers of each part
+        at = content.find(name)
+        while at >= 0:
+            content[at + (6 if name[2] == 3 else 8)] |= 1
+            at = content.find(name, at + 4)
+    (tmp_path / "val.npz").write_bytes(content)
+    refused(tmp_path / "val.npz", "not a whole .npz file")
+
+
+def test_a_header_that_promises_more_than_there_is_is_refused(tmp_path):
+    header = b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|u1', 'fortran_order': False, 'shape': (1000000000000000000,), }"
+    with zipfile.ZipFile(tmp_path / "train.npz", "w") as archive:
+        archive.writestr("data.npy", header.ljust(127) + b"\n")
+    refused(tmp_path / "train.npz", "not a whole .npz file")
+
+
+def test_a_box_outside_its_image_is_refused(tmp_path):
+    boxes = {"box": np.array([[1.0, 1.0, 40.0, 5.0]]), "box_label": np.array([0]), "box_image": np.array([0])}
+    path = write(tmp_path, "bccd", "train", photographs(1), class_name=np.array(["RBC"]), **boxes)
+    refused(path, "a box reaches beyond its image", "detection")
 
 
 def test_what_is_absent_is_named_with_what_is_allowed(cifar):

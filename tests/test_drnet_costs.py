@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib import backbones, cost, settings
+from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.book import chapters, paperscale, recipes, report
+from dynlib.book import paperscale, report
 from dynlib.book.cli import main
 from dynlib.book.report import table
 from dynlib.errors import InputError
@@ -18,7 +18,6 @@ from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert, predictor as drnet_predictor
 from dynlib.papers.drnet.layers import at_resolution
 from dynlib.papers.drnet.policies import mixtures
-from dynlib.paths import RESULTS
 
 FIVE = (1, 6 / 7, 3 / 4, 1 / 2, 3 / 7)
 THIN = Config(predictor_width=1 / 8)
@@ -64,15 +63,6 @@ def test_two_more_sets_of_batch_norms_are_all_that_the_classifier_gains(arch, ex
     assert more == 2 * extra
 
 
-@pytest.mark.parametrize("size", [(64, 64), (32, 64)])
-def test_the_closed_form_is_full_resolution_and_predictor_and_equals_the_counter(size):
-    for net in (convert(CifarResNet(8), THIN), convert(CifarResNet(8), Config(candidates=(1,)))):
-        closed, counted = drnet.cost(net, size), cost.count(net, cost.example(size))
-        assert closed.macs == counted.macs and closed.by_layer == counted.by_layer and closed.params == counted.params
-        choices = drnet.macs_by_choice(net, size)
-        assert closed.macs == (max(choices.values()) + choices["predictor"] if choices else closed.macs)
-
-
 def test_each_choice_costs_what_the_counter_counts_for_it():
     net = convert(CifarResNet(8), Config(candidates=FIVE, predictor_width=1 / 8))
     counted = [
@@ -99,19 +89,6 @@ def test_our_predictor_costs_at_most_2_percent_of_a_resnet20():
         net = convert(backbones.build(study.recipe.arch, 10), study.config)
     (full, *_), predictor = net.macs((32, 32))
     assert predictor <= 0.02 * full
-
-
-def test_the_public_profile_is_a_row_of_the_study():
-    (study,) = [row for row in report.rows("drnet", "cifar10") if row.name == "alpha 0.489"]
-    values = {name: p.default for name, p in chapters.parameters("05_drnet").items()}
-    values |= chapters.profile_values("05_drnet", "public")
-    assert settings.build(Config, settings.part_of(Config, values)) == study.config
-    assert recipes.recipe_of(settings.part_of(recipes.Recipe, values)) == study.recipe
-
-
-def test_every_committed_training_record_belongs_to_a_study():
-    named = set(report.trainings("drnet").path)
-    assert {path for path in (RESULTS / "drnet").glob("training-*.json")} == named
 
 
 @pytest.mark.parametrize(
@@ -186,23 +163,6 @@ def claimed():
 
 
 @pytest.mark.parametrize(
-    ("name", "row", "metric", "value"),
-    [
-        ("table1", "DR-ResNet-50, shared batch norm", "top1", "80.3"),
-        ("table2", "DR-ResNet-50, alpha 3.0, eta 0.5", "macs", "3.1"),
-        ("table3", "DR-ResNet-50, alpha 2.5", "macs_reduction", "34"),
-        ("table3", "DR-ResNet-101", "top5", "94.3"),
-        ("table4", "RANet", "top1", "74.0"),
-        ("table5", "random choice, run 1", "top1", "74.70"),
-        ("table6", "DR-MobileNetV2", "macs", "268"),
-        ("rs_nets", "RS-ResNet-50, 128 px", "top1", "76.3"),
-    ],
-)
-def test_claims_stand_as_printed(name, row, metric, value):
-    assert claimed()[name, row, metric] == value
-
-
-@pytest.mark.parametrize(
     ("name", "unit"), [("table3", "ResNet-50"), ("table4", "ResNet-50"), ("table6", "MobileNetV2")]
 )
 def test_printed_reductions_follow_from_the_printed_costs(name, unit):
@@ -233,12 +193,12 @@ def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(monkeypatc
 
 
 def test_the_timed_method_takes_its_decisions_from_outside():
-    config = {"predictor_width": 0.125}
+    config = {"predictor_width": 0.125, "candidates": [1.0, 0.5]}
     network, methods, images, facts = paperscale.latency_pair(
-        4, "drnet", config, "cifar_resnet20", [32, 32], [0.5, 0.25, 0.25]
+        4, "drnet", config, "cifar_resnet8", [32, 32], [0.75, 0.25]
     )
     assert isinstance(network, nn.Module) and facts.keys() == {"export_s", "load_s", "peak_mb", "left_out"}
     assert list(methods) == ["onnxruntime", "openvino"] and not facts["left_out"]
     for method in methods.values():
         choices = torch.cat([method(images).choice for _ in range(paperscale.STREAM)])
-        assert (choices.bincount() / len(choices)).tolist() == [0.5, 0.25, 0.25]
+        assert (choices.bincount() / len(choices)).tolist() == [0.75, 0.25]

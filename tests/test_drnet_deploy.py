@@ -2,40 +2,12 @@
 
 import pytest
 import torch
-from torch import nn
-from torchvision.models import MobileNetV2, ResNet
-from torchvision.models.resnet import BasicBlock
+from networks import converted, images, network
 
-from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert
-from dynlib.runtime import Deployed, Resolutions
-
-NETWORKS = {
-    "projection": lambda: CifarResNet(8, width=8, shortcut="B"),
-    "basic": lambda: ResNet(BasicBlock, [1, 1, 1, 1], 10),
-    "depthwise": lambda: MobileNetV2(10, 0.25),
-}
-
-
-def images(batch=1, size=32):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
-
-
-@torch.no_grad()
-def dynamic(name="projection", **settings):
-    """A network with other numbers in every batch norm, whose choices differ from image to image."""
-    torch.manual_seed(0)
-    net = convert(NETWORKS[name](), Config(predictor_width=1 / 8, **settings)).eval()
-    for norm in net.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            nn.init.uniform_(norm.weight, 0.5, 1.5)
-            nn.init.normal_(norm.bias, std=0.1)
-            nn.init.normal_(norm.running_mean, std=0.1)
-            nn.init.uniform_(norm.running_var, 0.5, 1.5)
-    net.predictor[-1].bias -= net.score(images(16)).mean(0)
-    return net
+from dynlib.runtime import Deployed
 
 
 def assert_same(deployed, net, x):
@@ -49,23 +21,8 @@ def assert_same(deployed, net, x):
 
 @pytest.fixture(scope="module")
 def deployed():
-    """Of the network `dynamic()`."""
-    return drnet.deploy(dynamic(), images(), threads=1)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_a_deployed_network_has_the_outputs_of_the_module_at_any_batch(name):
-    net = dynamic(name)
-    fast = drnet.deploy(net, images(2))
-    assert len(net(images(16)).choice.unique()) > 1
-    for x in (images(16), images()):
-        assert_same(fast, net, x)
-
-
-@pytest.mark.parametrize("settings", [{"resolution_aware_bn": False}, {"antialias": True}, {"candidates": (1, 0.25)}])
-def test_every_setting_can_be_deployed(settings):
-    net = dynamic(**settings)
-    assert_same(drnet.deploy(net, images()), net, images(16))
+    """Of the network `converted("drnet", network())`."""
+    return drnet.deploy(converted("drnet", network()), images(1), threads=1)
 
 
 def test_bucketed_logits_are_those_of_one_image_after_the_other(deployed):
@@ -76,7 +33,7 @@ def test_bucketed_logits_are_those_of_one_image_after_the_other(deployed):
 
 
 def test_forced_choices_are_taken_and_the_predictor_runs_all_the_same(deployed):
-    net, batch, forced = dynamic(), images(6), torch.tensor([2, 0, 1, 1, 2, 0])
+    net, batch, forced = converted("drnet", network()), images(6), torch.tensor([2, 0, 1, 1, 2, 0])
     found = deployed(batch, choices=forced)
     assert torch.equal(found.choice, forced) and torch.equal(found.z, deployed(batch).z)
     with torch.inference_mode():
@@ -98,37 +55,22 @@ def test_wrong_choices_are_refused(deployed, choices, words):
         deployed(images(2), choices=choices)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [
-        (torch.zeros(1, 3, 30, 30), "candidate 0.75 of an image of 30x30 px"),
-        (torch.zeros(1, 3, 32, 32, dtype=torch.float16), r"example is torch.float16 \(1, 3, 32, 32\)"),
-        (torch.zeros(3, 32, 32), r"example is torch.float32 \(3, 32, 32\)"),
-    ],
-)
-def test_examples_that_do_not_fit_are_refused(wrong, words):
-    with pytest.raises(InputError, match=words):
-        drnet.deploy(dynamic(), wrong)
+def test_an_example_whose_candidates_are_no_whole_pixels_is_refused():
+    with pytest.raises(InputError, match=r"candidate 0\.75 of an image of 30x30 px"):
+        drnet.deploy(converted("drnet", network()), images(1, 30))
 
 
 def test_nothing_but_one_graph_is_left_of_a_single_candidate():
-    plain = NETWORKS["projection"]().eval()
-    deployed = drnet.deploy(convert(plain, Config(candidates=(1,))), images())
+    plain = network()
+    deployed = drnet.deploy(convert(plain, Config(candidates=(1,))), images(1))
     assert type(deployed) is Deployed and len(deployed.parts) == 1
     torch.testing.assert_close(deployed(images(2)), plain(images(2)), rtol=1e-4, atol=1e-5)
 
 
-def test_deploying_leaves_the_module_and_its_mode_alone():
-    net = dynamic().train()
-    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    assert isinstance(drnet.deploy(net, images()), Resolutions)
-    assert net.training and all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
-
-
 def test_a_supervised_predictor_chooses_by_utility_when_deployed():
-    net = dynamic(supervised=True)
+    net = converted("drnet", network(), supervised=True)
     net.price.fill_(0.02)
-    deployed, x = drnet.deploy(net, images()), images(16)
+    deployed, x = drnet.deploy(net, images(1)), images(16)
     with torch.inference_mode():
         expected = net(x)
     found = deployed(x)

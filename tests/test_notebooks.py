@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dynlib.book.recipes import Recipe
-from dynlib.book.searches import searcher
+from dynlib.book.searches import Search
 from dynlib.paths import NOTEBOOKS, PROFILES
 
 CHAPTERS = sorted(NOTEBOOKS.glob("*.ipynb"))
@@ -26,7 +26,7 @@ SHARED = {field.name: "of the training recipe" for field in dataclasses.fields(R
     "archs": "the networks that are trained, where a chapter trains several",
     "lams": "wae: the weights of the energy term that are tried, where `lam` is the one looked at",
     "variants": "wae: the networks that are trained",
-    **{field.name: "s2dnas: of the search" for field in dataclasses.fields(searcher("s2dnas").Search)},
+    **{field.name: "s2dnas: of the search" for field in dataclasses.fields(Search)},
     "alphas": "the values of `alpha` that are trained, where that is the one looked at",
 }
 

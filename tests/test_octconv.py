@@ -6,13 +6,13 @@ from functools import cache
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import images, pointwise, strange
 from torch import nn
 from torchvision.models import DenseNet, MobileNetV2, ResNet
 from torchvision.models.resnet import BasicBlock
 
 from dynlib import backbones, cost
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.book import recipes, records, report
 from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.errors import InputError
 from dynlib.papers import octconv
@@ -34,10 +34,6 @@ def giga(macs):
     return f"{macs / 1e9:.3f}"
 
 
-def images(size=32, batch=2):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
-
-
 def chain(*layers, channels=8):
     """A plain stem, the layers, a strided last stage and a classifier."""
     torch.manual_seed(0)
@@ -48,17 +44,6 @@ def chain(*layers, channels=8):
 
 def conv(stride=1, **kw):
     return nn.Conv2d(8, 8, 3, stride, 1, **kw)
-
-
-def strange(net):
-    """Random statistics and affine parameters in every batch norm, so that order matters; in evaluation mode."""
-    torch.manual_seed(1)
-    for norm in net.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            for tensor in (norm.weight, norm.bias, norm.running_mean):
-                nn.init.normal_(tensor)
-            nn.init.uniform_(norm.running_var, 0.5, 2)
-    return net.eval()
 
 
 # ------------------------------------------------------------------------------------------- counts, to printed digits
@@ -102,27 +87,6 @@ def test_paths_switched_off_cost_what_they_did_in_the_papers_ablation(low_to_hig
     assert giga(octconv.cost(net, (224, 224)).macs) == giga(count(net).macs) == printed
 
 
-@pytest.mark.parametrize(
-    ("arch", "size", "kw", "downsampling"),
-    [
-        ("resnet18", 224, {}, "average"),
-        ("resnet34", 224, {}, "strided"),
-        ("cifar_resnet20", 32, {"shortcut": "A"}, "average"),
-        ("cifar_resnet20", 32, {"shortcut": "A"}, "strided"),
-        ("cifar_resnet20", 32, {"shortcut": "B"}, "average"),
-        ("densenet121", 224, {}, "strided"),
-        ("mobilenet_v2", 224, {}, "average"),
-        ("vgg16_bn", 224, {}, "average"),
-    ],
-)
-def test_ordinary_networks_convert_and_closed_form_equals_counter(arch, size, kw, downsampling):
-    plain = on_meta(arch, **kw)
-    net = convert(plain, Config(downsampling=downsampling))
-    closed, counted = octconv.cost(net, (size, size)), count(net, size)
-    assert closed.macs == counted.macs < 0.7 * count(plain, size).macs
-    assert closed.params == counted.params == sum(p.numel() for p in plain.parameters())
-
-
 def test_the_stem_and_the_last_stage_are_plain_and_the_band_ends_where_the_last_stage_begins():
     net = convert(on_meta("resnet50"), Config())
     splits = {name: (m.inp, m.out) for name, m in net.named_modules() if isinstance(m, OctConv2d)}
@@ -138,13 +102,6 @@ def test_the_stem_and_the_last_stage_are_plain_and_the_band_ends_where_the_last_
 # -------------------------------------------------------------------------------------------------------------- limits
 
 
-def test_alpha_zero_is_torchvisions_network_output_for_output_from_the_same_weights():
-    plain = strange(backbones.build("resnet18", 10))
-    net, x = convert(plain, Config(alpha=0)), images(64)
-    assert net is not plain
-    assert torch.equal(net(x), plain(x))
-
-
 def test_the_pooled_control_is_the_network_with_every_stride_behind_the_stem_moved_into_a_pooling():
     plain = strange(ResNet(BasicBlock, [1, 1, 1, 1], 10))
     by_hand = copy.deepcopy(plain)
@@ -153,19 +110,10 @@ def test_the_pooled_control_is_the_network_with_every_stride_behind_the_stem_mov
             unstrided = copy.deepcopy(m)
             unstrided.stride = (1, 1)
             by_hand.set_submodule(name, nn.Sequential(nn.AvgPool2d(2), unstrided))
-    control, x = convert(plain, Config(alpha=0, pooled_control=True)), images(64)
+    control, x = convert(plain, Config(alpha=0, pooled_control=True)), images(2, 64)
     assert torch.allclose(control(x), by_hand(x), atol=1e-5)
     assert not torch.allclose(control(x), plain(x), atol=1e-2)
-    assert octconv.cost(control, (64, 64)).macs == cost.count(plain, images(64, 1)).macs
-
-
-def one_by_one(net):
-    """The network with the centre of every kernel: on a constant image all its maps are constant."""
-    for name, m in list(net.named_modules()):
-        if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1):
-            small = nn.Conv2d(m.in_channels, m.out_channels, 1, m.stride, groups=m.groups, bias=m.bias is not None)
-            net.set_submodule(name, small)
-    return strange(net)
+    assert octconv.cost(control, (64, 64)).macs == cost.count(plain, images(1, 64)).macs
 
 
 def dense():
@@ -186,7 +134,7 @@ def dense():
 )
 def test_on_a_constant_image_pointwise_kernels_make_no_difference_so_every_channel_kept_its_place(build, alpha):
     torch.manual_seed(0)
-    plain = one_by_one(build())
+    plain = pointwise(build())
     x = torch.randn(2, 3, 1, 1).expand(2, 3, 64, 64).contiguous()
     net = convert(plain, Config(alpha=alpha))
     with torch.no_grad():
@@ -209,7 +157,7 @@ def test_a_dense_block_has_its_kernels_in_the_order_of_the_concatenated_splits()
 
     torch.manual_seed(0)
     plain = Dense()
-    net, x = convert(plain, Config(alpha=0.5)), images(8)
+    net, x = convert(plain, Config(alpha=0.5)), images(2, 8)
     assert torch.equal(net.b.weight, plain.b.weight[:, [0, 1, 2, 3, 4, 5]])  # 2 + 2 high, then 2 low
     assert torch.equal(net.tail.weight, plain.tail.weight[:, [0, 1, 2, 3, 6, 7, 4, 5, 8, 9]])
 
@@ -223,18 +171,6 @@ def test_a_dense_block_has_its_kernels_in_the_order_of_the_concatenated_splits()
     b_l = F.conv2d(pool(high), w[2:, :4]) + F.conv2d(low, w[2:, 4:])
     half = torch.cat([pool(stem), pool(a_h), a_l, pool(b_h), b_l], 1)  # in the plain order
     assert torch.allclose(net(x), F.conv2d(half, plain.tail.weight, plain.tail.bias).mean((2, 3)), atol=1e-6)
-
-
-def test_weights_of_a_trained_network_are_carried_over_and_the_original_is_left_alone():
-    plain = strange(ResNet(BasicBlock, [1, 1, 1, 1], 10)).train()
-    before = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    net = convert(plain, Config(alpha=0.5))
-    assert net.training
-    for name, tensor in net.state_dict().items():
-        assert torch.equal(tensor, before[name])
-        assert tensor.data_ptr() != plain.state_dict()[name].data_ptr()
-    net(images(64))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in plain.state_dict().items())
 
 
 @pytest.mark.parametrize("paths_on", [True, False])
@@ -362,54 +298,12 @@ def test_what_has_no_octave_form_is_refused_by_name_in_one_line(net, says):
     assert "\n" not in str(error.value)
 
 
-def test_resnext_has_no_octave_form_at_an_eighth_which_is_why_the_paper_has_no_such_point():
-    with pytest.raises(InputError, match=r"^layer1.0.conv2: 32 groups do not divide 112 channels of a band"):
-        convert(on_meta("resnext50_32x4d"), Config(alpha=0.125))
-
-
 def test_a_name_in_vanilla_that_fits_no_layer_is_named():
     with pytest.raises(InputError, match=r"vanilla names 'stage9.*', but no convolution"):
         convert(CifarResNet(20, width=8), Config(vanilla=("layer3.*", "stage9.*")))
 
 
-@pytest.mark.parametrize(
-    ("kw", "says"),
-    [
-        ({"alpha": 1.5}, "alpha is 1.5; it is the share of low-frequency channels, from 0 to 1"),
-        ({"alpha": -0.1}, "alpha is -0.1"),
-        ({"alpha": float("nan")}, "alpha is nan"),
-        ({"alpha": "half"}, "alpha is 'half'"),
-        ({"alpha": True}, "alpha is True"),
-        ({"downsampling": "max"}, "downsampling is 'max'; allowed: average, strided"),
-        ({"sizes": "crop"}, "sizes is 'crop'; allowed: reject, pad"),
-        ({"high_to_low": 1}, "high_to_low is 1; allowed: true, false"),
-        ({"low_to_high": None}, "low_to_high is None"),
-        ({"pooled_control": True}, "alpha is 0.5"),
-        ({"pooled_control": True, "alpha": 0, "downsampling": "strided"}, "downsampling is 'strided'"),
-        ({"vanilla": "layer4"}, "vanilla is 'layer4'; it is a list of layer names"),
-        ({"vanilla": (4,)}, r"vanilla is \(4,\)"),
-        ({"vanilla": None}, "vanilla is None"),
-    ],
-)
-def test_nonsense_in_the_settings_is_named_with_field_value_and_range(kw, says):
-    with pytest.raises(InputError, match=says):
-        Config(**kw)
-
-
-def test_zero_and_zero_point_zero_are_one_setting():
-    assert repr(Config(alpha=0)) == repr(Config(alpha=0.0)) and Config(vanilla=["a"]) == Config(vanilla=("a",))
-
-
 # ------------------------------------------------------------------------------------------------------------ training
-
-
-@pytest.mark.parametrize("training", [True, False])
-def test_every_layer_has_the_mode_of_the_network_that_was_converted(training):
-    net = CifarResNet(8, width=8).train(training)
-    net.layer1[0].bn1.eval()  # frozen by hand
-    octave = convert(net, Config())
-    resting = [name for name, part in octave.named_modules() if not part.training]
-    assert resting == ["layer1.0.bn1"] if training else len(resting) == len(list(octave.modules()))
 
 
 def test_two_steps_lower_the_loss_on_eight_images_and_the_gradient_reaches_every_parameter():
@@ -417,23 +311,10 @@ def test_two_steps_lower_the_loss_on_eight_images_and_the_gradient_reaches_every
     net, y = convert(CifarResNet(20, width=8), Config()), torch.arange(8)
     optimizer, losses = torch.optim.SGD(net.parameters(), 0.05), []
     for _ in range(3):
-        losses.append(F.cross_entropy(net(images(batch=8)), y))
+        losses.append(F.cross_entropy(net(images(8)), y))
         optimizer.zero_grad()
         losses[-1].backward()
         assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
         optimizer.step()
     assert losses[0] > losses[1] > losses[2]
     assert any(isinstance(m, OctBatchNorm2d) for m in net.modules())
-
-
-# --------------------------------------------------------------------------------------------------------- the records
-
-
-def test_every_committed_training_is_asked_for_by_a_study():
-    asked = set(report.trainings("octconv").path)
-    assert {records.path_of(run) for run in records.find("octconv", "training")} <= asked
-
-
-def test_the_public_profile_trains_the_rows_of_the_headline_study():
-    recipe = recipes.profile_recipe("02_octconv", "public")
-    assert {row.recipe for row in report.rows("octconv", "scratch")} == {recipe}

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from test_octconv_deploy import assert_deployed
+from networks import assert_deployed
 from torch import nn
 from torchvision.models.video.resnet import BasicBlock, BasicStem, Conv3DSimple, VideoResNet
 
@@ -149,7 +149,7 @@ class UNet(nn.Module):
 def test_a_decoder_has_octaves_too_with_equal_costs_and_outputs_deployed(settings):
     net = convert(UNet().eval(), Config(**settings))
     assert net.up1.inp.low and net.up1.out.low
-    assert_deployed(net)
+    assert_deployed(octconv, net)
 
 
 def test_a_decoder_whose_smallest_map_is_odd_is_refused_by_the_layer_that_pools_it_or_padded():

@@ -3,10 +3,9 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_octconv_deploy import assert_deployed
+from networks import assert_deployed, images, mobile, pointwise, strange
 from torch import nn
 from torchvision.models.efficientnet import MBConvConfig, _efficientnet
-from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
 from dynlib import cost
@@ -15,34 +14,6 @@ from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv.layers import OctStochasticDepth, octave_gate, octave_mean
 from dynlib.papers.octconv.ops import Octave, OctConv2d
-
-
-def images(size=32, batch=2):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
-
-
-def strange(net, kernels=True):
-    """Random statistics and, in a network made pointwise, kernels: on a constant image its maps are constant."""
-    torch.manual_seed(1)
-    for name, m in list(net.named_modules()):
-        if isinstance(m, nn.BatchNorm2d):
-            nn.init.uniform_(m.weight, 0.5, 1.5)
-            for tensor in (m.bias, m.running_mean):
-                nn.init.normal_(tensor, std=0.1)
-            nn.init.uniform_(m.running_var, 0.5, 1.5)
-        elif isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1) and not kernels:
-            small = nn.Conv2d(m.in_channels, m.out_channels, 1, m.stride, groups=m.groups, bias=m.bias is not None)
-            net.set_submodule(name, small)
-    return net.eval()
-
-
-def mobile(use_hs=True):
-    torch.manual_seed(0)
-    rows = [(16, 3, 16, 16, True, 1), (16, 3, 32, 24, False, 2), (24, 5, 48, 24, True, 1), (24, 3, 48, 32, True, 2)]
-    settings = [
-        InvertedResidualConfig(c, k, e, o, se, "HS" if use_hs else "RE", s, 1, 1.0) for c, k, e, o, se, s in rows
-    ]
-    return MobileNetV3(settings, 64, 10)
 
 
 def efficient():
@@ -83,12 +54,12 @@ NETWORKS = {
 def test_a_gated_network_has_equal_costs_and_is_deployed_with_equal_outputs(name, alpha):
     net = convert(strange(NETWORKS[name]()), Config(alpha=alpha))
     assert any(node.target is octave_gate for node in net.graph.nodes)
-    assert_deployed(net)
+    assert_deployed(octconv, net)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_on_a_constant_image_pointwise_kernels_make_no_difference_so_every_gate_kept_its_channel(name):
-    plain = strange(NETWORKS[name](), kernels=False)
+    plain = pointwise(NETWORKS[name]())
     x = torch.randn(2, 3, 1, 1).expand(2, 3, 64, 64).contiguous()
     with torch.no_grad():
         expected = plain(x)
@@ -97,7 +68,7 @@ def test_on_a_constant_image_pointwise_kernels_make_no_difference_so_every_gate_
 
 def test_a_gate_is_one_reduction_of_both_bands_and_one_expansion_cut_into_the_bands():
     plain = Gated(False).eval()
-    net, x = convert(plain, Config(alpha=0.5)), images(8)
+    net, x = convert(plain, Config(alpha=0.5)), images(2, 8)
 
     def pool(t):
         return F.avg_pool2d(t, 2)
@@ -145,7 +116,7 @@ def test_octave_mean_and_gate_take_what_there_is():
 def test_linear_layers_make_a_gate_too():
     net = convert(strange(Gated(True)), Config())
     assert net.gate.get_submodule("0").weight.shape == (4, 16)
-    assert octconv.cost(net, (32, 32)).macs == cost.count(net, images(32, 1)).macs
+    assert octconv.cost(net, (32, 32)).macs == cost.count(net, images(1)).macs
     assert torch.allclose(octconv.deploy(net, images())(images()), net(images()), atol=1e-5)
 
 
@@ -162,7 +133,7 @@ def test_stochastic_depth_drops_both_bands_of_an_image_or_none_and_rests_in_eval
 
 def test_a_network_converted_or_deployed_in_train_mode_rests_in_evaluation_mode():
     plain = efficient().train()
-    net, x = convert(plain, Config()), images(64)
+    net, x = convert(plain, Config()), images(2, 64)
     assert not torch.equal(net(x), net(x))
     assert torch.equal(net.eval()(x), net(x))
     deployed = octconv.deploy(plain, x)
@@ -190,6 +161,6 @@ def test_a_product_that_is_no_gate_is_refused_by_name(product):
 
 def test_gradients_reach_every_parameter_of_a_gated_network():
     net = convert(mobile(), Config()).train()
-    F.cross_entropy(net(images(64, 8)), torch.arange(8)).backward()
+    F.cross_entropy(net(images(8, 64)), torch.arange(8)).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
     assert all(m.weight.grad.any() for m in net.modules() if isinstance(m, OctConv2d))

@@ -11,6 +11,7 @@ from scipy import stats
 
 from dynlib.book import records, report
 from dynlib.book.report.claims import claims, orders
+from dynlib.book.report.table import rounded
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS
 
@@ -38,7 +39,8 @@ def test_the_interval_is_students():
     found = report.paired(values)
     low, high = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((low, high))
-    assert found.half_width == pytest.approx(stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / math.sqrt(5))
+    half_width = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / math.sqrt(5)
+    assert (found.high - found.low) / 2 == pytest.approx(half_width)
 
 
 @pytest.fixture
@@ -149,3 +151,8 @@ def test_a_cell_may_lead_to_its_proof_and_prints_as_its_words():
     table = report.show(frame, "A caption", "tab-x")
     assert '<a class="verdict not-tested" href="x.html#y">not tested</a>' in table._repr_html_()
     assert "not tested" in repr(table) and "href" not in repr(table)
+
+
+def test_a_value_has_the_digits_of_its_claim_and_halves_go_up():
+    found = [rounded(value, "%", "12.0") for value in (0.1225, 0.1235, -0.1225, -0.0004)]
+    assert found == ["12.3", "12.4", "−12.3", "0.0"]

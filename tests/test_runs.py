@@ -7,12 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dynlib import papers, settings, train
+from dynlib import papers, train
 from dynlib.book import recipes, records, runs
 from dynlib.book.paperscale import STREAM, stream
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
-from dynlib.paths import RESULTS
 
 RECIPE = recipes.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
 
@@ -158,19 +157,6 @@ def test_held_out_images_train_nothing_and_the_method_chooses_on_them(paper):
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
     batches, valid = recipes.data("scenes", 16, 32, None, None)
     assert batches.augment.__name__ == "flip_and_shift" and valid.augment is None
-
-
-@pytest.mark.parametrize("path", sorted(RESULTS.glob("*/training-*.json")), ids=lambda path: path.stem)
-def test_a_committed_record_is_found_by_its_settings(path):
-    record = records.load(path)
-    config = settings.build(papers.method(record.key).Config, record.config["method"])
-    recipe = recipes.recipe_of(record.config["recipe"])
-    assert runs.recorded(record.key, config, recipe, profile=record.profile, seed=record.seed) == record
-
-
-def test_a_method_that_does_not_exist_is_named():
-    with pytest.raises(InputError, match="method 'octcon' is unknown; allowed: octconv"):
-        papers.method("octcon")
 
 
 @pytest.mark.parametrize("batch", [1, 3])

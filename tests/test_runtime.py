@@ -1,183 +1,23 @@
 """Deployed networks: what eager says or a refusal by name, folders that load without torch, threads, damage."""
 
-import copy
 import json
-import os
-import pickle
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from strange_networks import strange
+from networks import images, strange
 from torch import nn
 
 from dynlib import engines, export, runtime
-from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
-from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
-from dynlib.papers.sampling.masks import samplers
+from dynlib.papers import octconv
 from dynlib.paths import ROOT
-
-
-def images(batch=1, size=32, channels=3):
-    return torch.rand(batch, channels, size, size, generator=torch.Generator().manual_seed(size))
-
-
-def small():
-    torch.manual_seed(0)
-    return strange(CifarResNet(8, width=8)).eval()
-
-
-def scored(net):
-    """Scores of the masks that differ from place to place."""
-    for sampler in samplers(net).values():
-        nn.init.normal_(sampler.score.weight, std=0.1)
-        nn.init.zeros_(sampler.score.bias)
-    return net
-
-
-METHODS = {
-    "octconv": lambda: octconv.convert(small(), octconv.Config()),
-    "wae": lambda: wae.convert(small(), wae.Config()),
-    "drnet": lambda: drnet.convert(small(), drnet.Config(predictor_width=0.125)),
-    "s2dnas": lambda: s2dnas.convert(small(), s2dnas.Config(exit_thresholds=(0.2,))),
-    "sampling": lambda: scored(sampling.convert(small(), sampling.Config(sigma=1.0))),
-}
-MODULES = {"octconv": octconv, "wae": wae, "drnet": drnet, "s2dnas": s2dnas, "sampling": sampling}
-
-
-@pytest.fixture(scope="module", params=METHODS)
-def both(request):
-    """A converted network and its deployed form."""
-    module = METHODS[request.param]().eval()
-    return module, MODULES[request.param].deploy(module, images(), threads=1)
-
-
-@pytest.fixture(scope="module")
-def folder(both, tmp_path_factory):
-    return both[1].save(tmp_path_factory.mktemp("deployed"))
 
 
 def same(found, expected, close=1e-5):
     return export.difference(found, expected) <= close
-
-
-# ---------------------------------------------------------------------------------------------------- all five methods
-
-
-def test_a_deployed_network_answers_as_the_module_in_tensors_of_the_same_names(both):
-    module, deployed = both
-    for x in (images(), images(5)):
-        with torch.no_grad():
-            expected = module(x)
-        found = deployed(x)
-        assert same(found, expected) and getattr(found, "_fields", ()) == getattr(expected, "_fields", ())
-
-
-WITHOUT_TORCH = """
-import importlib.abc, sys
-class Wall(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name.split(".")[0] in {"torch", "onnx", "onnxscript", "torchvision", "pandas", "scipy"}:
-            raise ImportError(name)
-sys.meta_path.insert(0, Wall())
-import numpy as np
-from dynlib import runtime
-net = runtime.load(sys.argv[1], threads=1)
-found = net(np.load(sys.argv[2]))
-np.save(sys.argv[3], found if isinstance(found, np.ndarray) else found.logits)
-ours = {"dynlib", "dynlib.engines", "dynlib.errors", "dynlib.runtime"}
-assert {name for name in sys.modules if name.startswith("dynlib")} == ours
-"""
-
-
-def test_what_was_saved_loads_where_there_is_no_torch(both, folder, tmp_path):
-    np.save(tmp_path / "images.npy", images(4).numpy())
-    files = [str(tmp_path / name) for name in ("images.npy", "found.npy")]
-    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(folder), *files], check=True, cwd=ROOT)
-    expected = both[1](images(4).numpy())
-    expected = expected if isinstance(expected, np.ndarray) else expected.logits
-    assert np.array_equal(np.load(files[1]), expected)
-
-
-def test_openvino_answers_alike(both, folder):
-    for net in (both[1].on("openvino", 1), runtime.load(folder, engine="openvino", threads=1)):
-        assert (net.engine, net.threads) == ("openvino", 1)
-        assert same(net(images(3)), both[1](images(3)), 1e-4)
-
-
-SILENT = """
-import os, sys
-from pathlib import Path
-from dynlib import runtime
-runtime.load(sys.argv[1], engine="openvino", threads=1)
-print(*(name for name, module in sys.modules.items() if name.startswith("openvino_telemetry") and module))
-print(*Path(os.environ["HOME"]).rglob("*"))
-"""
-
-
-def test_openvino_reports_to_nobody_and_leaves_nothing_at_home(folder, tmp_path):
-    told = {"cwd": ROOT, "env": os.environ | {"HOME": str(tmp_path)}, "capture_output": True, "text": True}
-    found = subprocess.run([sys.executable, "-c", SILENT, str(folder)], check=True, **told)
-    assert found.stdout.split() == []
-
-
-SIGNALLED = """
-import gc, signal, subprocess, sys
-from dynlib import runtime
-signal.signal(signal.SIGCHLD, lambda *_: None)
-nets = [runtime.load(sys.argv[1], engine="openvino", threads=1) for _ in range(3)]
-while nets:
-    del nets[0]
-    gc.collect()
-for _ in range(3):
-    subprocess.run(["true"], check=True)
-"""
-
-
-def test_a_process_survives_signals_after_openvino_networks_are_gone(one):
-    subprocess.run([sys.executable, "-c", SIGNALLED, str(one)], check=True, cwd=ROOT)
-
-
-def test_two_threads_get_what_one_gets(both):
-    _, deployed = both
-    batches = [images(n, 32) for n in (1, 2, 3)] * 10
-    with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(deployed, batches))
-    assert all(same(mine, deployed(x), 0) for mine, x in zip(found, batches, strict=True))
-
-
-def test_no_storage_is_shared(both):
-    module, deployed = both
-    before = deployed(images())
-    changed = copy.deepcopy(dict(module.state_dict()))
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(1)
-        assert same(deployed(images()), before, 0)
-        module.load_state_dict(changed)
-
-
-def test_images_may_lie_in_any_order_but_must_be_those_promised(both):
-    _, deployed = both
-    x = images(2)
-    expected = deployed(x)
-    assert same(deployed(x.to(memory_format=torch.channels_last)), expected, 0)
-    assert same(deployed(x.flip(-1).contiguous().flip(-1).requires_grad_()), expected, 0)
-    wrong = (x.double(), x.half(), x[:, :1], x[0], x[..., :16], x[:0], x.tolist(), x.to("meta"), x.numpy().astype(int))
-    for other in wrong:
-        with pytest.raises(InputError, match=r"images are .*allowed: .*float32 \(N, 3, 32, 32\) on the CPU"):
-            deployed(other)
-
-
-def test_it_can_be_neither_pickled_nor_read_as_a_module(both):
-    for wrong in (pickle.dumps, copy.deepcopy, lambda deployed: deployed.state_dict()):
-        with pytest.raises(InputError, match=r"save\(folder\)"):
-            wrong(both[1])
 
 
 # -------------------------------------------------------------------------------------------------------------- folders
@@ -186,7 +26,7 @@ def test_it_can_be_neither_pickled_nor_read_as_a_module(both):
 @pytest.fixture
 def one(tmp_path):
     """A folder of the smallest network."""
-    deployed = export.single("octconv", nn.Conv2d(3, 2, 1), images(), "onnxruntime", 1)
+    deployed = export.single("octconv", nn.Conv2d(3, 2, 1), images(1), "onnxruntime", 1)
     return deployed.save(tmp_path / "net")
 
 
@@ -205,7 +45,7 @@ def one(tmp_path):
     ],
 )
 def test_a_damaged_folder_or_another_version_is_refused_in_one_line(one, damage, words):
-    assert runtime.load(one, threads=1)(images()).shape == (1, 2, 32, 32)
+    assert runtime.load(one, threads=1)(images(1)).shape == (1, 2, 32, 32)
     damage(one)
     with pytest.raises(InputError, match=words) as refused:
         runtime.load(one)
@@ -351,7 +191,7 @@ def test_what_cannot_be_deployed_is_refused_by_name_in_one_line(use, words):
 def test_the_layer_of_an_operator_is_named():
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Sequential(nn.BatchNorm2d(4, track_running_stats=False))).eval()
     with pytest.raises(InputError, match=r"^1\.0: batch_norm as if in training mode"):
-        export.single("octconv", net, images(), "onnxruntime", 1)
+        export.single("octconv", net, images(1), "onnxruntime", 1)
 
 
 def test_optional_arguments_of_forward_keep_their_defaults():
@@ -360,7 +200,7 @@ def test_optional_arguments_of_forward_keep_their_defaults():
             return super().forward(x) if targets is None else F.mse_loss(super().forward(x), targets)
 
     net = Optional(3, 4, 1).eval()
-    assert same(export.single("octconv", net, images(), "onnxruntime", 1)(images(2)), net(images(2)))
+    assert same(export.single("octconv", net, images(1), "onnxruntime", 1)(images(2)), net(images(2)))
 
 
 def test_grey_images_are_images():
@@ -372,3 +212,23 @@ def test_grey_images_are_images():
     x = images(2, 28, channels=1)
     with torch.no_grad():
         assert same(octconv.deploy(converted, x)(x), converted(x))
+
+
+# ------------------------------------------------------------------------------------------------------------- OpenVINO
+
+
+SIGNALLED = """
+import gc, signal, subprocess, sys
+from dynlib import runtime
+signal.signal(signal.SIGCHLD, lambda *_: None)
+nets = [runtime.load(sys.argv[1], engine="openvino", threads=1) for _ in range(3)]
+while nets:
+    del nets[0]
+    gc.collect()
+for _ in range(3):
+    subprocess.run(["true"], check=True)
+"""
+
+
+def test_a_process_survives_signals_after_openvino_networks_are_gone(one):
+    subprocess.run([sys.executable, "-c", SIGNALLED, str(one)], check=True, cwd=ROOT)

@@ -44,6 +44,14 @@ def test_leaving_offline_takes_the_exits_that_the_network_takes(stored):
     assert shares == tuple((taken == exit).double().mean().item() for exit in range(3))
 
 
+def test_a_confidence_of_exactly_the_threshold_leaves_in_the_network_and_offline(stored):
+    logits, labels = stored[0][:, :1], stored[1][:1]
+    exactly = float(logits[:-1].softmax(-1).amax(-1)[0, 0])
+    for threshold, exit in ((exactly, 0), (exactly + 1e-6, 2)):
+        assert ExitRule((threshold, NEVER))(logits).taken.tolist() == [exit]
+        assert leave(logits, labels, COSTS, (threshold, NEVER)).shares[exit] == 1
+
+
 def test_thresholds_at_the_extremes_cost_the_first_and_the_last_exit(stored):
     first, last = shared(*stored, COSTS, (0.0, NEVER))
     assert (first.macs, last.macs) == (1, 10)

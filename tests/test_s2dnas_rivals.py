@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import images
 from torch import nn
 
 from dynlib import backbones, cost
@@ -13,10 +14,6 @@ from dynlib.papers.s2dnas import Config, convert, deploy, macs_by_choice, summed
 from dynlib.papers.s2dnas.exits import set_thresholds
 from dynlib.papers.s2dnas.layers import Exits
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
-
-
-def images(batch=2):
-    return torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(
@@ -106,17 +103,3 @@ def test_a_rival_is_one_word_in_the_settings_and_costs_what_is_counted(form):
     assert s2dnas.cost(model, 32).params == counted.params
     with pytest.raises(InputError, match="no stages"):
         deploy(model, images())
-
-
-@pytest.mark.parametrize(
-    ("kw", "message"),
-    [
-        ({"form": "layer"}, "form is 'layer'; allowed: stages, layers, msdnet"),
-        ({"form": "layers", "cuts": [[0, 8]]}, "leave out cuts"),
-        ({"form": "msdnet", "reuse": [[1, 1, 1]]}, "leave out cuts"),
-        ({"form": "msdnet", "exit_thresholds": (0.5, 0.5)}, "all thresholds but one"),
-    ],
-)
-def test_a_rival_has_no_stages_to_set(kw, message):
-    with pytest.raises(InputError, match=message):
-        Config(**kw)

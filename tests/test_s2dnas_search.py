@@ -2,13 +2,12 @@
 
 import math
 from functools import partial
-from itertools import permutations
 
 import pytest
 import torch
 from jobs_for_workers import square
 
-from dynlib.book.search_jobs import spread
+from dynlib.book.jobs import spread
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas.exits import Outcome
 from dynlib.papers.s2dnas.search import (
@@ -16,9 +15,7 @@ from dynlib.papers.s2dnas.search import (
     Measured,
     Space,
     best,
-    chance_of,
     exhaustive,
-    kendall_tau,
     policy_search,
     random_search,
     reward,
@@ -124,21 +121,6 @@ def test_the_reward_is_accuracy_times_the_cost_ratio_to_the_power_omega():
     assert reward(0.9, 1000, 1000, -0.3) == 0.9
     (candidate,) = Judge(Toy())([SMALL.config((1, 0))])
     assert candidate.outcome.top1 > 0.1  # the better of two thresholds
-
-
-def test_rank_agreement_is_kendall_s_tau_b():
-    assert kendall_tau([1, 2, 3], [10, 20, 30]) == 1
-    assert kendall_tau([1, 2, 3, 4], [4, 3, 2, 1]) == -1
-    assert kendall_tau([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
-    assert kendall_tau([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(6))
-    with pytest.raises(InputError, match="nothing to rank"):
-        kendall_tau([1, 1], [1, 2])
-
-
-def test_the_chance_of_a_tau_is_that_of_all_orders():
-    for tau, count in ((0.6, 5), (1.0, 4), (0.0, 4), (-1 / 3, 6)):
-        taus = [kendall_tau(range(count), order) for order in permutations(range(count))]
-        assert chance_of(tau, count) == pytest.approx(sum(abs(t) >= abs(tau) - 1e-9 for t in taus) / len(taus))
 
 
 def test_a_controller_at_the_rate_0_never_learns():

@@ -5,14 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from dynlib import settings
-from dynlib.book import records, report, searches
+from dynlib.book import searches
 from dynlib.book.cli import main
-from dynlib.book.search_study import Search
+from dynlib.book.searches import Search
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas.search import reward
-from dynlib.paths import RESULTS
 
 TINY = Search(
     "scenes",
@@ -120,14 +118,3 @@ def test_the_command_line_prints_what_to_train(record, monkeypatch, capsys):
 def test_a_search_that_cannot_be_is_refused_before_any_work(kw, message):
     with pytest.raises(InputError, match=message):
         replace(TINY, **kw)
-
-
-def test_a_committed_search_is_found_by_its_settings():
-    for record in records.find("s2dnas", "search"):
-        asked = settings.build(searches.searcher("s2dnas").Search, record.config)
-        assert searches.recorded("s2dnas", asked, profile=record.profile, seed=record.seed) == record
-
-
-def test_every_committed_training_record_is_asked_for_by_a_study():
-    asked = {path.name for path in report.trainings("s2dnas").path}
-    assert {path.name for path in (RESULTS / "s2dnas").glob("training-*.json")} == asked

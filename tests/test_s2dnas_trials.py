@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from dynlib.book.search_jobs import spread
+from dynlib.book.jobs import spread
 from dynlib.book.search_trials import SharedWeights, Trial, renew_statistics
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config, convert

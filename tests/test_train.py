@@ -45,6 +45,18 @@ def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(batches):
     assert curves[0] == curves[1] != curves[2]
 
 
+def test_every_epoch_has_an_order_of_its_own(batches):
+    seen = []
+
+    def watched(net, images, targets, done):
+        seen.extend(image.sum().item() for image in images)
+        return train.cross_entropy(net, images, targets, done)
+
+    fit(network(), batches, SCHEDULE, seed=1, hardware=CPU, objective=watched)
+    first, second, third = seen[:24], seen[24:48], seen[48:]
+    assert first != second != third != first and sorted(first) == sorted(second) == sorted(third)
+
+
 @pytest.mark.parametrize("survived", [1, 2])
 def test_a_killed_run_resumes_to_the_same_curve_and_weights(batches, tmp_path, survived):
     whole = network()

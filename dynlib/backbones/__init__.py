@@ -49,14 +49,15 @@ def takes_clips(arch: str) -> bool:
     return arch in _OF_CLIPS or arch in models.list_models(module=models.video)
 
 
-def build(arch: str, num_classes: int = 1000, **kw) -> nn.Module:
+def build(arch: str, num_classes: int = 1000, width: float | None = None, **kw) -> nn.Module:
     """A freshly initialised network, in train mode, whose forward returns logits (N, num_classes).
 
     Args:
         arch: a torchvision image or video classifier, or one of `OURS`.
         num_classes: outputs, at least 1.
-        kw: passed on to the network's own builder, e.g. `width` and `shortcut` of a CIFAR ResNet. Where that has no
-            `width`, it is the number of channels of the first convolution, and all others follow in proportion.
+        width: passed on to the network's own builder. Where that has none, it is the number of channels of the first
+            convolution, and all others follow in proportion. None: as published.
+        kw: passed on to the network's own builder, e.g. `shortcut` of a CIFAR ResNet.
 
     Raises:
         InputError: the name is unknown (the closest ones are listed), there are no classes, or no channels.
@@ -64,14 +65,15 @@ def build(arch: str, num_classes: int = 1000, **kw) -> nn.Module:
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; a classifier has at least 1")
     builder = _builder(arch)
-    if "width" in kw and "width" not in inspect.signature(builder).parameters:
-        width = kw.pop("width")
-        if width < 1:
-            raise InputError(f"width is {width}; it is a number of channels, at least 1")
-        network = builder(num_classes=num_classes, **kw)
-        first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
-        return network if width == first.out_channels else thin(network, width / first.out_channels)
-    return builder(num_classes=num_classes, **kw)
+    if width is None:
+        return builder(num_classes=num_classes, **kw)
+    if "width" in inspect.signature(builder).parameters:
+        return builder(num_classes=num_classes, width=width, **kw)
+    if width < 1:
+        raise InputError(f"width is {width}; it is a number of channels, at least 1")
+    network = builder(num_classes=num_classes, **kw)
+    first = next(m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
+    return network if width == first.out_channels else thin(network, width / first.out_channels)
 
 
 def _builder(arch: str):

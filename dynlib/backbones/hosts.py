@@ -120,7 +120,7 @@ def _resnet(arch: str, width: int | None) -> nn.Module:
         raise InputError(
             f"arch {arch!r} has no four stages for a head on dense features; allowed: {', '.join(names())}"
         )
-    return build(arch, **({} if width is None else {"width": width}))
+    return build(arch, width=width)
 
 
 def _channels(stage: nn.Module) -> int:

@@ -10,15 +10,26 @@ from dynlib.book import records
 from dynlib.book.cli_options import (
     Arch,
     AsJson,
+    Classes,
     Key,
     Params,
     Size,
     giga,
     print_json,
     print_table,
-    usual_size,
     words,
 )
+
+
+def _asked(
+    key: str, param: list[str] | None, arch: str, size: str | None, classes: int | None = None
+) -> tuple[object, str, int]:
+    """The method's settings, the size of the image and the number of classes, those that are usual where not given."""
+    from dynlib import papers
+
+    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    px, outputs = ("32", 10) if arch.startswith("cifar_") else ("224", 1000)
+    return config, px if size is None else size, classes or outputs
 
 
 def cost(
@@ -26,19 +37,14 @@ def cost(
     arch: Arch,
     size: Size = None,
     param: Params = None,
-    classes: Annotated[
-        int | None,
-        typer.Option(min=1, max=10**6, help="Outputs of the classifier; default 1000, of cifar_ networks 10."),
-    ] = None,
+    classes: Classes = None,
     as_json: AsJson = False,
 ) -> None:
     """Multiply-accumulates and parameters of a method on a network, for one image."""
-    from dynlib import papers
     from dynlib.book import paperscale
     from dynlib.cost import parse_size
 
-    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
-    size, classes = usual_size(arch) if size is None else size, classes or (10 if arch.startswith("cifar_") else 1000)
+    config, size, classes = _asked(key, param, arch, size, classes)
     result = paperscale.cost_of(key, config, arch, parse_size(size), classes)
     if as_json:
         return print_json(result)
@@ -78,15 +84,13 @@ def latency(
     as_json: AsJson = False,
 ) -> None:
     """Milliseconds on this CPU against the fastest static variant of the same network."""
-    from dynlib import papers
     from dynlib.book import paperscale
     from dynlib.cost import parse_size
 
-    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    config, size, _ = _asked(key, param, arch, size)
     mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
         paths.check_writable(paths.RESULTS / key)
-    size = usual_size(arch) if size is None else size
     how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine, "dtype": dtype}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
@@ -120,23 +124,18 @@ def deploy(
     out: Annotated[Path, typer.Option(help="Folder for the ONNX files and deployed.json.")],
     size: Size = None,
     param: Params = None,
-    classes: Annotated[
-        int | None, typer.Option(min=1, max=10**6, help="Classes; default 1000, of cifar_ networks 10.")
-    ] = None,
+    classes: Classes = None,
     weights: Annotated[
         Path | None, typer.Option(help="A .safetensors or .pt file; without it they are random.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Convert a network and write it as ONNX files, which run without torch: dynlib.runtime.load(DIR)."""
-    from dynlib import papers
     from dynlib.book import paperscale
     from dynlib.cost import parse_size
 
-    config = settings.build(papers.method(key).Config, settings.parse(param or ()))
+    config, size, classes = _asked(key, param, arch, size, classes)
     paths.check_writable(out / "deployed.json")
-    classes = classes or (10 if arch.startswith("cifar_") else 1000)
-    size = usual_size(arch) if size is None else size
     deployed = paperscale.deploy(key, config, arch, parse_size(size), classes, weights)
     deployed.save(out)
     if as_json:

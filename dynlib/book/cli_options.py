@@ -21,6 +21,13 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on standar
 Arch = Annotated[str, typer.Option(help="A torchvision model or one of ours, such as cifar_resnet20.")]
 Size = Annotated[str | None, typer.Option(metavar="S|HxW", help="Image in pixels; default 224, of cifar_ networks 32.")]
 
+Classes = Annotated[
+    int | None, typer.Option(min=1, max=10**6, help="Outputs of the classifier; default 1000, of cifar_ networks 10.")
+]
+Precision = Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")]
+Out = Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")]
+Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")]
+
 
 def chapter_values(key: str, profile: str) -> dict[str, Any]:
     """The parameters of a method's chapter at a profile."""
@@ -37,11 +44,6 @@ def existing(data_root: Path | None) -> Path | None:
             f"`python -m dynlib data NAME --data-root {data_root}` downloads a set into it"
         )
     return data_root
-
-
-def usual_size(arch: str) -> str:
-    """The side of the images that a network was made for, in pixels."""
-    return "32" if arch.startswith("cifar_") else "224"
 
 
 def giga(number: int) -> str:

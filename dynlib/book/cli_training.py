@@ -3,7 +3,7 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -14,13 +14,25 @@ from dynlib.book.cli_options import (
     AsJson,
     DataRoot,
     Key,
+    Out,
     Params,
+    Precision,
     Profile,
+    Scheduler,
     chapter_values,
     existing,
     print_json,
     print_table,
 )
+
+
+def _values(key: str, profile: str, param: list[str] | None, what: str, *kinds: type) -> dict[str, Any]:
+    """The parameters of a method's chapter at a profile, and those given, which are fields of `kinds`."""
+    given, allowed = settings.parse(param or ()), [name for kind in kinds for name in settings.names(kind)]
+    for name in given:
+        if name not in allowed:
+            raise settings.unknown(what, name, allowed)
+    return chapter_values(key, profile) | given
 
 
 def train(
@@ -29,9 +41,9 @@ def train(
     data_root: DataRoot = None,
     param: Params = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of first weights, order and augmentation.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
+    out: Out = None,
     again: Annotated[bool, typer.Option("--again", help="Train even where the record exists.")] = False,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
+    precision: Precision = "32-true",
     as_json: AsJson = False,
 ) -> None:
     """Train once with the settings of the method's chapter at a profile; the result is a record.
@@ -46,12 +58,7 @@ def train(
 
     hardware = Hardware(precision=precision)
     kinds = (papers.method(key).Config, recipes.Recipe)
-    given = settings.parse(param or ())
-    allowed = [name for kind in kinds for name in settings.names(kind)]
-    for name in given:
-        if name not in allowed:
-            raise settings.unknown(f"setting of {key} and its recipe", name, allowed)
-    values = chapter_values(key, profile) | given
+    values = _values(key, profile, param, f"setting of {key} and its recipe", *kinds)
     config, recipe = (settings.build(kind, settings.part_of(kind, values)) for kind in kinds)
     out = paths.RESULTS if out is None else out
     which = {"profile": profile, "seed": seed, "folder": out}
@@ -71,10 +78,10 @@ def search(
     data_root: DataRoot = None,
     param: Params = None,
     seed: Annotated[int, typer.Option(min=0, max=MOST_SEED, help="Of weights, draws and the controller.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
-    precision: Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")] = "32-true",
+    out: Out = None,
+    precision: Precision = "32-true",
     workers: Annotated[int, typer.Option(min=1, help="Processes that measure candidates.")] = 1,
-    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")] = None,
+    scheduler: Scheduler = None,
     as_json: AsJson = False,
 ) -> None:
     """Search an architecture with the settings of the method's chapter at a profile; the result is a record.
@@ -85,11 +92,7 @@ def search(
     from dynlib.book import searches
     from dynlib.train import Hardware
 
-    kind, given = searches.searcher(key).Search, settings.parse(param or ())
-    for name in given:
-        if name not in (allowed := settings.names(kind)):
-            raise settings.unknown(f"setting of the search of {key}", name, allowed)
-    values = chapter_values(key, profile) | given
+    values = _values(key, profile, param, f"setting of the search of {key}", searches.settings_of(key))
     asked, out = searches.of_values(key, values), paths.RESULTS if out is None else out
     how = {"root": root, "hardware": Hardware(precision=precision), "workers": workers, "scheduler": scheduler}
     which = {"profile": profile, "seed": seed, "folder": out}
@@ -106,8 +109,8 @@ def campaign(
     minutes: Annotated[float | None, typer.Option(min=0, help="Begin nothing that would end later than this.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Runs at a time.")] = 1,
     accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    scheduler: Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")] = None,
+    scheduler: Scheduler = None,
+    out: Out = None,
     archive: Annotated[Path | None, typer.Option(help="A file that gets every new record, too.")] = None,
     import_: Annotated[Path | None, typer.Option("--import", help="Bring the records of such a file in.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is missing; train nothing.")] = False,

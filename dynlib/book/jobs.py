@@ -1,6 +1,7 @@
 """Independent jobs, drawn one by one as workers are free: processes of this machine, or a Dask cluster."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -33,6 +34,13 @@ def each(
         yield from (function(*item) for item in given)
     else:
         yield from _in_processes(function, iter(given), workers)
+
+
+def spread(function: Callable[[Any], Found], given: Iterable[Any], **where) -> list[Found]:
+    """`function` of each, in order, wherever there is room: options and errors are those of `each`."""
+    numbered = enumerate((item,) for item in given)
+    found = dict(each(partial(_numbered, function), numbered, **where))
+    return [found[number] for number in sorted(found)]
 
 
 def _in_processes(function: Callable[..., Found], given: Iterator[tuple], workers: int) -> Iterator[Found]:

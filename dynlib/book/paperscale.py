@@ -240,20 +240,10 @@ def time_latency(
     pair = f"{__name__}:{latency_pair.__name__}"
     how = {"batch": batch, "threads": threads, "repeats": repeats, "cycle": cycle, "dtype": dtype}
     measured = latency.in_own_process(pair, arguments, **how)
-    return Record(
-        key=key,
-        kind="latency",
-        profile="paper",
-        config=described,
-        config_hash=records.config_hash(described),
-        dataset={},
-        seed=0,
-        metrics=settings.plain(asdict(measured))
-        | {"macs_ratio": ratio, "efficiency": latency.efficiency(measured.speedup, ratio)},
-        curve=[],
-        environment=records.environment(threads=threads),
-        wall_s=round(time.perf_counter() - began, 1),
-    )
+    metrics = settings.plain(asdict(measured))
+    metrics |= {"macs_ratio": ratio, "efficiency": latency.efficiency(measured.speedup, ratio)}
+    wall_s = time.perf_counter() - began
+    return records.made(key, "latency", "paper", described, metrics=metrics, wall_s=wall_s, threads=threads)
 
 
 def _image_network(arch: str, classes: int = 1000) -> nn.Module:

@@ -28,7 +28,7 @@ from dynlib.data import (
 )
 from dynlib.data.vision import IMAGENET_MEAN, IMAGENET_STD
 from dynlib.errors import InputError
-from dynlib.paths import PROFILES, RAW
+from dynlib.paths import RAW
 from dynlib.settings import LATER
 from dynlib.tasks import TASKS, Task
 
@@ -129,11 +129,6 @@ def trained(name: str, classes: int, root: Path | None) -> nn.Module:
 def recipe_of(values: Mapping) -> Recipe:
     """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
     return settings.build(Recipe, values)
-
-
-def profile_recipe(chapter: str, profile: str) -> Recipe:
-    """The recipe in a profile's file, notebooks/profiles/<profile>/<chapter>.yml."""
-    return recipe_of(settings.part_of(Recipe, settings.read(PROFILES / profile / f"{chapter}.yml")))
 
 
 @lru_cache(maxsize=2)

@@ -6,11 +6,12 @@ import math
 import os
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
+from types import MappingProxyType
 
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS, ROOT, write_atomically
@@ -40,6 +41,27 @@ def config_hash(config: Mapping) -> str:
     """First 12 hexadecimal digits of the SHA-256 of the configuration as canonical JSON."""
     text = json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def made(
+    key: str,
+    kind: str,
+    profile: str,
+    config: dict,
+    *,
+    metrics: dict,
+    wall_s: float,
+    threads: int,
+    seed: int = 0,
+    dataset: Mapping = MappingProxyType({}),
+    curve: Iterable[dict] = (),
+    device: str | None = None,
+    precision: str = "32-true",
+) -> Record:
+    """The record of what was just measured on this machine, unsaved; `device` as `environment` has it."""
+    where = environment(device, threads, None if precision == "32-true" else precision)
+    found = (dict(dataset), seed, metrics, list(curve), where, round(wall_s, 1))
+    return Record(key, kind, profile, config, config_hash(config), *found)
 
 
 def path_of(record: Record, folder: Path = RESULTS) -> Path:

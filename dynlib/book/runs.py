@@ -108,24 +108,11 @@ def fit(
     for size in recipe.test_sizes_px:
         metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
     device = next(model.parameters()).device
-    record = Record(
-        key=key,
-        kind="training",
-        profile=profile,
-        config=described,
-        config_hash=records.config_hash(described),
-        dataset=_dataset(batches, valid),
-        seed=seed,
-        metrics=metrics,
-        curve=curve,
-        environment=records.environment(
-            torch.cuda.get_device_name(device) if device.type == "cuda" else None,
-            torch.get_num_threads(),
-            None if hardware.precision == "32-true" else hardware.precision,
-        ),
-        wall_s=round(time.perf_counter() - began + shared_s, 1),
-    )
-    return record, model
+    where = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
+    where |= {"threads": torch.get_num_threads(), "precision": hardware.precision}
+    told = {"seed": seed, "dataset": _dataset(batches, valid), "metrics": metrics, "curve": curve}
+    wall_s = time.perf_counter() - began + shared_s
+    return records.made(key, "training", profile, described, wall_s=wall_s, **told, **where), model
 
 
 def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int, **options) -> Record:

@@ -7,6 +7,7 @@ weights are read there, once a process.
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 import safetensors.torch
@@ -20,6 +21,7 @@ from dynlib.cost import count, example
 from dynlib.data import Batches, hold_out, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
+from dynlib.ops import evaluating
 from dynlib.papers.s2dnas import Config, convert, macs_by_choice, recut, summed_loss
 from dynlib.papers.s2dnas.exits import collect, shared
 from dynlib.papers.s2dnas.search import Measured, Space
@@ -61,8 +63,7 @@ class Trial:
         """The static network with weights that follow from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            classes = DATASETS[self.dataset].class_count
-            return backbones.build(self.arch, classes, **({} if self.width is None else {"width": self.width}))
+            return backbones.build(self.arch, DATASETS[self.dataset].class_count, self.width)
 
     def schedule(self) -> train.Schedule:
         """Cosine to zero over the few epochs."""
@@ -105,7 +106,7 @@ class SharedWeights:
     """The proxy for a CPU: one set of weights for all candidates, kept in a file; called with a candidate's settings.
 
     A departure from the paper, where every candidate is trained by itself: the ranks of the two differ, and a chapter
-    that uses the proxy reports by how much (`papers.s2dnas.search.kendall_tau`).
+    that uses the proxy reports by how much.
     """
 
     trial: Trial  # how and on what the weights are trained
@@ -169,18 +170,12 @@ def renew_statistics(model: nn.Module, batches: Batches, number: int) -> None:
 
     A piece with shared weights sees other inputs under other cuts; a network trained by itself needs no such thing.
     """
-    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
-    kept = [(part, part.training, getattr(part, "momentum", None)) for part in model.modules()]
-    try:
-        model.eval()
+    norms = {part: part.momentum for part in model.modules() if isinstance(part, nn.BatchNorm2d)}
+    with evaluating(model):
         for norm in norms:
             norm.reset_running_stats()
-            norm.momentum = None  # a plain mean over the batches
-            norm.train()
-        for (images, _), _ in zip(batches.epoch(None, next(model.parameters()).device), range(number), strict=False):
+            norm.train().momentum = None  # a plain mean over the batches
+        for images, _ in islice(batches.epoch(None, next(model.parameters()).device), number):
             model(images)
-    finally:
-        for part, training, momentum in kept:
-            part.training = training
-            if isinstance(part, nn.BatchNorm2d):
-                part.momentum = momentum
+    for norm, momentum in norms.items():
+        norm.momentum = momentum

@@ -1,51 +1,122 @@
-"""One search makes one record, found again by the hash of its settings, as one training does in `runs`."""
+"""A search from end to end, as a record found again by its settings: shared weights, the controller, the retraining.
 
-import importlib
+`Search` are its settings. `run` trains the shared weights, lets the controller search once for each omega, takes as
+many draws of a controller that never learns and as many even ones, ranks every architecture where they are few enough,
+and retrains the best by themselves: how well the short ranking agrees with the longer one is part of the result, and so
+is the time that all of it took. Without shared weights every candidate is trained by itself, as in the paper.
+"""
+
+import statistics
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from math import isfinite
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
+from scipy.stats import kendalltau
 
-from dynlib import settings
+from dynlib import backbones, settings
 from dynlib.book import records
+from dynlib.book.jobs import spread
 from dynlib.book.records import Record
-from dynlib.paths import PROFILES, RESULTS, check_writable
+from dynlib.book.search_trials import SharedWeights, Trial
+from dynlib.catalogue import DATASETS
+from dynlib.errors import InputError
+from dynlib.papers.s2dnas import Config, convert
+from dynlib.papers.s2dnas.search import (
+    OMEGA,
+    Candidate,
+    Judge,
+    Measured,
+    Space,
+    best,
+    exhaustive,
+    policy_search,
+    random_search,
+)
+from dynlib.paths import RESULTS, check_writable
 from dynlib.train import Hardware
 
-SEARCHES = {"s2dnas": "dynlib.book.search_study"}  # method -> the module of its search: Search, search
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of a search; the proxy is the small network on small images that stands for the one to be trained."""
+
+    dataset: str
+    proxy_arch: str = "cifar_resnet8"  # with as many map sizes as the network to be trained
+    proxy_width: int | None = None  # channels of its first stage where not as published
+    proxy_size_px: int | None = 16  # side of its images where it is not the stored one
+    proxy_images: int = 8000  # of the training split
+    proxy_held_out_images: int = 2000  # others of the training split, on which rewards are measured
+    proxy_epochs: int = 8  # of the shared weights, or of every candidate
+    shared_weights: bool = True  # one set for all candidates; false: each is trained by itself, as in the paper
+    batch_size: int = 128  # as of the recipe
+    lr: float = 0.1
+    search_stages: int = 3
+    search_groups: int = 8  # of channels
+    candidates: int = 100  # of each search
+    omega: float = OMEGA  # whose best are retrained
+    omegas: tuple[float, ...] = ()  # searched besides
+    ranked: int = 0  # every architecture is measured where the space has at most so many
+    retrained: int = 3  # best of the policy, and as many drawn at random; the paper has 10 of the policy
+    retrain_epochs: int = 8
+
+    def __post_init__(self):
+        """Refuse what no search can use, before any work."""
+        for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
+            if name not in known:
+                raise settings.unknown(what, name, known)
+        lows = {"proxy_images": 1, "proxy_held_out_images": 1, "batch_size": 1, "candidates": 1, "retrained": 1}
+        for name, low in lows.items():
+            if getattr(self, name) < low:
+                raise InputError(f"{name} is {getattr(self, name)}; it is {low} or more")
+        held, classes = self.proxy_held_out_images, DATASETS[self.dataset].class_count
+        if held % classes:
+            raise InputError(f"proxy_held_out_images is {held}; it is a multiple of the {classes} classes")
+        for value in (self.omega, *self.omegas):
+            if not isfinite(value) or value > 0:
+                raise InputError(f"omega is {value}; it is 0 or less, or cost would be worth having")
+        _ = self.space(1), self.trial(0).schedule(), replace(self.trial(0), epochs=self.retrain_epochs).schedule()
+
+    def space(self, sizes: int) -> Space:
+        """The architectures of a network with so many map sizes."""
+        return Space(sizes, self.search_stages, self.search_groups)
+
+    def trial(self, seed: int, **where) -> Trial:
+        """What a candidate is measured by, and trained by where it is trained by itself."""
+        counts = {"train_images": self.proxy_images, "held_out_images": self.proxy_held_out_images}
+        counts |= {"epochs": self.proxy_epochs, "batch_size": self.batch_size, "lr": self.lr}
+        network = {"width": self.proxy_width, "size_px": self.proxy_size_px}
+        return Trial(self.proxy_arch, self.dataset, **counts, **network, seed=seed, **where)
 
 
-def searcher(key: str) -> ModuleType:
-    """The module of a method's search. Raises InputError where it has none."""
+SEARCHES = {"s2dnas": Search}  # method -> the settings of its search
+
+
+def settings_of(key: str) -> type:
+    """The class of the settings of a method's search. Raises InputError where it has none."""
     if key not in SEARCHES:
         raise settings.unknown("method with a search", key, SEARCHES)
-    return importlib.import_module(SEARCHES[key])
+    return SEARCHES[key]
 
 
-def of_values(key: str, values: Mapping[str, Any]) -> object:
+def of_values(key: str, values: Mapping[str, Any]) -> Search:
     """The settings of a search from plain values, of which others than its own are passed over."""
-    kind = searcher(key).Search
+    kind = settings_of(key)
     return settings.build(kind, settings.part_of(kind, values))
 
 
-def profile_search(key: str, chapter: str, profile: str) -> object:
-    """The search in a profile's file, notebooks/profiles/<profile>/<chapter>.yml, which names all of its settings."""
-    return of_values(key, settings.read(PROFILES / profile / f"{chapter}.yml"))
-
-
-def recorded(key: str, asked: object, *, profile: str, seed: int, folder: Path = RESULTS) -> Record | None:
+def recorded(key: str, asked: Search, *, profile: str, seed: int, folder: Path = RESULTS) -> Record | None:
     """The committed record of a search, or None where it is still to be made."""
     return records.lookup(key, "search", profile, settings.plain(asdict(asked)), seed, folder)
 
 
 def run(
     key: str,
-    asked: object,
+    asked: Search,
     *,
     profile: str,
     seed: int,
@@ -55,38 +126,26 @@ def run(
     scheduler: str | None = None,
     progress: bool = False,
 ) -> Record:
-    """Search once and return the record, unsaved."""
+    """Search once and return the record, unsaved.
+
+    Candidates are measured, and retrained, in `workers` processes or on the Dask cluster at `scheduler`.
+    """
     began, hardware = time.perf_counter(), hardware or Hardware()
-    described = settings.plain(asdict(asked))
+    where = {"root": None if root is None else str(root), "accelerator": hardware.accelerator}
+    trial = asked.trial(seed, **where, precision=hardware.precision)
     with tempfile.TemporaryDirectory(prefix="dynlib-") as folder:
-        metrics, curve, dataset = searcher(key).search(
-            asked,
-            seed=seed,
-            weights=Path(folder) / "shared.safetensors",
-            root=None if root is None else str(root),
-            workers=workers,
-            scheduler=scheduler,
-            accelerator=hardware.accelerator,
-            precision=hardware.precision,
-            progress=progress,
-        )
-    precision = None if hardware.precision == "32-true" else hardware.precision
-    return Record(
-        key=key,
-        kind="search",
-        profile=profile,
-        config=described,
-        config_hash=records.config_hash(described),
-        dataset=dataset,
-        seed=seed,
-        metrics=metrics,
-        curve=curve,
-        environment=records.environment(None, torch.get_num_threads(), precision),
-        wall_s=round(time.perf_counter() - began, 1),
-    )
+        weights = Path(folder) / "shared.safetensors"
+        metrics, curve = _found(asked, trial, weights, progress, workers=workers, scheduler=scheduler)
+    batches, held = trial.data()
+    dataset = {"name": trial.dataset, "train_images": len(batches.samples), "held_out_images": len(held.samples)}
+    dataset |= {"train_sha256": batches.samples.checksum, "held_out_sha256": held.samples.checksum}
+    told = {"seed": seed, "dataset": dataset, "metrics": settings.plain(metrics), "curve": curve}
+    told |= {"threads": torch.get_num_threads(), "precision": hardware.precision}
+    described, wall_s = settings.plain(asdict(asked)), time.perf_counter() - began
+    return records.made(key, "search", profile, described, wall_s=wall_s, **told)
 
 
-def ensure(key: str, asked: object, *, profile: str, seed: int, folder: Path = RESULTS, **options) -> Record:
+def ensure(key: str, asked: Search, *, profile: str, seed: int, folder: Path = RESULTS, **options) -> Record:
     """The record of a search: read where it exists, else made and, outside the smoke profile, saved."""
     found = None if profile == "smoke" else recorded(key, asked, profile=profile, seed=seed, folder=folder)
     if found is not None:
@@ -97,3 +156,83 @@ def ensure(key: str, asked: object, *, profile: str, seed: int, folder: Path = R
     if profile != "smoke":
         records.save(record, folder)
     return record
+
+
+def _found(asked: Search, trial: Trial, weights: Path, progress: bool, **spreading) -> tuple[dict, list[dict]]:
+    """The figures of a search and the curve of the shared weights, which are kept in `weights` meanwhile."""
+    sizes = convert(trial.network(), Config(cuts=((0, 1),))).meta["groups"]  # of maps, of the proxy's network
+    here = spreading == {"workers": 1, "scheduler": None}
+    now = time.process_time if here else time.perf_counter  # a busy machine does not lengthen the first
+    space, clock, spent = asked.space(sizes), now(), {}
+    proxy = SharedWeights(trial, space, str(weights)) if asked.shared_weights else trial
+    curve = proxy.train(progress) if asked.shared_weights else []
+    spent["weights_s"], clock = now() - clock, now()
+
+    def measure(configs: Sequence[Config]) -> list[Measured]:
+        return spread(proxy, configs, **spreading)
+
+    judges = {omega: Judge(measure, omega) for omega in dict.fromkeys((asked.omega, *asked.omegas))}
+    shared = judges[asked.omega].measured
+    found = {}
+    for omega, judge in judges.items():
+        judge.measured = shared  # measured once, whatever omega
+        found[omega] = {
+            "policy": policy_search(space, judge, asked.candidates, seed=trial.seed),
+            "untrained": policy_search(space, judge, asked.candidates, seed=trial.seed + 2, lr=0.0),
+            "random": random_search(space, judge, min(asked.candidates, len(space)), seed=trial.seed + 1),
+        }
+        if len(space) <= asked.ranked:
+            found[omega]["every"] = exhaustive(space, judge)
+    spent["candidates_s"], clock = now() - clock, now()
+
+    main = found[asked.omega]
+    chosen = best(main["policy"], asked.retrained)
+    control = [one for one in main["random"] if one.config not in {c.config for c in chosen}][: asked.retrained]
+    alone = replace(trial, epochs=asked.retrain_epochs)
+    jobs = [candidate.config for candidate in (*chosen, *control)]
+    judge = Judge(lambda configs: spread(alone, configs, **spreading), asked.omega)
+    retrained = list(zip([*chosen, *control], judge(jobs), strict=True))
+    spent["retraining_s"] = now() - clock
+    winner = max(retrained[: len(chosen)], key=lambda pair: pair[1].reward)[1]
+    static = next(iter(shared.values())).macs_static
+    metrics = {
+        "space": {"sizes": sizes, "per_size": space.per_size, "architectures": len(space)},
+        "macs_static": static,
+        "clock": "processor" if here else "wall",
+        "measured": len(shared),
+        "seconds_a_candidate": statistics.median(of.seconds for of in shared.values()),
+        **{name: round(seconds, 1) for name, seconds in spent.items()},
+        "searches": [_told(omega, of) for omega, of in found.items()],
+        "retrained": [
+            _values(short) | {"by": "policy" if place < len(chosen) else "random", "alone": _worth(alone)}
+            for place, (short, alone) in enumerate(retrained)
+        ],
+        "kendall_tau": _tau(retrained),
+        "found": _values(winner),
+    }
+    return metrics, curve
+
+
+def _tau(pairs: Sequence[tuple[Candidate, Candidate]]) -> float | None:
+    """Kendall's tau-b of the rewards under shared weights and after training alone; None where all of one are equal."""
+    short, alone = ([candidate.reward for candidate in side] for side in zip(*pairs, strict=True))
+    return None if min(len(set(short)), len(set(alone))) < 2 else float(kendalltau(short, alone).statistic)
+
+
+def _told(omega: float, of: dict[str, list[Candidate]]) -> dict:
+    """One omega: the rewards of each search in the order of its draws, and its best candidate."""
+    rewards = {name: [round(candidate.reward, 5) for candidate in history] for name, history in of.items()}
+    return {"omega": omega, "rewards": rewards, "best": {name: _values(best(h, 1)[0]) for name, h in of.items()}}
+
+
+def _values(candidate: Candidate) -> dict:
+    config = candidate.config
+    return {"cuts": [list(row) for row in config.cuts], "reuse": [list(row) for row in config.reuse]} | _worth(
+        candidate
+    )
+
+
+def _worth(candidate: Candidate) -> dict:
+    outcome = candidate.outcome
+    figures = {"reward": candidate.reward, "top1": outcome.top1, "macs": round(outcome.macs)}
+    return figures | {"threshold": outcome.thresholds[0], "shares": list(outcome.shares)}

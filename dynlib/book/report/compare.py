@@ -27,11 +27,6 @@ class Comparison:
     low: float  # of the 95 % interval of the mean; infinite for fewer than two seeds
     high: float
 
-    @property
-    def half_width(self) -> float:
-        """The smallest difference that these seeds could have shown."""
-        return (self.high - self.low) / 2
-
 
 def paired(differences: Sequence[float]) -> Comparison:
     """The verdict on differences, one a seed: Student's t, two-sided 95 %; those that are NaN do not count."""

@@ -26,16 +26,6 @@ Departures from the paper, each with its reason:
   kernel that tiles the map, 2 x 2 at stride 2, has no such form and stays as it is.
 """
 
-from dynlib.papers.octconv.convert import (
-    Config,
-    convert,
-    cost,
-    deploy,
-)
+from dynlib.papers.octconv.convert import Config, convert, cost, deploy
 
-__all__ = [
-    "Config",
-    "convert",
-    "cost",
-    "deploy",
-]
+__all__ = ["Config", "convert", "cost", "deploy"]

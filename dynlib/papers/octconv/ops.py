@@ -13,7 +13,6 @@ A clip (N, C, T, H, W) has an octave too, of space alone: its low band has all T
 the paper says only "3D"; that time is not halved follows from its costs). Functions and layers take images and clips.
 """
 
-import operator
 from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
@@ -267,14 +266,12 @@ class OctBatchNorm2d(nn.BatchNorm2d):
     """Batch norm with its own statistics and affine parameters in each band; holds those of a vanilla batch norm."""
 
     def __init__(self, norm: nn.BatchNorm2d | nn.BatchNorm3d, split: Split):
-        super().__init__(
-            norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
-        )
+        like = (norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+        super().__init__(*like, device="meta")
         self.weight, self.bias = norm.weight, norm.bias
         self.running_mean, self.running_var = norm.running_mean, norm.running_var
         self.num_batches_tracked = norm.num_batches_tracked
-        self.training = norm.training
-        self.split = split
+        self.training, self.split = norm.training, split
 
     def forward(self, x: Octave) -> Octave:
         """Normalises (N, c_high, H, W) and (N, c_low, H/2, W/2) separately; shapes stay."""
@@ -310,7 +307,7 @@ class Both(nn.Module):
 
 def octave_add(a: Octave, b: Octave) -> Octave:
     """Residual addition a band at a time; both sides have the same split, the conversion saw to that."""
-    return Octave(*(None if x is None else operator.add(x, y) for x, y in zip(a, b, strict=True)))
+    return Octave(*(None if x is None else x + y for x, y in zip(a, b, strict=True)))
 
 
 def octave_cat(values: list[Tensor | Octave], dim: int = 1) -> Octave:

@@ -12,7 +12,7 @@ an image stops at the first stage that is sure. A search finds the cuts and what
 
     convert   Config; the network cut into stages; cost      split     the network stage by stage
     owners    who owns a channel                             deploy    the form for inference
-    layers    kernels in pieces, heads, the exit rule        search    the controller; `book/search_study.py` runs it
+    layers    kernels in pieces, heads, the exit rule        search    the controller; `book/searches.py` runs it
     exits     thresholds and what they lead to               rivals    exits on layers, and MSDNet: `Config.form`
 
 Departures from the paper, each with its reason:

@@ -240,28 +240,3 @@ def exhaustive(space: Space, judge: Judge) -> list[Candidate]:
 def best(history: Sequence[Candidate], count: int | None = None) -> list[Candidate]:
     """Different candidates of a search, the highest reward first; `count` of them where given."""
     return sorted(dict.fromkeys(history), key=lambda candidate: -candidate.reward)[:count]
-
-
-def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank agreement from -1 to 1 of two lists of figures of the same things (tau-b: ties count for neither).
-
-    Raises InputError for lists of different lengths or with nothing to rank.
-    """
-    a, b = torch.tensor(first, dtype=torch.float64), torch.tensor(second, dtype=torch.float64)
-    if len(a) != len(b):
-        raise InputError(f"first has {len(a)} figures, second {len(b)}; they are of the same things")
-    signs = [(x[:, None] - x).sign() for x in (a, b)]
-    pairs = [sign.abs().sum() for sign in signs]
-    if not all(pairs):
-        raise InputError("all figures of one list are equal; there is nothing to rank")
-    return float((signs[0] * signs[1]).sum() / (pairs[0] * pairs[1]).sqrt())
-
-
-def chance_of(tau: float, count: int) -> float:
-    """Share of all orders of `count` things whose tau against a fixed order is at least as far from 0: the p-value."""
-    orders = [1]  # by the number of pairs that stand the other way round
-    for size in range(2, count + 1):
-        lows = range(len(orders) + size - 1)
-        orders = [sum(orders[max(0, low - size + 1) : low + 1]) for low in lows]
-    pairs = len(orders) - 1
-    return sum(n for swapped, n in enumerate(orders) if abs(1 - 2 * swapped / pairs) >= abs(tau) - 1e-9) / sum(orders)

@@ -25,18 +25,6 @@ def shrink(x: Tensor, density: float) -> Tensor:
         return F.interpolate(x.float(), sides, mode="bilinear", antialias=True)
 
 
-class Shrink(nn.Module):
-    """`shrink` as a layer."""
-
-    def __init__(self, density: float):
-        super().__init__()
-        self.density = density
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Make the image smaller."""
-        return shrink(x, self.density)
-
-
 class ShrunkConv2d(nn.Conv2d):
     """A stem that first makes the image smaller, to about `density` of the positions that it had."""
 

@@ -1,0 +1,106 @@
+"""Small networks for the tests, with statistics of their own, and the five methods on them."""
+
+import torch
+from torch import nn
+from torchvision.models import DenseNet, MobileNetV2, ResNet
+from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from dynlib import backbones, export
+from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.book.zoo.preact_resnet import PreActResNet
+from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
+from dynlib.papers.sampling.masks import samplers
+
+
+def mobile(use_hs=True):
+    """MobileNetV3 of four blocks, gated ones among them."""
+    rows = [(16, 3, 16, 16, True, 1), (16, 3, 32, 24, False, 2), (24, 5, 48, 24, True, 1), (24, 3, 48, 32, True, 2)]
+    settings = [
+        InvertedResidualConfig(c, k, e, o, se, "HS" if use_hs else "RE", s, 1, 1.0) for c, k, e, o, se, s in rows
+    ]
+    return MobileNetV3(settings, 64, 10)
+
+
+METHODS = {"wae": wae, "octconv": octconv, "s2dnas": s2dnas, "sampling": sampling, "drnet": drnet}
+FOUR = [1, 1, 1, 1]  # blocks
+NETWORKS = {
+    "pad": lambda: CifarResNet(8, width=8, shortcut="A"),
+    "projection": lambda: CifarResNet(8, width=8, shortcut="B"),
+    "basic": lambda: ResNet(BasicBlock, FOUR, 10),
+    "bottleneck": lambda: ResNet(Bottleneck, FOUR, 10),
+    "wide": lambda: ResNet(Bottleneck, FOUR, 10, width_per_group=128),
+    "grouped": lambda: ResNet(Bottleneck, FOUR, 10, groups=8, width_per_group=8),
+    "dilated": lambda: ResNet(Bottleneck, FOUR, 10, replace_stride_with_dilation=[False, True, True]),
+    "pre-activation": lambda: PreActResNet((1, 2, 1, 1), 10, width_per_group=16),
+    "dense": lambda: DenseNet(12, (2, 2), 24, bn_size=2, num_classes=10),
+    "depthwise": lambda: MobileNetV2(10, 0.25, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]),
+    "gated": mobile,
+    "vgg": lambda: backbones.build("cifar_vgg16_bn", 10, width=16),
+}
+
+
+def images(batch=2, size=32, channels=3):
+    """Always the same of one shape."""
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(size))
+
+
+def strange(net):
+    """Random statistics and affine parameters in every batch norm, so that order matters; in evaluation mode."""
+    torch.manual_seed(1)
+    for norm in net.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            for tensor in (norm.weight, norm.running_var):
+                if tensor is not None:
+                    nn.init.uniform_(tensor, 0.5, 1.5)
+            for tensor in (norm.bias, norm.running_mean):
+                if tensor is not None:
+                    nn.init.normal_(tensor, std=0.1)
+    return net.eval()
+
+
+def pointwise(net):
+    """The network with kernels of one pixel: on a constant image all its maps are constant."""
+    for name, m in list(net.named_modules()):
+        if isinstance(m, nn.Conv2d) and m.kernel_size != (1, 1):
+            small = nn.Conv2d(m.in_channels, m.out_channels, 1, m.stride, groups=m.groups, bias=m.bias is not None)
+            net.set_submodule(name, small)
+    return strange(net)
+
+
+def assert_deployed(method, net, size=64, close=1e-5):
+    """The network's deployed form, which answers as the network at batch 1 and 3."""
+    deployed = method.deploy(net, images(1, size), threads=1)
+    for x in (images(1, size), images(3, size)):
+        with torch.inference_mode():
+            assert export.difference(deployed(x), net(x)) <= close
+    return deployed
+
+
+def scored(net, scale=0.3, bias=0.0):
+    """Scores of the masks of sampling that differ from place to place."""
+    torch.manual_seed(1)
+    for sampler in samplers(net).values():
+        nn.init.normal_(sampler.score.weight, std=scale / sampler.score.in_channels)
+        nn.init.constant_(sampler.score.bias, bias)
+    return net
+
+
+def network(name="projection"):
+    """One of `NETWORKS`, or of the backbones; always the same."""
+    torch.manual_seed(0)
+    return strange(NETWORKS[name]() if name in NETWORKS else backbones.build(name, 10))
+
+
+def converted(key, net, **settings):
+    """The network in the form of a method, with choices that differ from image to image; in evaluation mode."""
+    small = {"predictor_width": 0.125} if key == "drnet" else {}
+    torch.manual_seed(2)
+    model = strange(METHODS[key].convert(net, METHODS[key].Config(**small | settings)))
+    with torch.no_grad():
+        if key == "drnet" and hasattr(model, "predictor"):
+            model.predictor[-1].bias -= model.score(images(16)).mean(0)
+        if key == "s2dnas":
+            sure = model(images(16)).exits.softmax(-1).amax(-1)  # (E, 16)
+            model.exit_rule.thresholds.copy_(sure[:-1].median(1).values)  # half of the images at each exit
+    return scored(model)
