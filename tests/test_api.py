@@ -16,9 +16,10 @@ def page():
 def test_every_method_has_its_four_names_and_every_name_words(page):
     for key in METHODS:
         part = page.partition(f"`dynlib.papers.{key}`")[2].partition("\n## ")[0]
-        assert re.findall(r"^### `(\w+)`", part, re.MULTILINE)[:4] == ["Config", "convert", "cost", "deploy"]
-    entries = re.split(r"^###? ", page, flags=re.MULTILINE)[1:]
-    assert [entry for entry in entries if "```python" in entry and not re.search(r"```\n\n[\w`*]", entry)] == []
+        assert re.findall(r"\{dropdown\} `(\w+)`", part)[:4] == ["Config", "convert", "cost", "deploy"]
+    entries = re.findall(r"^````\{dropdown\} (.*)$", page, re.MULTILINE)
+    assert len(entries) > 40
+    assert [entry for entry in entries if not re.fullmatch(r"`[\w.]+`: .*[.:,;)]", entry)] == []
 
 
 def test_a_field_stands_with_its_comment_and_no_word_of_the_docstring(page):

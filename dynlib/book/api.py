@@ -39,12 +39,13 @@ def page() -> str:
 
 
 def entry(module: object, name: str) -> str:
-    """Heading, signature or fields, and docstring of one name of a module."""
+    """One name of a module, folded: its first line; then signature or fields, and the rest of its docstring."""
     thing = module
     for part in name.split("."):
         thing = getattr(thing, part)
     shown = fields(thing) if dataclasses.is_dataclass(thing) else signature(name.rpartition(".")[2], thing)
-    return f"### `{name}`\n\n```python\n{shown}\n```\n\n{prose(inspect.getdoc(thing) or '')}"
+    first, _, rest = prose(inspect.getdoc(thing) or "").partition("\n")
+    return f"````{{dropdown}} `{name}`: {first}\n```python\n{shown}\n```\n\n{rest.strip()}\n````"
 
 
 def fields(kind: type) -> str:
