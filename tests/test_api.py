@@ -17,7 +17,7 @@ def test_every_method_has_its_four_names_and_every_name_words(page):
     for key in METHODS:
         part = page.partition(f"`dynlib.papers.{key}`")[2].partition("\n## ")[0]
         assert re.findall(r"\{dropdown\} `(\w+)`", part)[:4] == ["Config", "convert", "cost", "deploy"]
-    entries = re.findall(r"^````\{dropdown\} (.*)$", page, re.MULTILINE)
+    entries = re.findall(r"^:::\{dropdown\} (.*)$", page, re.MULTILINE)
     assert len(entries) > 40
     assert [entry for entry in entries if not re.fullmatch(r"`[\w.]+`: .*[.:,;)]", entry)] == []
 

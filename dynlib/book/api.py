@@ -45,7 +45,7 @@ def entry(module: object, name: str) -> str:
         thing = getattr(thing, part)
     shown = fields(thing) if dataclasses.is_dataclass(thing) else signature(name.rpartition(".")[2], thing)
     first, _, rest = prose(inspect.getdoc(thing) or "").partition("\n")
-    return f"````{{dropdown}} `{name}`: {first}\n```python\n{shown}\n```\n\n{rest.strip()}\n````"
+    return f":::{{dropdown}} `{name}`: {first}\n```python\n{shown}\n```\n\n{rest.strip()}\n:::"
 
 
 def fields(kind: type) -> str:
