@@ -151,9 +151,16 @@ class Product(nn.Module):
         return self.tail(self.product(self.a(x), self.b(x)))
 
 
-@pytest.mark.parametrize(
-    "product", [lambda x, y: x * y, lambda x, y: x * 2, lambda x, y: x * F.adaptive_avg_pool2d(y, 1)]
-)
+def test_a_product_with_a_number_scales_both_bands():
+    net, x = Product(lambda x, y: x * 2).eval(), images(2, 64)
+    assert torch.equal(convert(net, Config(alpha=0.0))(x), net(x))
+    doubled = convert(net, Config(alpha=0.5))(x)
+    net.product = lambda x, y: x
+    once, bias = convert(net, Config(alpha=0.5))(x), net.tail.bias[:, None, None]
+    torch.testing.assert_close(doubled - bias, 2 * (once - bias))
+
+
+@pytest.mark.parametrize("product", [lambda x, y: x * y, lambda x, y: x * F.adaptive_avg_pool2d(y, 1)])
 def test_a_product_that_is_no_gate_is_refused_by_name(product):
     with pytest.raises(InputError, match=r"^mul: no rule for the operation mul unless it is a map times a gate"):
         convert(Product(product), Config())
