@@ -130,7 +130,7 @@ def probe(example: torch.Tensor | None) -> dict[str, object]:
     if example is None:
         return {"size": PROBE_PX, "remedy": "; give an `example`"}
     if not isinstance(example, torch.Tensor) or example.dim() not in (4, 5):
-        given = tuple(example.shape) if isinstance(example, torch.Tensor) else repr(example)
+        given = str(tuple(example.shape)) if isinstance(example, torch.Tensor) else repr(example)
         raise InputError(f"example is {given:.100}; it is a batch of images (N, C, H, W) or of clips (N, C, T, H, W)")
     return {"size": tuple(example.shape[1:])}
 

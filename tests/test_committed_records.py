@@ -25,9 +25,9 @@ def described(record: records.Record) -> dict:
         return settings.plain(runs.describe(config, recipes.recipe_of(asked["recipe"])))
     size = asked["size"] if isinstance(asked["size"], list) else [asked["size"]]
     shares = tuple(asked["shares"]) if "shares" in asked else None
-    return paperscale.describe_latency(
-        config, asked["arch"], parse_size("x".join(map(str, size))), asked["batch"], asked["threads"], shares
-    )
+    how = {"engine": asked.get("engine"), "dtype": asked.get("dtype", "float32")}
+    sides = parse_size("x".join(map(str, size)))
+    return paperscale.describe_latency(config, asked["arch"], sides, asked["batch"], asked["threads"], shares, **how)
 
 
 @pytest.mark.parametrize("key", papers.METHODS)

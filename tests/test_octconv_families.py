@@ -155,7 +155,7 @@ class Digits(nn.Module):
 
 def test_a_network_of_one_channel_and_one_size_converts_with_an_example_and_keeps_its_tiles():
     x = cost.example(28, channels=1)
-    with pytest.raises(InputError, match=r"^Digits: does not run on a 3x224x224 image: .*; give an `example`$"):
+    with pytest.raises(InputError, match=r"^Digits: does not run on a 1x224x224 image: .*; give an `example`$"):
         convert(Digits(), Config())
     net = convert(Digits(), Config(), x)
     assert net.same.out.low == 4 and net.down.inp.low == 4 and type(net.tiles) is nn.Conv2d
