@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import images, strange
+from people import added, aliased, doubled, dropped, late, normed, rectified
 from torch import nn
 
 from dynlib import engines, export, runtime
@@ -90,45 +91,6 @@ class Net(nn.Module):
 
     def forward(self, x):
         return self.use(self, x)
-
-
-def doubled(n, x):
-    y = n.c(x)
-    return y + n.i(y)
-
-
-def dropped(n, x):
-    y = n.c(x)
-    return torch.relu(n.drop(y)) + y
-
-
-def normed(n, x):
-    y = n.c(x)
-    return n.bn(n.i(y)) + y
-
-
-def late(n, x):
-    t = x * 1
-    return n.c(t) + n.d(n.r(t))
-
-
-def added(n, x):
-    y = n.c(x)
-    y.add_(n.d(x))
-    return y
-
-
-def aliased(n, x):
-    a = n.c(x)
-    b = a
-    b += n.d(x)
-    return a
-
-
-def rectified(n, x):
-    y = n.c(x)
-    y.relu_()
-    return y + n.d(x)
 
 
 def overwritten(n, x):

@@ -51,8 +51,8 @@ class Given:
     def __call__(self, network, thumbnails: Tensor, places: Tensor, done: float) -> Tensor:
         """The loss of the predictor's logits for thumbnails (N, 3, h, w) at `places` (N,) of the table."""
         config = self.config
-        logits, labels = self.logits[:, places].float(), self.labels[places]
-        z = network.predictor(thumbnails)
+        z, places = network.predictor(thumbnails), places.cpu()  # the table stays in memory
+        logits, labels = self.logits[:, places].to(z), self.labels[places].to(z.device)
         costs = z.new_tensor(self.costs)
         if not config.supervised:
             gate = layers.straight_through(z, training.temperature(config.tau, config.tau_start, done))
@@ -79,7 +79,7 @@ def settle(model: nn.Module, batches: Batches) -> None:
             for norm in norms:
                 norm.reset_running_stats()
                 norm.train().momentum = None  # the plain mean over batches
-            for images, _ in some.epoch(None):
+            for images, _ in some.epoch(None, next(model.parameters()).device):
                 model.classify(images, j)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
@@ -91,14 +91,14 @@ def answers(model: nn.Module, batches: Batches) -> Tensor:
     sizes = model.sizes(tuple(batches.samples.images.shape[-2:]))[0]
     known = hashlib.sha256(f"{batches.samples.checksum} {batches.mean} {batches.std} {sizes}".encode())
     for tensor in model.classifier.state_dict().values():
-        known.update(tensor.contiguous().numpy().tobytes())
+        known.update(tensor.cpu().contiguous().numpy().tobytes())
     path = RUNS / "drnet" / f"answers-{known.hexdigest()[:16]}.safetensors"
     if path.is_file():
         return safetensors.torch.load_file(path)["logits"]
     found, plain = [], replace(batches, augment=None)
     with evaluating(model):
-        for images, _ in plain.epoch(None):
-            found.append(torch.stack([model.classify(images, j) for j in range(len(sizes))]).half())
+        for images, _ in plain.epoch(None, next(model.parameters()).device):
+            found.append(torch.stack([model.classify(images, j) for j in range(len(sizes))]).half().cpu())
     logits = torch.cat(found, 1)
     write_atomically(path, safetensors.torch.save({"logits": logits}))
     return logits
@@ -108,7 +108,8 @@ def evidence(model: nn.Module, valid: Batches) -> policies.Evidence:
     """`policies.collect` of a classifier that does not change: its answers are read where they are known."""
     size = tuple(valid.samples.images.shape[-2:])
     with torch.no_grad(), evaluating(model):
-        z = [model.utility(model.score(images), size).float() for images, _ in valid.epoch(None)]
+        batches = valid.epoch(None, next(model.parameters()).device)
+        z = [model.utility(model.score(images), size).float().cpu() for images, _ in batches]
     (macs, predictor), sizes = model.macs(size), model.sizes(size)[0]
     logits = answers(model, valid).float()
     return policies.Evidence(logits, torch.cat(z), valid.samples.labels, tuple(sizes), macs, predictor)
