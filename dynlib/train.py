@@ -7,7 +7,7 @@ in an epoch follows from (seed, epoch), so a run that was killed and resumed goe
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -285,14 +285,15 @@ def _top1(model: nn.Module, valid: Batches) -> dict[str, float]:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, batches: Batches | Loader | Iterable) -> tuple[Tensor, Tensor]:
+def predict(model: nn.Module | Callable, batches: Batches | Loader | Iterable) -> tuple[Tensor, Tensor]:
     """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes.
 
-    Of a model that yields more than one tensor, its `logits`.
+    Of a model that yields more than one tensor, its `logits`. A deployed network will do as well.
     """
-    device = next(model.parameters()).device
+    is_module = isinstance(model, nn.Module)
+    device = next(model.parameters()).device if is_module else "cpu"
     outputs, targets = [], []
-    with evaluating(model):
+    with evaluating(model) if is_module else nullcontext():
         for images, target in as_batches(batches).epoch(None, device):
             output = model(images)
             outputs.append(getattr(output, "logits", output).float().cpu())
@@ -305,7 +306,7 @@ def top1(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def evaluate(model: nn.Module, batches: Batches | Loader | Iterable) -> dict[str, float]:
+def evaluate(model: nn.Module | Callable, batches: Batches | Loader | Iterable) -> dict[str, float]:
     """`top1` as a fraction and mean cross-entropy `loss` over all samples."""
     logits, labels = predict(model, batches)
     return {"top1": top1(logits, labels), "loss": F.cross_entropy(logits, labels).item()}
