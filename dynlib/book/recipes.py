@@ -53,6 +53,7 @@ class Recipe:
     label_smoothing: float = field(default=0.0, metadata=LATER)  # of classes; share of the weight spread over all
     weights: str | None = field(default=None, metadata=LATER)  # a trained network to start from, see `trained`
     teacher: str | None = field(default=None, metadata=LATER)  # likewise, to learn from besides the labels
+    octaves: float = field(default=0.0, metadata=LATER)  # share of low channels, put in before the method converts
 
     def __post_init__(self):
         """Refuse what no run can use, before any work."""
@@ -72,6 +73,8 @@ class Recipe:
                 raise InputError(f"{what}; leave it out, or give one for classification")
         if self.weights is not None and (self.weights, self.width) != (self.arch, None):
             raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch, at its own width")
+        if not 0 <= self.octaves <= 1:
+            raise InputError(f"octaves is {self.octaves}; it is a share of the channels, from 0 to 1")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 1")
         if self.task.name != "classification" and (self.label_smoothing or self.teacher):

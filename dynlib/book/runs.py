@@ -14,7 +14,7 @@ from dynlib.book.records import Record
 from dynlib.checkpoints import epochs_done
 from dynlib.data import Batches, FolderBatches
 from dynlib.errors import InputError
-from dynlib.papers import Method, method
+from dynlib.papers import Method, method, octconv
 from dynlib.paths import RESULTS, RUNS, check_writable
 
 
@@ -228,6 +228,8 @@ def fresh(
             network = recipe.task.build(recipe.arch, classes, recipe.width)
         else:
             network = trained(recipe.weights, classes, root)
+        if recipe.octaves:
+            network = octconv.convert(network, octconv.Config(alpha=recipe.octaves))
         return paper.convert(network, config)
 
 
