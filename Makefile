@@ -30,6 +30,9 @@ LATENCY := \
   "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 168 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]" \
+  "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.25" \
+  "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.5" \
+  "drnet --arch cifar_resnet20 --size 24 --batch 1 -p candidates=[1.0]" \
   "wae --arch vgg16 --size 224 --dtype int8" \
   "wae --arch resnet50 --size 224 --dtype int8" \
   "octconv --arch resnet50 --size 224 --dtype int8 -p alpha=0.5" \

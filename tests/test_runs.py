@@ -12,6 +12,7 @@ from dynlib.book import recipes, records, runs
 from dynlib.book.paperscale import STREAM, stream
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
+from dynlib.papers.octconv.ops import OctConv2d
 
 RECIPE = recipes.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
 
@@ -152,6 +153,15 @@ def test_held_out_images_train_nothing_and_the_method_chooses_on_them(paper):
     assert record.metrics["top1"] == 0.5 and "images" not in record.metrics  # what is chosen is told instead
     assert record.config["recipe"]["held_out_images"] == 20
     assert "held_out_images" not in runs.describe(Config(), RECIPE)["recipe"]  # records from before keep their hash
+
+
+def test_a_recipe_puts_octaves_in_before_the_method_converts(paper):
+    record, network = runs.fit("toy", Config(), replace(RECIPE, octaves=0.5), profile="test", seed=0, checkpoints=None)
+    assert any(isinstance(layer, OctConv2d) for layer in network.modules())
+    assert record.config["recipe"]["octaves"] == 0.5
+    assert "octaves" not in runs.describe(Config(), RECIPE)["recipe"]  # records from before keep their hash
+    with pytest.raises(InputError, match="octaves is 2; it is a share"):
+        replace(RECIPE, octaves=2)
 
 
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():
