@@ -28,6 +28,7 @@ from dynlib.data import (
 )
 from dynlib.data.vision import IMAGENET_MEAN, IMAGENET_STD
 from dynlib.errors import InputError
+from dynlib.papers import octconv
 from dynlib.paths import RAW
 from dynlib.settings import LATER
 from dynlib.tasks import TASKS, Task
@@ -108,6 +109,11 @@ class Recipe:
             return None
         teacher = None if self.teacher is None else trained(self.teacher, classes, root).eval().to(device)
         return train.soften(self.label_smoothing, classes, teacher)
+
+
+def with_octaves(network: nn.Module, share: float) -> nn.Module:
+    """The network with octaves of that share of low channels in it, for a method to go around; itself at 0."""
+    return octconv.convert(network, octconv.Config(alpha=share)) if share else network
 
 
 def trained(name: str, classes: int, root: Path | None) -> nn.Module:

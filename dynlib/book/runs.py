@@ -9,12 +9,12 @@ from torch import nn
 
 from dynlib import settings, train
 from dynlib.book import records
-from dynlib.book.recipes import Recipe, at_size, data_of, held_out, trained
+from dynlib.book.recipes import Recipe, at_size, data_of, held_out, trained, with_octaves
 from dynlib.book.records import Record
 from dynlib.checkpoints import epochs_done
 from dynlib.data import Batches, FolderBatches
 from dynlib.errors import InputError
-from dynlib.papers import Method, method, octconv
+from dynlib.papers import Method, method
 from dynlib.paths import RESULTS, RUNS, check_writable
 
 
@@ -228,9 +228,7 @@ def fresh(
             network = recipe.task.build(recipe.arch, classes, recipe.width)
         else:
             network = trained(recipe.weights, classes, root)
-        if recipe.octaves:
-            network = octconv.convert(network, octconv.Config(alpha=recipe.octaves))
-        return paper.convert(network, config)
+        return paper.convert(with_octaves(network, recipe.octaves), config)
 
 
 def converted(paper: Method, network: nn.Module, config: object, seed: int) -> nn.Module:
