@@ -24,12 +24,24 @@ LATENCY := \
   "s2dnas --arch cifar_vgg16_bn --size 32 --batch 1 --shares 0.6,0.25,0.15" \
   "s2dnas --arch cifar_vgg16_bn --size 32 --batch 16 --shares 0.6,0.25,0.15" \
   "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0.6,0.25,0.15" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 1,0,0" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0,1,0" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0,0,1" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 1,0,0 -p cuts=[[0,2,4,8],[0,2,5,8],[0,5,6,8]] -p reuse=[[1,0,0],[0,1,0],[1,1,1]]" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0,1,0 -p cuts=[[0,2,4,8],[0,2,5,8],[0,5,6,8]] -p reuse=[[1,0,0],[0,1,0],[1,1,1]]" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0,0,1 -p cuts=[[0,2,4,8],[0,2,5,8],[0,5,6,8]] -p reuse=[[1,0,0],[0,1,0],[1,1,1]]" \
   "s2dnas --arch cifar_resnet56 --size 32 --batch 1 --shares 0.6,0.25,0.15" \
   "drnet --arch resnet50 --size 224 --batch 1 --shares 0.3,0.25,0.45" \
   "drnet --arch resnet50 --size 224 --batch 8 --shares 0.3,0.25,0.45" \
   "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 168 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]" \
+  "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.25" \
+  "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.5" \
+  "drnet --arch cifar_resnet20 --size 24 --batch 1 -p candidates=[1.0]" \
+  "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0.3,0.25,0.45 -p predictor_width=0.25 -p predictor_side=0.5" \
+  "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0.3,0.25,0.45 --octaves 0.25 -p predictor_width=0.25 -p predictor_side=0.5" \
+  "drnet --arch resnet50 --size 224 --batch 1 --shares 0.3,0.25,0.45 --octaves 0.5 -p candidates=[1.0,0.7142857142857143,0.5714285714285714]" \
   "wae --arch vgg16 --size 224 --dtype int8" \
   "wae --arch resnet50 --size 224 --dtype int8" \
   "octconv --arch resnet50 --size 224 --dtype int8 -p alpha=0.5" \

@@ -213,7 +213,17 @@ def _run(module: nn.Module, inputs: tuple[Tensor, ...], watched: Callable):
 Shape = tuple  # sizes of one image: (C, H, W); a pair of tensors has a pair of them, an absent one is None
 Formula = Callable[[nn.Module, Shape, Shape], int]  # (module, shape of its inputs, shape of its output) -> MACs
 
-_PLAIN: dict[type[nn.Module], Formula] = {
+
+class Costed:
+    """A layer that brings its own formula, which also stands for all modules inside it."""
+
+    def macs(self, inputs: tuple[Shape, ...], output: Shape) -> int:
+        """Multiply-accumulates for one image, from the shapes of the inputs and of the output."""
+        raise NotImplementedError
+
+
+_FORMULAS: dict[type, Formula] = {
+    Costed: lambda m, inputs, output: m.macs(inputs, output),
     nn.modules.conv._ConvTransposeNd: lambda m, inputs, output: conv_macs(m, inputs[0][1:]),
     nn.modules.conv._ConvNd: lambda m, inputs, output: conv_macs(m, output[1:]),
     nn.Linear: lambda m, inputs, output: linear_macs(m, prod(output[:-1])),
@@ -236,39 +246,31 @@ def layer_sizes(module: nn.Module, input_size: int | tuple[int, ...], channels: 
     return {name: output for name, _, output in _calls(module, leaves, input_size, channels)}
 
 
-def closed_form(
-    module: nn.Module,
-    input_size: int | tuple[int, ...],
-    extra: Mapping[type[nn.Module], Formula] | None = None,
-    channels: int | None = None,
-) -> Cost:
+def closed_form(module: nn.Module, input_size: int | tuple[int, ...], channels: int | None = None) -> Cost:
     """The MACs of one image as a sum of formulas over modules; equals `count` where all products lie in such modules.
 
     Args:
-        module: convolutions (plain and transposed, any dimension, any groups) and linear layers have formulas.
+        module: of `Costed` layers, convolutions (plain and transposed, any dimension, any groups), linear layers.
         input_size: pixels of the image; an int is a square.
-        extra: formulas for further types, which also stand for all modules inside them; they come first.
         channels: of the image; None is what `ops.image_channels` says.
 
     Raises:
         InputError: a module has parameters of its own and no formula.
     """
-    formulas = {**(extra or {}), **_PLAIN}
-    known = tuple(formulas)
     leaves: dict[str, nn.Module] = {}
     inside: tuple[str, ...] = ()
     for name, m in module.named_modules():
         if inside and name.startswith(inside):
             continue
-        if isinstance(m, known):
+        if isinstance(m, tuple(_FORMULAS)):
             leaves[name] = m
             inside = (*inside, f"{name}." if name else "")
         elif not isinstance(m, _FREE) and any(True for _ in m.parameters(recurse=False)):
             what = f"{name or 'the network'} is a {type(m).__name__}"
-            raise InputError(f"{what}, which has parameters and no formula; give one in extra")
+            raise InputError(f"{what}, which has parameters and no formula; let it be a `Costed`")
     by_layer: dict[str, int] = {}
     for name, inputs, output in _calls(module, leaves, input_size, channels):
-        formula = next(f for kind, f in formulas.items() if isinstance(leaves[name], kind))
+        formula = next(f for kind, f in _FORMULAS.items() if isinstance(leaves[name], kind))
         by_layer[name] = by_layer.get(name, 0) + formula(leaves[name], inputs, output)
     by_layer = {name: macs for name, macs in by_layer.items() if macs}
     return Cost(sum(by_layer.values()), _params(module), by_layer)

@@ -25,7 +25,7 @@ def described(record: records.Record) -> dict:
         return settings.plain(runs.describe(config, recipes.recipe_of(asked["recipe"])))
     size = asked["size"] if isinstance(asked["size"], list) else [asked["size"]]
     shares = tuple(asked["shares"]) if "shares" in asked else None
-    how = {"engine": asked.get("engine"), "dtype": asked.get("dtype", "float32")}
+    how = {"engine": asked.get("engine"), "dtype": asked.get("dtype", "float32"), "octaves": asked.get("octaves", 0.0)}
     sides = parse_size("x".join(map(str, size)))
     return paperscale.describe_latency(config, asked["arch"], sides, asked["batch"], asked["threads"], shares, **how)
 

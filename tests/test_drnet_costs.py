@@ -190,6 +190,9 @@ def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(monkeypatc
     macs = drnet.macs_by_choice(convert(backbones.build("cifar_resnet20"), THIN), (32, 32))
     mean = macs["predictor"] + 0.3 * macs["32"] + 0.25 * macs["24"] + 0.45 * macs["16"]
     assert record.metrics["macs_ratio"] == pytest.approx(macs["32"] / mean)
+    inside = paperscale.time_latency("drnet", THIN, "cifar_resnet20", (32, 32), shares=shares, octaves=0.5)
+    assert inside.metrics["macs_ratio"] > 1.2 * record.metrics["macs_ratio"], "against the network without either"
+    assert inside.config == record.config | {"octaves": 0.5}
 
 
 def test_the_timed_method_takes_its_decisions_from_outside():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from networks import converted, images, network
 
+from dynlib import cost
 from dynlib.errors import InputError
-from dynlib.papers import drnet
+from dynlib.papers import drnet, octconv
 from dynlib.papers.drnet import Config, convert
 from dynlib.runtime import Deployed
 
@@ -76,3 +77,20 @@ def test_a_supervised_predictor_chooses_by_utility_when_deployed():
     found = deployed(x)
     assert torch.equal(found.choice, expected.choice) and len(set(expected.choice.tolist())) > 1
     assert (found.logits - expected.logits).abs().max() <= 1e-4 * expected.logits.abs().max()
+
+
+def test_octaves_inside_keep_their_logits_are_counted_and_deployed():
+    octaves = octconv.convert(network(), octconv.Config(alpha=0.25))
+    batch = images(6)
+    with torch.inference_mode():
+        before = octaves(batch)
+        untouched = drnet.convert(octaves, Config(predictor_width=0.125)).eval()(batch, resolution=0).logits
+        assert torch.equal(untouched, before)
+    net = converted("drnet", octaves)
+    assert torch.equal(octaves(batch), before), "the caller's network stays as it was"
+    by_size = [cost.count(net.train(False), images(1, size)).macs - net.macs((size, size))[1] for size in (32, 16)]
+    assert [net.macs((32, 32))[0][0], net.macs((16, 16))[0][0]] == by_size
+    assert net.macs((32, 32))[0][0] == octconv.cost(octaves, (32, 32)).macs
+    assert_same(drnet.deploy(net, images(1), threads=1), net, batch)
+    net.train()(batch).logits.sum().backward()
+    assert all(p.grad is not None for p in net.predictor.parameters())

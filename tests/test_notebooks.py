@@ -115,3 +115,9 @@ def test_a_downloaded_chapter_says_first_how_to_install_the_library(path):
     first = nbformat.read(path, as_version=4).cells[0]
     assert "dynlib" in first.source and "pip install" in first.source
     assert "remove-cell" in tags(first), "the page does not repeat it"
+
+
+@each_chapter
+def test_every_fold_says_what_it_holds(path):
+    folded = [cell for cell in code_cells(path) if any(tag.startswith("hide-") for tag in tags(cell))]
+    assert [cell.id for cell in folded if "code_prompt_show" not in cell.metadata.get("mystnb", {})] == []

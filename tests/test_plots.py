@@ -1,6 +1,7 @@
 """Figures: labelled with units, claimed hollow and ours filled, readable without colour vision, nothing left open."""
 
 import copy
+import math
 from itertools import combinations
 
 import matplotlib as mpl
@@ -258,14 +259,18 @@ def test_a_plane_has_a_mark_for_each_row_with_records_and_none_for_the_others(ax
     assert line.get_xdata() == pytest.approx([10, 20]) and line.get_ydata() == pytest.approx([80, 90])
 
 
-def test_a_contender_is_hollow_where_its_accuracy_was_not_tested(ax):
-    frame = pd.DataFrame(
-        [("a", "one", 2.0, 1.5, "supported"), ("b", "two", 3.0, 1.2, "not tested"), ("c", "one", 1.0, 1.0, "")],
-        columns=["label", "network", "macs_ratio", "speedup", "verdict"],
+def test_kept_accuracy_has_published_points_hollow_ours_with_intervals_and_a_clock_once_something_is_timed():
+    told = pd.DataFrame([("a", "wae", 0.01, 0.5)], columns=["label", "key", "points", "macs"])
+    ours = pd.DataFrame(
+        [("b", "drnet", -0.02, -0.03, -0.01, 0.6, math.nan), ("c", "wae", 0.0, -math.inf, math.inf, 0.7, math.nan)],
+        columns=["label", "key", "points", "low", "high", "macs", "ms"],
     )
-    plots.promised(ax, frame)
-    dots = [line for line in ax.lines if line.get_marker() in ("o", "s")]
-    assert [(*point.get_xdata(), *point.get_ydata()) for point in dots] == [(2.0, 1.5), (3.0, 1.2), (1.0, 1.0)]
-    assert [point.get_markerfacecolor() == "white" for point in dots] == [False, True, False]
-    assert dots[0].get_color() == dots[2].get_color() != dots[1].get_color()
-    assert {text.get_text() for text in ax.texts} == {"a", "b", "c"}
+    above, below = plots.kept(told, ours, 2.0).axes
+    dots = [[line for line in ax.lines if line.get_marker() == "o"] for ax in (above, below)]
+    assert [[(*d.get_xdata(), *d.get_ydata()) for d in of] for of in dots] == [[(50, 1)], [(60, -2), (70, 0)]]
+    assert [[d.get_markerfacecolor() == "white" for d in of] for of in dots] == [[True], [False, False]]
+    assert dots[0][0].get_color() == dots[1][1].get_color() != dots[1][0].get_color()
+    assert [list(line.get_ydata()) for line in below.lines if line.get_linewidth() == 1.6] == [[-3, -1]]
+    timed = plots.kept(told, ours.assign(ms=[1.5, math.nan]), 2.0).axes[2]
+    assert {text.get_text() for text in timed.texts} == {"plain", "b"}
+    assert timed.get_xlabel() == "milliseconds an image"

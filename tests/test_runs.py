@@ -12,6 +12,7 @@ from dynlib.book import recipes, records, runs
 from dynlib.book.paperscale import STREAM, stream
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
+from dynlib.papers.octconv.ops import OctConv2d
 
 RECIPE = recipes.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
 
@@ -169,6 +170,15 @@ def test_what_was_trained_is_tested_as_it_is_deployed_too():
     metrics = runs.fit("octconv", papers.octconv.Config(), recipe, profile="test", seed=0, checkpoints=None)[0].metrics
     assert metrics["top1_deployed_float32"] == metrics["top1"]
     assert abs(metrics["top1_deployed_int8"] - metrics["top1"]) < 0.5
+
+
+def test_a_recipe_puts_octaves_in_before_the_method_converts(paper):
+    record, network = runs.fit("toy", Config(), replace(RECIPE, octaves=0.5), profile="test", seed=0, checkpoints=None)
+    assert any(isinstance(layer, OctConv2d) for layer in network.modules())
+    assert record.config["recipe"]["octaves"] == 0.5
+    assert "octaves" not in runs.describe(Config(), RECIPE)["recipe"]  # records from before keep their hash
+    with pytest.raises(InputError, match="octaves is 2; it is a share"):
+        replace(RECIPE, octaves=2)
 
 
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():

@@ -17,6 +17,9 @@
   };
 
   document.addEventListener("DOMContentLoaded", () => {
+    // On a phone figures keep a width at which they can be read, and scroll in a box (book.css).
+    const narrow = matchMedia("(max-width: 600px)").matches;
+    if (narrow) document.querySelectorAll("figure.align-default").forEach((box) => (box.tabIndex = 0));
     const figures = document.querySelectorAll("figure.explorer");
     if (!figures.length) return;
     const script = document.createElement("script");

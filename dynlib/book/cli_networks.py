@@ -80,6 +80,7 @@ def latency(
         str | None, typer.Option(help="Of the method: onnxruntime or openvino; default the fastest that is installed.")
     ] = None,
     dtype: Annotated[str, typer.Option(help="float32, or int8 for both sides.")] = "float32",
+    octaves: Annotated[float, typer.Option(min=0, max=1, help="Share of low channels, put in before the method.")] = 0,
     record: Annotated[bool, typer.Option("--record", help="Save the measurement in data/results/KEY.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -92,6 +93,7 @@ def latency(
     if record:
         paths.check_writable(paths.RESULTS / key)
     how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine, "dtype": dtype}
+    how |= {"octaves": octaves}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dynlib import export, latency, settings
 from dynlib.backbones import build
 from dynlib.book import records
+from dynlib.book.recipes import with_octaves
 from dynlib.book.records import Record
 from dynlib.book.zoo.authors_count import AUTHORS
 from dynlib.cost import count, example
@@ -27,17 +28,20 @@ from dynlib.papers import method
 from dynlib.runtime import Deployed
 
 
-def cost_of(key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000) -> dict:
+def cost_of(
+    key: str, config: object, arch: str, size: tuple[int, int], classes: int = 1000, octaves: float = 0.0
+) -> dict:
     """What a method makes of a network's cost for one image of (height, width) pixels, as plain values.
 
     MACs are integers and counted as they run; `closed_form` is the same integer from formulas. `ratio` is that of the
     untouched network's `macs_static` to `macs`. Methods with choices add `macs_by_choice`, and those that skip a given
-    share of the positions `macs_expected`, with the ratio to it.
+    share of the positions `macs_expected`, with the ratio to it. With `octaves`, that share of low channels is put into
+    the network before the method converts it.
     Raises InputError for a network or a size that the method cannot take.
     """
     logging.getLogger("torch._subclasses.fake_tensor").setLevel(logging.CRITICAL)  # the exception says it all
     paper, network, image = method(key), _image_network(arch, classes), example(size)
-    model = paper.convert(network, config)
+    model = paper.convert(with_octaves(network, octaves), config)
     try:
         static = count(network, image).macs
     except (RuntimeError, AssertionError) as error:  # torch's words for a map smaller than its kernel
@@ -126,12 +130,14 @@ def describe_latency(
     shares: tuple[float, ...] | None = None,
     engine: str | None = None,
     dtype: str = latency.FLOAT32,
+    octaves: float = 0.0,
 ) -> dict:
     """What a latency record is found by, the machine excepted: that stands in its environment."""
     asked = {"method": settings.described(config), "arch": arch, "size": _side(size)}
     asked |= {"batch": batch, "threads": threads}
     asked |= {} if engine is None else {"engine": engine}
     asked |= {} if dtype == latency.FLOAT32 else {"dtype": dtype}
+    asked |= {"octaves": octaves} if octaves else {}
     return settings.plain(asked | ({} if shares is None else {"shares": shares}))
 
 
@@ -144,6 +150,7 @@ def latency_pair(
     shares: list[float] | None = None,
     engine: str | None = None,
     dtype: str = latency.FLOAT32,
+    octaves: float = 0.0,
 ) -> tuple[nn.Module, dict[str, Callable], Tensor, dict]:
     """Both sides of a measurement, with random weights: the network, the method on each engine, and their example.
 
@@ -153,7 +160,7 @@ def latency_pair(
     in a shuffled order in which choice k has the share `shares[k]`, exactly so in every `STREAM` calls.
     """
     paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
-    model = paper.convert(network, settings.build(paper.Config, config)).eval()
+    model = paper.convert(with_octaves(network, octaves), settings.build(paper.Config, config)).eval()
     threads = torch.get_num_threads()
     first, *others = installed_engines() if engine is None else [engine]
     how = {"engine": first, "threads": threads} | ({} if dtype == latency.FLOAT32 else {"calibrate": [images]})
@@ -207,6 +214,7 @@ def time_latency(
     shares: tuple[float, ...] | None = None,
     engine: str | None = None,
     dtype: str = latency.FLOAT32,
+    octaves: float = 0.0,
 ) -> Record:
     """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
 
@@ -214,7 +222,7 @@ def time_latency(
     weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
     share of the positions is `ratio_expected`.
     `engine` is the method's, one of `engines.ENGINES`, or None: the fastest of those installed, as on the other side;
-    `dtype` that of both sides, one of `latency.DTYPES`.
+    `dtype` that of both sides, one of `latency.DTYPES`; `octaves` as in `cost_of`.
     Raises InputError for shares where there is nothing to choose, or none where there is.
     """
     began = time.perf_counter()
@@ -223,7 +231,7 @@ def time_latency(
     check_threads(threads)
     if dtype not in latency.DTYPES:
         raise InputError(f"dtype is {dtype!r}; allowed: {', '.join(latency.DTYPES)}")
-    cost = cost_of(key, config, arch, size)
+    cost = cost_of(key, config, arch, size, octaves=octaves)
     by_choice = dict(cost.get("macs_by_choice", {}))
     always = by_choice.pop("predictor", 0)
     choices, ratio = list(by_choice.values()), cost.get("ratio_expected", cost["ratio"])
@@ -236,9 +244,9 @@ def time_latency(
         cycle = len(stream(shares, batch))
         mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
         ratio = latency.macs_ratio(cost["macs_static"], mean)
-    described = describe_latency(config, arch, size, batch, threads, shares, engine, dtype)
+    described = describe_latency(config, arch, size, batch, threads, shares, engine, dtype, octaves)
     arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
-    arguments |= {"engine": engine, "dtype": dtype}
+    arguments |= {"engine": engine, "dtype": dtype, "octaves": octaves}
     arguments |= {} if shares is None else {"shares": list(shares)}
     pair = f"{__name__}:{latency_pair.__name__}"
     how = {"batch": batch, "threads": threads, "repeats": repeats, "cycle": cycle, "dtype": dtype}

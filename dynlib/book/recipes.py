@@ -28,6 +28,7 @@ from dynlib.data import (
 )
 from dynlib.data.vision import IMAGENET_MEAN, IMAGENET_STD
 from dynlib.errors import InputError
+from dynlib.papers import octconv
 from dynlib.paths import RAW
 from dynlib.settings import LATER
 from dynlib.tasks import TASKS, Task
@@ -56,6 +57,7 @@ class Recipe:
     )  # a trained network to start from, see `trained`, `narrowed`
     teacher: str | None = field(default=None, metadata=LATER)  # likewise, to learn from besides the labels
     int8: bool = field(default=False, metadata=LATER)  # deploy what was trained, and test that too
+    octaves: float = field(default=0.0, metadata=LATER)  # share of low channels, put in before the method converts
 
     def __post_init__(self):
         """Refuse what no run can use, before any work."""
@@ -75,6 +77,8 @@ class Recipe:
                 raise InputError(f"{what}; leave it out, or give one for classification")
         if self.weights not in (None, self.arch):
             raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch")
+        if not 0 <= self.octaves <= 1:
+            raise InputError(f"octaves is {self.octaves}; it is a share of the channels, from 0 to 1")
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 1")
         if self.task.name != "classification" and (self.label_smoothing or self.teacher or self.int8):
@@ -108,6 +112,11 @@ class Recipe:
             return None
         teacher = None if self.teacher is None else trained(self.teacher, classes, root).eval().to(device)
         return train.soften(self.label_smoothing, classes, teacher)
+
+
+def with_octaves(network: nn.Module, share: float) -> nn.Module:
+    """The network with octaves of that share of low channels in it, for a method to go around; itself at 0."""
+    return octconv.convert(network, octconv.Config(alpha=share)) if share else network
 
 
 def trained(name: str, classes: int, root: Path | None) -> nn.Module:

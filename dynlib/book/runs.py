@@ -10,7 +10,7 @@ from torch import nn
 
 from dynlib import settings, train
 from dynlib.book import records
-from dynlib.book.recipes import Recipe, at_size, data_of, held_out, narrowed, trained
+from dynlib.book.recipes import Recipe, at_size, data_of, held_out, narrowed, trained, with_octaves
 from dynlib.book.records import Record
 from dynlib.checkpoints import epochs_done
 from dynlib.data import Batches, FolderBatches
@@ -242,7 +242,7 @@ def fresh(
         if recipe.weights is not None:
             wide = trained(recipe.weights, classes, root)
             network = wide if recipe.width is None else narrowed(network, wide)
-        return paper.convert(network, config)
+        return paper.convert(with_octaves(network, recipe.octaves), config)
 
 
 def converted(paper: Method, network: nn.Module, config: object, seed: int) -> nn.Module:

@@ -37,7 +37,7 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
 
 def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     """Closed-form multiply-accumulates of a network from `convert`, for one image of (height, width) px."""
-    return closed_form(module, input_size)  # formulas of your own layers: the third argument
+    return closed_form(module, input_size)  # a layer of your own that is a `cost.Costed` brings its formula
 
 
 def deploy(

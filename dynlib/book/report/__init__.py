@@ -4,6 +4,8 @@
     frame     all records of a paper in one table, each named by its study and row
     compare   one rule for "A above B": paired by seed, at equal cost, 95 % interval, four verdicts
     contenders   what one could run instead, on common ground
+    judged    the orders of a paper with their verdicts and records
+    kept      accuracy kept over cost: ours on common ground, theirs as published
     readme    the tables of README.md
     status    what has become of every table and figure of the papers
     table     a frame as a page shows it; the paper's numbers beside ours
@@ -16,9 +18,11 @@ from dynlib.book.report.claims import claims, orders
 from dynlib.book.report.compare import Comparison, compare, expect, paired, verdicts
 from dynlib.book.report.contenders import contenders
 from dynlib.book.report.frame import latencies, rows, summary, trainings
+from dynlib.book.report.judged import judged, proofs, proofs_at
+from dynlib.book.report.kept import kept, plain_ms, published
 from dynlib.book.report.readme import renewed
 from dynlib.book.report.status import VERDICTS, status, summarised
-from dynlib.book.report.table import Linked, badge, beside, show
+from dynlib.book.report.table import Linked, badge, beside, interval, show
 
 __all__ = [
     "VERDICTS",
@@ -30,9 +34,16 @@ __all__ = [
     "compare",
     "contenders",
     "expect",
+    "interval",
+    "judged",
+    "kept",
     "latencies",
     "orders",
     "paired",
+    "plain_ms",
+    "proofs",
+    "proofs_at",
+    "published",
     "renewed",
     "rows",
     "show",

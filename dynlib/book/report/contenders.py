@@ -16,7 +16,7 @@ from dynlib.errors import InputError
 from dynlib.paths import CONTENDERS, RESULTS
 
 COLUMNS = ["name", "network", "key", "query", "dtype", "side", "order", "page"]
-SIDES = ("eager", "fastest", "smaller", "quantised", "method")
+SIDES = ("eager", "fastest", "smaller", "thinner", "quantised", "method")
 
 
 def contenders(path: Path = CONTENDERS) -> pd.DataFrame:
@@ -27,8 +27,9 @@ def contenders(path: Path = CONTENDERS) -> pd.DataFrame:
     `orders.csv` that `order` names (`-` before it: the order claims the opposite), and the `page` where that stands;
     `path` of the record.
 
-    The `side` of a record is what the contender is: the network `eager`, `fastest` or `quantised`, the `method`, or the
-    network on a `smaller` picture, whose time is compared with the fastest form's in another record.
+    The `side` of a record is what the contender is: the network `eager`, `fastest` or `quantised`, the `method` or what
+    it makes for a `thinner` network, or the network on a `smaller` picture, whose time is compared with the fastest
+    form's in another record.
     Raises InputError for an unknown side, and where more than one record answers a query.
     """
     lines = []
@@ -54,7 +55,7 @@ def _timed(line, run) -> dict[str, float]:
     """Time, speed-up and MAC ratio of what `side` means of a record."""
     plain = min(ms for name, ms in run.variants_ms.items() if not name.endswith("_int8"))
     nan = {"low": float("nan"), "high": float("nan")}
-    if line.side == "method":
+    if line.side in ("thinner", "method"):
         # against int8 the record's own ratio is not the one asked for: that of the medians is
         apart = {"speedup": plain / run.method_ms} | nan
         own = {"speedup": run.speedup, "low": run.speedup_iqr[0], "high": run.speedup_iqr[1]}

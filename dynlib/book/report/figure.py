@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 
 from dynlib.book.records import Record
 from dynlib.errors import InputError
+from dynlib.papers import METHODS
 
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # all of them but yellow
 INK, PALE = "0.2", "0.55"
@@ -177,26 +178,38 @@ def latency_against_macs(ax: Axes, runs: Iterable[Record], label: Callable[[Reco
     ax.set_ylabel("measured speed-up (×)")
 
 
-MARKS = {"supported": "o", "contradicted": "X", "undecided": "D", "not tested": "o", "": "s"}  # not tested: hollow
+def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
+    """Accuracy against the plain network over what is left of its cost: `report.published` above, `report.kept` below.
 
-
-def promised(ax: Axes, frame: pd.DataFrame) -> None:
-    """`report.contenders` as points: the speed-up that the clock saw over the one that the MACs promise.
-
-    One colour a network; the mark tells the verdict on accuracy, hollow where nothing was tested. Frames have `label`,
-    `network`, `macs_ratio`, `speedup` and `verdict`, which is empty where the network is the plain one.
+    Published points are hollow, ours have their intervals; one colour a paper. Where settings were timed, a third panel
+    has these over milliseconds, beside the plain network's. Frames have `label`; one that is empty has no panel.
     """
-    colours, top = _colours(frame.network), 1.06 * frame[["macs_ratio", "speedup"]].to_numpy().max()
-    ax.plot([0, top], [0, top], color=PALE, linewidth=1, linestyle="--", zorder=1)
-    ax.axhline(1, color=PALE, linewidth=0.6, zorder=1)
-    ends = {}
-    for line in frame.itertuples():
-        colour, hollow = colours[line.network], line.verdict == "not tested"
-        look = {"markersize": 7, "color": colour, "markerfacecolor": "white" if hollow else colour}
-        ax.plot(line.macs_ratio, line.speedup, MARKS[line.verdict], **look)
-        ends[line.label] = (line.macs_ratio, line.speedup)
-    ax.set(xlim=(0, top), ylim=(0, top), xlabel="promised by the MACs (×)", ylabel="measured (×)")
-    _label(ax, ends, {line.label: colours[line.network] for line in frame.itertuples()})
+    macs, time = (1.0, 100, "multiply-accumulates left (%)"), (plain_ms, 1, "milliseconds an image")
+    panels = [("published, each on a network and data of its own", told, "macs", macs)]
+    panels += [("ours: ResNet-20 on CIFAR-10, two epochs from trained weights", ours, "macs", macs)]
+    panels += [("ours, over the clock: one picture, one CPU thread", ours.dropna(subset=["ms"]), "ms", time)]
+    panels = [panel for panel in panels if len(panel[1])]
+    drawn, colours = (
+        Figure(figsize=(7, 2.7 * len(panels)), layout="constrained"),
+        dict(zip(METHODS, PALETTE, strict=False)),
+    )
+    axes = drawn.subplots(len(panels), squeeze=False)[:, 0]
+    for ax, (title, frame, x, (plain, factor, words)) in zip(axes, panels, strict=True):
+        ax.set_title(title, loc="left", fontsize=SMALL + 1)
+        ax.axhline(0, color=PALE, linewidth=0.6, zorder=1)
+        ax.plot(factor * plain, 0, "s", color=INK, markersize=6)
+        ends = {"plain": (factor * plain, 0.0)}
+        for line in frame.to_dict("records"):
+            at, colour, ground = factor * line[x], colours[line["key"]], "white" if frame is told else None
+            low, high = line.get("low", line["points"]), line.get("high", line["points"])
+            if math.isfinite(low):
+                ax.plot([at, at], [100 * low, 100 * high], color=colour, linewidth=1.6)
+            ends[line["label"]] = (at, 100 * line["points"])
+            ax.plot(*ends[line["label"]], "o", color=colour, markerfacecolor=ground or colour, markersize=7)
+        ax.margins(y=0.2)
+        ax.set(xlim=(0, 1.1 * factor * plain), xlabel=words, ylabel="points")
+        _label(ax, ends, dict.fromkeys(ends, INK))
+    return drawn
 
 
 WORK = {  # what operators of ONNX do; all others are arithmetic on single elements
@@ -261,11 +274,12 @@ def _label(ax: Axes, ends: Mapping[str, tuple], colours: Mapping[str, str], drop
     ax.apply_aspect()
     ax.get_xlim(), ax.get_ylim()  # asking settles the limits, so that places on the figure are known
     at = {name: ax.transData.transform(end) * 72 / ax.figure.dpi for name, end in ends.items()}
+    end = {name: at[name][0] + 12 + 0.56 * SMALL * len(name) for name in at}  # where a name ends, about
     stacks: list[list[str]] = []
     middle = lambda stack: np.mean([at[name][1] for name in stack])  # noqa: E731
     for name in sorted(at, key=lambda name: at[name][1]):
         stacks.append([name])
-        while len(stacks) > 1 and abs(at[stacks[-1][0]][0] - at[stacks[-2][0]][0]) < 60:
+        while len(stacks) > 1 and any(at[a][0] < end[b] and at[b][0] < end[a] for a in stacks[-1] for b in stacks[-2]):
             if middle(stacks[-1]) - middle(stacks[-2]) >= line * (len(stacks[-1]) + len(stacks[-2])) / 2:
                 break
             stacks[-2:] = [stacks[-2] + stacks[-1]]

@@ -34,7 +34,7 @@ def trainings(key: str, folder: Path = RESULTS) -> pd.DataFrame:
 
 @lru_cache
 def latencies(key: str, dtype: str = "float32", threads: int = 1, folder: Path = RESULTS) -> pd.DataFrame:
-    """A line a latency record of one paper: arch, size, batch, threads, shares, its metrics, device, path, record.
+    """A line a latency record of one paper: arch, size, batch, threads, shares, octaves, metrics, device, path, record.
 
     Those of one number format and one number of threads. Every setting of the method stands under its own name.
     """
@@ -44,7 +44,7 @@ def latencies(key: str, dtype: str = "float32", threads: int = 1, folder: Path =
             continue
         asked = {name: value for name, value in record.config.items() if name != "method"}
         rest = {"device": record.environment["device"], "path": records.path_of(record, folder), "record": record}
-        lines.append(record.config["method"] | asked | record.metrics | rest)
+        lines.append({"octaves": 0.0} | record.config["method"] | asked | record.metrics | rest)
     return pd.DataFrame(lines)
 
 

@@ -1,5 +1,6 @@
 """A frame as a page shows it, and the paper's numbers beside ours."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,13 +71,19 @@ def badge(verdict: str, href: str) -> Linked:
 def show(frame: pd.DataFrame, caption: str, label: str = "", note: str = "", **formats: str) -> Table:
     """A frame for display. `formats` are those of numeric columns, in Python's words: `mean=".1%"`, `cost=",.0f"`.
 
-    Numbers without a format have as many digits as they need; what is missing is an en dash; a Linked cell stays one.
+    Numbers without a format have as many digits as they need; what is missing is an en dash; a Linked cell stays one,
+    and a tuple is a cell of several parts.
     """
     columns = {}
     for name in frame:
         form = formats.get(str(name), "")
         columns[str(name)] = [_text(value, form) for value in frame[name]]
     return Table(pd.DataFrame(columns), caption, label, note)
+
+
+def interval(low: float, high: float) -> str | None:
+    """The ends of an interval of fractions, in points; None where it has none."""
+    return f"{100 * low:+.1f} to {100 * high:+.1f}".replace("-", MINUS) if math.isfinite(high - low) else None
 
 
 def beside(key: str, table: str, ours: Mapping[str, Mapping[str, float]], metrics: Mapping[str, str]) -> pd.DataFrame:
@@ -117,15 +124,17 @@ def _claimed(claim: pd.Series | None) -> str:
     return (claim.value.replace("-", MINUS) or printed(claim.note)) + slip
 
 
-def _cell(value: str | Linked) -> str:
+def _cell(value: str | Linked | tuple[str | Linked, ...]) -> str:
+    if isinstance(value, tuple):
+        return " ".join(map(_cell, value))
     if not isinstance(value, Linked):
         return escape(value)
     kind = f' class="{escape(value.kind)}"' if value.kind else ""
     return f'<a{kind} href="{escape(value.href)}">{escape(value.text)}</a>'
 
 
-def _text(value: object, form: str) -> str | Linked:
-    if isinstance(value, Linked):
+def _text(value: object, form: str) -> str | Linked | tuple:
+    if isinstance(value, Linked | tuple):
         return value
     if value is None or (isinstance(value, float) and value != value):
         return DASH

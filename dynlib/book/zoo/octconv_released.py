@@ -125,7 +125,7 @@ def video_macs(network: nn.Module) -> int:
     The published costs follow from maps of 55 px behind a first pooling without padding, with a low band of 28 px, the
     half rounded up. Such an octave cannot be added up, so the network has 56 px there; this is the sum for 55.
     """
-    layers = closed_form(network, (8, 224, 224), {OctConv2d: OctConv2d.macs}).by_layer
+    layers = closed_form(network, (8, 224, 224)).by_layer
     for name in layers:
         if name.startswith("layer1") or name == "layer2.0.body.0.0":
             layer = network.get_submodule(name)

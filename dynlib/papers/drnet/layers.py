@@ -16,6 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynlib.errors import InputError
 from dynlib.graphs import finish, trace
+from dynlib.networks import Network
 from dynlib.ops import evaluating
 
 Size = tuple[int, int]  # height and width in pixels
@@ -133,7 +134,7 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
         raise InputError(f"{name} takes clips; dynamic resolution takes networks of images")
     if not any(isinstance(m, _BatchNorm) for m in model.modules()):
         raise InputError(f"{name} has no batch norm; allowed: networks with one, which each resolution gets a set of")
-    traced = trace(model, size=None, leaves=(_BatchNorm,))
+    traced = _graph(model)
     images = next(node for node in traced.graph.nodes if node.op == "placeholder")
     *_, answer = traced.graph.nodes
     if not isinstance(logits := answer.args[0], fx.Node) or isinstance(logits.target, type):  # a tuple, named or not
@@ -150,6 +151,16 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
     for node in places:
         node.args, node.kwargs = (node.all_input_nodes[0], resolution), {}
     return finish(traced)
+
+
+def _graph(model: nn.Module) -> fx.GraphModule:
+    """The graph of a network; one that another method made is a graph already, and its layers stay whole."""
+    if not isinstance(model, Network):
+        return trace(model, size=None, leaves=(_BatchNorm,))
+    traced = Network(model, copy.deepcopy(model.graph), class_name=type(model).__name__)
+    traced.meta["settings"] = model.settings()
+    traced.meta["modes"] = {path: part.training for path, part in model.named_modules()}
+    return traced
 
 
 def at_resolution(classifier: fx.GraphModule, resolution: int) -> fx.GraphModule:

@@ -273,7 +273,7 @@ def cost(module: nn.Module, input_size: tuple[int, ...], channels: int | None = 
 
     Of a clip, `input_size` is (frames, height, width); `channels` as in `cost.closed_form`.
     """
-    return closed_form(module, input_size, {layer: layer.macs for layer in (OctConv2d, OctConvTranspose2d)}, channels)
+    return closed_form(module, input_size, channels)
 
 
 def deploy(

@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib.backbones.thin import is_depthwise
+from dynlib.cost import Costed
 from dynlib.errors import InputError
 
 AVERAGE, STRIDED = "average", "strided"
@@ -172,7 +173,7 @@ def keeps_grid(conv: nn.Conv2d | nn.Conv3d) -> bool:
     return keeps_size and conv.padding_mode == "zeros" and conv.stride[-2:] in ((1, 1), (2, 2), (4, 4))
 
 
-class OctConv2d(nn.Module):
+class OctConv2d(Costed, nn.Module):
     """Octave form of a convolution, holding its weight; reads and writes a tensor or an `Octave` as its splits say.
 
     Of a Conv3d too: the octave is that of space, whatever the kernel, stride and padding along time.

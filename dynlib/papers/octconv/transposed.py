@@ -7,11 +7,12 @@ first, so three of the four paths run at a quarter of the cost. Both bands grow 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib.cost import Costed
 from dynlib.errors import InputError
 from dynlib.papers.octconv.ops import AVERAGE, Octave, Split, as_octave, as_value, crosses, enlarge, shrink
 
 
-class OctConvTranspose2d(nn.Module):
+class OctConvTranspose2d(Costed, nn.Module):
     """Octave form of a transposed convolution, holding its weight (c_in, c_out, K, K), both sides in octave order."""
 
     def __init__(

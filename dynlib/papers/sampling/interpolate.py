@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib.cost import Costed
+
 RBF, CONVOLUTION, AVERAGE, ZEROS, REUSE = "rbf", "convolution", "average", "zeros", "reuse"
 NORMALISED = (RBF, AVERAGE)  # a weighted mean of the sampled neighbours
 WINDOWED = (RBF, CONVOLUTION, AVERAGE)
@@ -73,7 +75,7 @@ def interpolate(
     return kept + missing * recon  # eq-sampling-interpolation
 
 
-class Filler(nn.Module):
+class Filler(Costed, nn.Module):
     """Fills the unsampled positions of one map of features; its parameters are shared by all channels.
 
     `rbf` learns sigma; `convolution` learns a kernel, which starts as the normalised RBF; `average` takes the mean of
@@ -114,8 +116,9 @@ class Filler(nn.Module):
             return features * mask
         return features * mask + (1 - mask) * repeated(earlier, features.shape[1])
 
-    def macs(self, channels: int, height: int, width: int) -> int:
-        """Multiply-accumulates when the whole map is interpolated, as `forward` does it."""
+    def macs(self, inputs: tuple, output: tuple) -> int:
+        """Multiply-accumulates when the whole map is interpolated, as `forward` does it, from its shapes."""
+        channels, height, width = output
         if self.kind == CONVOLUTION:
             return self.window**2 * channels * height * width
         planes = channels + 1  # the sum of the weights is one more

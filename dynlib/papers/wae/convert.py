@@ -158,7 +158,7 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     The decoder and, for I_L alone, the branch of I_H do not run at inference
     and cost nothing; `params` has them.
     """
-    return closed_form(module, input_size, {Wavelet: Wavelet.macs})
+    return closed_form(module, input_size)
 
 
 def macs_by_part(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:

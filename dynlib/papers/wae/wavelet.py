@@ -13,11 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib.cost import Costed
+
 # Name in PyWavelets; taps that are zero in both filters, at the end; pixels added in front of and behind a row.
 WAVELETS = {"cdf97": ("bior4.4", 1, (4, 3)), "haar": ("haar", 0, (0, 0))}
 
 
-class Wavelet(nn.Module):
+class Wavelet(Costed, nn.Module):
     """(N, 3, H, W), even sides -> cA (N, 3, H/2, W/2) and the details cH, cV, cD (N, 9, H/2, W/2), in this order."""
 
     def __init__(self, name: str = "cdf97"):
