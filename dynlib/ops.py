@@ -17,9 +17,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 def image_channels(model: nn.Module) -> int:
     """How many channels the images of a network have: those that the first convolution of its graph reads.
 
-    Of a network without a graph 3 where any convolution reads 3, else as many as the one that was made first.
+    Of a network without a graph, or with graphs of parts alone (`meta["is_part"]`), 3 where any convolution reads 3,
+    else as many as the one that was made first.
     """
-    graph = next((part for part in model.modules() if isinstance(part, fx.GraphModule)), None)
+    graphs = (part for part in model.modules() if isinstance(part, fx.GraphModule) and not part.meta.get("is_part"))
+    graph = next(graphs, None)
     if graph is not None:
         called = [graph.get_submodule(node.target) for node in graph.graph.nodes if node.op == "call_module"]
         if read := [channels for part in called for channels in _channels_read(part)]:

@@ -13,6 +13,7 @@ loss (`gamma`), d share of the positions that are computed (`density`).
     interpolate   what fills the others                    deploy            the form for inference, which really skips
     block         both joined to a residual block          rows              its blocks: positions as rows of a matrix
     training      the loss                                 layout            the order of the rows: tiles of 8 x 8
+    branch        the same for residual blocks of any other form
 
 Departures from the paper, each with its reason:
 
@@ -26,6 +27,8 @@ Departures from the paper, each with its reason:
 - `convolution`, `average`, `zeros` and `reuse` are known by name only. Our readings: one learned kernel shared by the
   channels, applied without normalisation; the mean of the samples in the window; the whole branch 0 (the shortcut
   passes) where its last mask is 0; and for `reuse`, behind the first convolution, the features that it read.
+- Other residual blocks (inverted, RegNet's, ConvNeXt's) have masks as `branch` says. What a kernel or a gate's pooling
+  reads is interpolated, with one mask too; the deployed form knows ResNets' blocks alone.
 - The one-mask block takes unsampled neighbours as 0 in its 3x3, the cheapest of the readings possible.
 - All our rows start from one dense network, trained first on the same data for two thirds of the epochs, and their
   batch norms learn; the authors start from ImageNet's weights and freeze the norms.

@@ -56,9 +56,11 @@ def pruned(network: nn.Module, share: float) -> nn.Module:
     """A copy without the share of the channels inside of each block that has the smallest batch-norm scales.
 
     `share` is in [0, 1); at least `FEWEST` channels stay where there were as many. Raises InputError for grouped
-    convolutions, whose channels do not go one by one.
+    convolutions, whose channels do not go one by one, and where there is no block of `BLOCKS`.
     """
     network = copy.deepcopy(network)
+    if not any(isinstance(part, BLOCKS) for part in network.modules()):
+        raise InputError(f"{type(network).__name__} has no block that can be pruned; allowed are those of ResNets")
     for name, block in network.named_modules():
         if isinstance(block, BLOCKS):
             convs = [getattr(block, f"conv{i}") for i in (1, 2, 3) if hasattr(block, f"conv{i}")]

@@ -7,6 +7,7 @@ from torchvision.models import resnet
 
 from dynlib.backbones import cifar_resnet
 from dynlib.errors import InputError
+from dynlib.papers.sampling.branch import Integration
 from dynlib.papers.sampling.interpolate import WINDOWED, Filler
 from dynlib.papers.sampling.masks import Sampler
 
@@ -95,6 +96,16 @@ class SampledBlock(nn.Module):
         self.to(like)
         self.train(block.training)
 
+    @property
+    def integration(self) -> Integration:
+        """What is masked and filled: in front of a 1x1 convolution with the same mask, the outputs of that one."""
+        filled = {
+            f"fillers.{step.conv}": (self.steps[index + self.shared(index)].conv, step.mask)
+            for index, step in enumerate(self.steps)
+            if step.conv in self.fillers
+        }
+        return Integration(self.shares, {step.conv: step.mask for step in self.steps}, filled)
+
     def shared(self, index: int) -> bool:
         """Whether the convolution behind this one computes at the same positions."""
         return index + 1 < len(self.steps) and self.steps[index + 1].mask == self.steps[index].mask
@@ -133,9 +144,13 @@ def raised(mask: Tensor, like: Tensor) -> Tensor:
     return mask.repeat_interleave(stride, 2).repeat_interleave(stride, 3)[..., :height, :width]
 
 
-def sampled_blocks(network: nn.Module) -> dict[str, SampledBlock]:
-    """Every sampled block of a network, by name, in order."""
-    return {name: part for name, part in network.named_modules() if isinstance(part, SampledBlock)}
+def sampled_blocks(network: nn.Module) -> dict[str, Integration]:
+    """What was done to every sampled block of a network, by its name, in order."""
+    return {
+        name: part.integration if isinstance(part, SampledBlock) else part.meta["integration"]
+        for name, part in network.named_modules()
+        if isinstance(part, SampledBlock) or "integration" in getattr(part, "meta", ())
+    }
 
 
 def loss_shares(network: nn.Module) -> dict[str, float]:

@@ -14,6 +14,7 @@ from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.papers.sampling.baselines import fits_detector, pruned, shrink_stem
 from dynlib.papers.sampling.block import BLOCKS, SampledBlock, sampled_blocks
+from dynlib.papers.sampling.branch import Branch, branch_of, sampled_branch
 from dynlib.papers.sampling.deploy import deployed
 from dynlib.papers.sampling.interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
 from dynlib.papers.sampling.masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
@@ -94,10 +95,11 @@ def _is_finite(value: object) -> bool:
 
 
 def convert(model: nn.Module, config: Config) -> nn.Module:
-    """The sampled network of a ResNet: a copy with the same weights under the same names, and masks beside them.
+    """The sampled network of a residual one: a copy with the same weights under the same names, and masks beside them.
 
     Takes whatever holds torchvision's bottlenecks or basic blocks: ResNet, ResNeXt and Wide ResNet as classifiers, as
-    backbones of its detectors, as dilated backbones of its segmentation networks; and our CIFAR ResNets. It returns
+    backbones of its detectors, as dilated backbones of its segmentation networks; our CIFAR ResNets; and every block
+    whose branch keeps the size of its map, see `branch`: inverted residuals, RegNet's, ConvNeXt's. It returns
     what the model returns; `masks.observed` sees the masks. Stem, shortcuts and heads stay dense. At density 1
     it is the model itself. Every layer keeps its mode. With `pruned`, first the channels of the smallest batch-norm
     scales go, so that needs a trained network.
@@ -105,17 +107,11 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
     """
     model = copied(model)
     model = pruned(model, config.pruned) if config.pruned else model
-    blocks = [name for name, part in model.named_modules() if isinstance(part, BLOCKS)]
+    blocks = _blocks(model, config.masks)
     if not blocks:
-        names = {kind.__name__ for kind in BLOCKS}
-        alike = [
-            f"{name} is another {type(part).__name__}; "
-            for name, part in model.named_modules()
-            if type(part).__name__ in names
-        ]
         raise InputError(
-            f"{type(model).__name__} has no residual block to sample; {''.join(alike[:1])}allowed are BasicBlock and "
-            "Bottleneck of torchvision.models.resnet, and the block of our CIFAR ResNets"
+            f"{type(model).__name__} has no residual block to sample; allowed are those of ResNets, and those whose "
+            "forward is x + branch(x) with a branch of stride 1"
         )
     if config.density == 1:
         return model
@@ -135,10 +131,30 @@ def convert(model: nn.Module, config: Config) -> nn.Module:
         return model
     how = {name: getattr(config, name) for name in ("window", "sigma", "epsilon", "bias", "density", "seed")}
     how |= {"kind": config.interpolation, "interval": config.grid, "deterministic": config.sampling == DETERMINISTIC}
-    for index, name in enumerate(blocks):
-        block = SampledBlock(model.get_submodule(name), config.masks, index * config.masks, **how)
-        model.set_submodule(name, block)
+    for index, (name, block) in enumerate(blocks.items()):
+        number = index * config.masks
+        if isinstance(block, Branch):
+            sampled = sampled_branch(block, number, **how)
+        else:
+            sampled = SampledBlock(block, config.masks, number, **how)
+        if not name:  # the model is one block
+            return sampled
+        model.set_submodule(name, sampled)
     return model
+
+
+def _blocks(model: nn.Module, masks: int) -> dict[str, nn.Module | Branch]:
+    """Every residual block, by its name, in order: one of `BLOCKS`, or what the graph of another says."""
+    found: dict[str, nn.Module | Branch] = {}
+    for name, part in model.named_modules():
+        if any(not block or name.startswith(f"{block}.") for block in found):
+            continue
+        if isinstance(part, BLOCKS):
+            found[name] = part
+        elif any(part.children()) and not any(isinstance(inner, BLOCKS) for inner in part.modules()):
+            branch = branch_of(part, masks)
+            found |= {name: branch} if branch else {}
+    return found
 
 
 # ---------------------------------------------------------------------------------------------------------------- costs
@@ -169,16 +185,15 @@ def _costs(
     """The same from what the masked dense form costs and from the shapes (C, H, W) behind its layers."""
     by_layer = dict(dense)
     for name, block in sampled_blocks(module).items():
-        for index, step in enumerate(block.steps):
-            conv, filler = f"{name}.{step.conv}", f"{name}.fillers.{step.conv}"
-            sampler = f"{name}.samplers.{step.mask}"
-            d = density[sampler] if isinstance(density, dict) else density
-            by_layer[conv] = dense[conv] * d  # eq-sampling-cost
-            if filler in by_layer:
-                last = block.steps[index + block.shared(index)].conv
-                outputs = math.prod(sizes[f"{name}.{last}"])
-                window = block.fillers[step.conv].window ** 2
-                by_layer[filler] = window * outputs * d * (1 - d)  # likewise
+        shares = [
+            density[f"{name}.samplers.{i}"] if isinstance(density, dict) else density for i in range(len(block.shares))
+        ]
+        for conv, mask in block.masked.items():
+            by_layer[f"{name}.{conv}"] = dense[f"{name}.{conv}"] * shares[mask]  # eq-sampling-cost
+        for filler, (conv, mask) in block.filled.items():
+            if (layer := f"{name}.{filler}") in by_layer:
+                outputs, window = math.prod(sizes[f"{name}.{conv}"]), module.get_submodule(layer).window ** 2
+                by_layer[layer] = window * outputs * shares[mask] * (1 - shares[mask])  # likewise
     return by_layer
 
 
@@ -210,6 +225,10 @@ def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int |
 def macs_backbone(by_layer: Mapping[str, float]) -> int:
     """The MACs of stem and stages alone, without pyramid and head: what the authors count."""
     return round(sum(macs for name, macs in by_layer.items() if re.search(r"(^|\.)(conv1|layer\d)(\.|$)", name)))
+
+
+def _of_backbone(by_layer: Mapping[str, float]) -> dict[str, int]:
+    return {"macs_backbone": macs} if (macs := macs_backbone(by_layer)) else {}
 
 
 def deploy(
@@ -250,13 +269,13 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     shares of the positions whose probability is neither near 0 nor near 1, and `undecided`, the mean; `macs_expected`
     of what the task counts, and `macs_backbone`, of stem and stages alone; `sigma_by_mask` of the RBF, in 1 /
     positions; `empty_windows`, the share of unsampled positions without a sample in the window.
-    Of a network without masks, `macs_backbone` alone.
+    Of a network without masks, `macs_backbone` alone, and that of ResNets only.
     """
     task = tasks.of(valid)
     part, size = task.counted(model, tuple(next(valid.epoch(None))[0].shape[-2:]))
     found = samplers(model)
     if not found:
-        return {"macs_backbone": macs_backbone(cost(part, size).by_layer)}
+        return _of_backbone(cost(part, size).by_layer)
     kept = next(iter(found.values())).seed
     with tallied(part) as tally:
         scores = []
@@ -267,15 +286,18 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     fillers = [part for part in model.modules() if isinstance(part, Filler) and part.kind == RBF]
     by_layer = expected(part, size, tally.densities)
     sigmas = {"sigma_by_mask": [abs(filler.sigma.item()) for filler in fillers]} if fillers else {}
-    return sigmas | {
-        f"{task.metric}_by_seed": scores,
-        f"{task.metric}_mean": fmean(scores),
-        f"{task.metric}_spread": stdev(scores),
-        "density_by_mask": list(tally.densities.values()),
-        "density": fmean(tally.densities.values()),
-        "macs_expected": round(sum(by_layer.values())),
-        "macs_backbone": macs_backbone(by_layer),
-        "undecided_by_mask": list(tally.undecided.values()),
-        "undecided": fmean(tally.undecided.values()),
-        "empty_windows": tally.empty_windows,
-    }
+    return (
+        sigmas
+        | _of_backbone(by_layer)
+        | {
+            f"{task.metric}_by_seed": scores,
+            f"{task.metric}_mean": fmean(scores),
+            f"{task.metric}_spread": stdev(scores),
+            "density_by_mask": list(tally.densities.values()),
+            "density": fmean(tally.densities.values()),
+            "macs_expected": round(sum(by_layer.values())),
+            "undecided_by_mask": list(tally.undecided.values()),
+            "undecided": fmean(tally.undecided.values()),
+            "empty_windows": tally.empty_windows,
+        }
+    )

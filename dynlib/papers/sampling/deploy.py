@@ -16,7 +16,7 @@ from dynlib import export
 from dynlib.errors import InputError
 from dynlib.ops import LinearResize
 from dynlib.papers.sampling.baselines import ShrunkConv2d, shrink
-from dynlib.papers.sampling.block import sampled_blocks
+from dynlib.papers.sampling.block import SampledBlock, sampled_blocks
 from dynlib.papers.sampling.layout import Layout, Nodes
 from dynlib.papers.sampling.rows import BlockWriter
 from dynlib.runtime import Deployed, Sampled
@@ -46,7 +46,12 @@ def deployed(
 ) -> Deployed:
     """The deployed form of a network; of one without masks, of the network as it is."""
     export.check(module, example)
-    blocks = sampled_blocks(module)
+    blocks = {name: module.get_submodule(name) for name in sampled_blocks(module)}
+    if alien := [name for name, block in blocks.items() if not isinstance(block, SampledBlock)]:
+        raise InputError(
+            f"{alien[0] or 'the network'}: only the sampled blocks of ResNets have a form for inference that skips; "
+            "convert at density 1 to deploy the dense network"
+        )
     network = copy.deepcopy(module).eval()
     _resize_by_products(network, example)
     if not blocks:
@@ -69,7 +74,8 @@ def deployed(
 def _run(module: nn.Module, example: Tensor) -> tuple[dict[str, tuple[torch.Size, torch.Size]], object]:
     """The shape of what each sampled block reads and yields for the example, and what the network returns."""
     shapes, hooks = {}, []
-    for name, part in sampled_blocks(module).items():
+    for name in sampled_blocks(module):
+        part = module.get_submodule(name)
         keep = lambda module, args, out, name=name: shapes.update({name: (args[0].shape, out.shape)})  # noqa: E731
         hooks.append(part.register_forward_hook(keep))
     try:
