@@ -55,7 +55,6 @@ class Recipe:
     teacher: str | None = field(default=None, metadata=LATER)  # likewise, to learn from besides the labels
 
     def __post_init__(self):
-        """Refuse what no run can use, before any work."""
         if self.arch not in (known := backbones.names()):
             raise settings.unknown("arch", self.arch, known)
         if self.dataset not in DATASETS:

@@ -65,7 +65,6 @@ class Search:
     retrain_epochs: int = 8
 
     def __post_init__(self):
-        """Refuse what no search can use, before any work."""
         for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
             if name not in known:
                 raise settings.unknown(what, name, known)

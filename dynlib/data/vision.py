@@ -153,7 +153,6 @@ class FolderBatches:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be batched."""
         for field, least in (("batch_size", 1), ("size_px", 1), ("workers", 0)):
             if getattr(self, field) < least:
                 raise InputError(f"{field} = {getattr(self, field)}: allowed is {least} or more")

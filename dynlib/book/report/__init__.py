@@ -19,26 +19,3 @@ from dynlib.book.report.frame import latencies, rows, summary, trainings
 from dynlib.book.report.readme import renewed
 from dynlib.book.report.status import VERDICTS, status, summarised
 from dynlib.book.report.table import Linked, badge, beside, show
-
-__all__ = [
-    "VERDICTS",
-    "Comparison",
-    "Linked",
-    "badge",
-    "beside",
-    "claims",
-    "compare",
-    "contenders",
-    "expect",
-    "latencies",
-    "orders",
-    "paired",
-    "renewed",
-    "rows",
-    "show",
-    "status",
-    "summarised",
-    "summary",
-    "trainings",
-    "verdicts",
-]

@@ -35,5 +35,3 @@ Departures from the paper, each with its reason:
 """
 
 from dynlib.papers.drnet.convert import Config, choose, convert, cost, deploy, evaluate, macs_by_choice, phases
-
-__all__ = ["Config", "choose", "convert", "cost", "deploy", "evaluate", "macs_by_choice", "phases"]

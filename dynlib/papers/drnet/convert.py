@@ -57,7 +57,6 @@ class Config:
     frozen: bool = field(default=False, metadata=LATER)  # ours: the classifier is given, only the predictor learns
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         listed = isinstance(self.candidates, list | tuple) and all(map(_is_number, self.candidates))
         shares = [float(share) for share in self.candidates] if listed else []
         falling = all(above > below > 0 for above, below in pairwise(shares))

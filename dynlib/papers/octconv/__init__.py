@@ -27,5 +27,3 @@ Departures from the paper, each with its reason:
 """
 
 from dynlib.papers.octconv.convert import Config, convert, cost, deploy
-
-__all__ = ["Config", "convert", "cost", "deploy"]

@@ -66,7 +66,6 @@ class Config:
     vanilla: tuple[str, ...] = ()  # names, * allowed, of layers with a plain output, in place of the last stage
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 <= self.alpha <= 1:
             raise InputError(f"alpha is {self.alpha!r}; it is the share of low-frequency channels, from 0 to 1")
         object.__setattr__(self, "alpha", float(self.alpha))  # 0 and 0.0 are one setting and have one hash

@@ -49,17 +49,3 @@ from dynlib.papers.s2dnas.convert import (
     recut,
     summed_loss,
 )
-
-__all__ = [
-    "NESTED",
-    "Config",
-    "choose",
-    "convert",
-    "cost",
-    "deploy",
-    "evaluate",
-    "macs_by_choice",
-    "phases",
-    "recut",
-    "summed_loss",
-]

@@ -38,7 +38,6 @@ class Config:
     form: str = "stages"  # or a rival: exits on layers, or msdnet in the network's place
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         if self.form not in FORMS:
             raise InputError(f"form is {self.form!r}; allowed: {', '.join(FORMS)}")
         rows = _rows("cuts", self.cuts, "such as [[0, 2, 4, 8]]")

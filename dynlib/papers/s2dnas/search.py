@@ -36,7 +36,6 @@ class Space:
     groups: int = 8  # of channels
 
     def __post_init__(self):
-        """Refuse what has no architecture."""
         for name, value, low in (("sizes", self.sizes, 1), ("stages", self.stages, 2), ("groups", self.groups, 2)):
             if type(value) is not int or value < low:
                 raise InputError(f"{name} is {value!r}; it is a whole number from {low} up")

@@ -51,18 +51,3 @@ from dynlib.papers.sampling.convert import (
     macs_expected,
     phases,
 )
-
-__all__ = [
-    "DENSITIES",
-    "TASKS",
-    "Config",
-    "convert",
-    "cost",
-    "deploy",
-    "evaluate",
-    "expected",
-    "macs_backbone",
-    "macs_by_choice",
-    "macs_expected",
-    "phases",
-]

@@ -47,7 +47,6 @@ class Config:
     seed: int = 0  # of the masks in evaluation
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         kinds = (RBF, CONVOLUTION, AVERAGE, ZEROS, REUSE)
         samplings = (STOCHASTIC, DETERMINISTIC, UNIFORM)
         for name, allowed in (("sampling", samplings), ("interpolation", kinds), ("masks", (1, 2, 3))):

@@ -66,7 +66,6 @@ class Config:
     sizes: str = "reject"  # reject: an odd side is an error; pad: a row or column of zeros below or to the right
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         allowed = {"variant": VARIANTS, "heads": HEADS, "wavelet": WAVELETS, "sizes": ("reject", "pad")}
         for name, values in allowed.items():
             if getattr(self, name) not in values:
