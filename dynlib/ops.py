@@ -1,7 +1,7 @@
 """Tensor functions and small tools that two papers share."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -93,14 +93,20 @@ def _every(rows: int, columns: int) -> Callable[[nn.Module, tuple[Tensor]], tupl
     return lambda conv, inputs: (inputs[0][..., ::rows, ::columns],)
 
 
+@contextmanager
+def watching(parts: Mapping[str, nn.Module], see: Callable[[str, tuple, object], None]) -> Iterator[None]:
+    """Call `see(name, inputs, output)` after every forward pass of one of the parts within the block."""
+    with ExitStack() as hooks:
+        for name, part in parts.items():
+            hook = part.register_forward_hook(lambda _, inputs, output, name=name: see(name, inputs, output))
+            hooks.callback(hook.remove)
+        yield
+
+
 @torch.no_grad()
 def output_of(model: nn.Module, layer: str, *inputs: Tensor) -> object:
     """What the named layer yields while the model runs on the inputs in evaluation mode; of several calls, the last."""
-    found = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda module, args, output: found.append(output))
-    try:
-        with evaluating(model):
-            model(*inputs)
-    finally:
-        hook.remove()
-    return found[-1]
+    found = {}
+    with evaluating(model), watching({layer: model.get_submodule(layer)}, lambda *seen: found.update(output=seen[2])):
+        model(*inputs)
+    return found["output"]

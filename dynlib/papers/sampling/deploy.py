@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dynlib import export
 from dynlib.errors import InputError
-from dynlib.ops import LinearResize
+from dynlib.ops import LinearResize, watching
 from dynlib.papers.sampling.baselines import ShrunkConv2d, shrink
 from dynlib.papers.sampling.block import sampled_blocks
 from dynlib.papers.sampling.layout import Layout, Nodes
@@ -68,16 +68,9 @@ def deployed(
 
 def _run(module: nn.Module, example: Tensor) -> tuple[dict[str, tuple[torch.Size, torch.Size]], object]:
     """The shape of what each sampled block reads and yields for the example, and what the network returns."""
-    shapes, hooks = {}, []
-    for name, part in sampled_blocks(module).items():
-        keep = lambda module, args, out, name=name: shapes.update({name: (args[0].shape, out.shape)})  # noqa: E731
-        hooks.append(part.register_forward_hook(keep))
-    try:
-        returns = export.returned(export.answer(module, example))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return shapes, returns
+    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
+    with watching(sampled_blocks(module), lambda name, x, out: shapes.update({name: (x[0].shape, out.shape)})):
+        return shapes, export.returned(export.answer(module, example))
 
 
 def _resize_by_products(network: nn.Module, example: Tensor) -> None:
