@@ -267,10 +267,6 @@ def test_layer_sizes_are_outputs_without_the_batch():
     assert list(sizes)[:2] == ["conv1", "bn1"] and list(sizes)[-1] == "fc"
 
 
-def test_linear_macs_are_per_position():
-    assert cost.linear_macs(nn.Linear(3, 5), positions=7) == 105
-
-
 @pytest.mark.parametrize(("text", "size"), [("224", (224, 224)), ("480x640", (480, 640))])
 def test_sizes_are_read_as_height_by_width(text, size):
     assert cost.parse_size(text) == size

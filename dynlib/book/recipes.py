@@ -1,7 +1,6 @@
 """What decides a training besides the method and the seed: network, data, schedule; and the batches that follow."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -125,11 +124,6 @@ def trained(name: str, classes: int, root: Path | None) -> nn.Module:
     return network
 
 
-def recipe_of(values: Mapping) -> Recipe:
-    """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
-    return settings.build(Recipe, values)
-
-
 @lru_cache(maxsize=2)
 def data(
     name: str,
@@ -188,11 +182,9 @@ def _training(
 
 def _options(name: str, size_px: int | None) -> dict:
     known = DATASETS[name]
-    return {"size_px": _sides(size_px, known.aspect)} if size_px is not None and "size_px" in known.options else {}
-
-
-def _sides(size_px: int, aspect: float) -> int | tuple[int, int]:
-    return size_px if aspect == 1 else (size_px, round(size_px * aspect))
+    if size_px is None or "size_px" not in known.options:
+        return {}
+    return {"size_px": size_px if known.aspect == 1 else (size_px, round(size_px * known.aspect))}
 
 
 def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderBatches:

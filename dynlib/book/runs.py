@@ -30,13 +30,6 @@ def recorded(
     return records.lookup(key, "training", profile, describe(config, recipe), seed, folder)
 
 
-def seeds(key: str, config: object, recipe: Recipe, *, profile: str, folder: Path = RESULTS) -> list[Record]:
-    """The committed records of a configuration, one a seed, in the order of the seeds."""
-    digest = records.config_hash(describe(config, recipe))
-    found = [run for run in records.find(key, "training", profile, folder) if run.config_hash == digest]
-    return sorted(found, key=lambda run: run.seed)
-
-
 def run(key: str, config: object, recipe: Recipe, **options) -> Record:
     """Train once, as `fit` does, and return the record alone."""
     return fit(key, config, recipe, **options)[0]
