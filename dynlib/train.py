@@ -21,6 +21,7 @@ from dynlib import checkpoints
 from dynlib.data import IGNORED, Batches, Loader, as_batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, subsampling_first
+from dynlib.settings import check_choice, check_number
 
 Targets = Tensor | list[dict[str, Tensor]]  # labels (N,), masks (N, H, W), or the boxes and labels of each image
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
@@ -50,15 +51,13 @@ class Schedule:
     decay: str = "cosine"  # how the rate falls: cosine or linear
 
     def __post_init__(self):
-        for name, low in (("epochs", 1), ("lr", 0), ("momentum", 0), ("weight_decay", 0), ("warmup_epochs", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < low:
-                raise InputError(f"{name} is {value!r}; it is a number from {low} up")
+        check_number(self, "epochs", 1, whole=True)
+        for name in ("lr", "momentum", "weight_decay", "warmup_epochs"):
+            check_number(self, name, 0)
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it ends before epoch {self.epochs}, the last one")
-        for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check_choice(self, "optimizer", OPTIMIZERS)
+        check_choice(self, "decay", DECAYS)
 
     def lr_at(self, done: float) -> float:
         """Learning rate when the share `done` of all steps lies behind."""
@@ -93,8 +92,7 @@ class Hardware:
         allowed = ["auto", *(name for name, found in here.items() if found)]
         if self.accelerator not in allowed:
             raise InputError(f"accelerator is {self.accelerator!r}; this machine allows {', '.join(allowed)}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
+        check_choice(self, "precision", PRECISIONS)
 
     @property
     def device(self) -> str:

@@ -94,7 +94,7 @@ def test_clips_are_batched_in_channels_last_memory():
 
 
 def test_what_cannot_be_batched_is_refused():
-    with pytest.raises(InputError, match="batch_size = 0"):
+    with pytest.raises(InputError, match="batch_size is 0"):
         Batches(samples(), 0)
     with pytest.raises(InputError, match="toy/train has neither labels nor masks"):
         Batches(samples(labels=None), 1)

@@ -1,6 +1,5 @@
 """What decides a training besides the method and the seed: network, data, schedule; and the batches that follow."""
 
-import math
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -70,18 +69,16 @@ class Recipe:
                 raise InputError(f"{what}; leave it out, or give one for classification")
         if self.weights is not None and (self.weights, self.width) != (self.arch, None):
             raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch, at its own width")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 1")
+        settings.check_number(self, "label_smoothing", 0, 1, below=True)
         if self.task.name != "classification" and (self.label_smoothing or self.teacher):
             what = "label_smoothing" if self.label_smoothing else "teacher"
             raise InputError(f"dataset {self.dataset} is for {self.task.name}; leave {what} out")
-        counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
-        counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images}
-        counts |= {f"test_sizes_px {size}": size for size in self.test_sizes_px}
-        for name, value in counts.items():
-            most = MOST_PX if "size" in name and "batch" not in name else math.inf
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name} is {value}; it is 1 or more{f', up to {most}' * (most < math.inf)}")
+        settings.check_number(self, "batch_size", 1, whole=True)
+        settings.check_number(self, "size_px", 1, MOST_PX, whole=True, optional=True)
+        for name in ("width", "train_images", "held_out_images"):
+            settings.check_number(self, name, 1, whole=True, optional=True)
+        if not all(1 <= size <= MOST_PX for size in self.test_sizes_px):
+            raise InputError(f"test_sizes_px is {[*self.test_sizes_px]}; each is from 1 to {MOST_PX}")
         classes = DATASETS[self.dataset].class_count
         if self.held_out_images is not None and self.held_out_images % classes:
             raise InputError(f"held_out_images is {self.held_out_images}; it is a multiple of the {classes} classes")

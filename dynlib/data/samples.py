@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dynlib.errors import InputError
+from dynlib.settings import check_number
 
 IGNORED = -100  # in batches of masks: a pixel of no class; what torch's cross-entropy leaves out unless told otherwise
 
@@ -124,8 +125,7 @@ class Batches:
     def __post_init__(self) -> None:
         """Refuse what cannot be batched; settle mean and std."""
         where = f"{self.samples.name}/{self.samples.split}"
-        if self.batch_size < 1:
-            raise InputError(f"batch_size = {self.batch_size}: allowed is 1 or more")
+        check_number(self, "batch_size", 1, whole=True)
         self._check_targets(where)
         if self.mean is None or self.std is None:
             mean, std = channel_stats(self.samples.images)

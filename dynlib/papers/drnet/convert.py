@@ -31,7 +31,7 @@ from dynlib.papers.drnet.layers import (
     with_resolutions,
 )
 from dynlib.runtime import Deployed
-from dynlib.settings import LATER
+from dynlib.settings import LATER, check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase, evaluate as task_scores, predict
 
@@ -57,37 +57,26 @@ class Config:
     frozen: bool = field(default=False, metadata=LATER)  # ours: the classifier is given, only the predictor learns
 
     def __post_init__(self):
-        listed = isinstance(self.candidates, list | tuple) and all(map(_is_number, self.candidates))
-        shares = [float(share) for share in self.candidates] if listed else []
+        listed = isinstance(self.candidates, list | tuple)
+        shares = [float(s) for s in self.candidates if type(s) in (int, float)] if listed else []
         falling = all(above > below > 0 for above, below in pairwise(shares))
-        if not shares or shares[0] != 1 or not falling:
+        if not falling or shares[:1] != [1] or len(shares) < len(self.candidates):
             raise InputError(
                 f"candidates is {self.candidates!r}; it is a list of falling shares of the image's side, from 1 down"
             )
         object.__setattr__(self, "candidates", tuple(shares))
-        bounds = {"alpha": (0, 1, False), "eta": (0, math.inf, True), "tau": (0, math.inf, False)}
-        bounds |= {"predictor_width": (0, 16, False), "predictor_lr": (0, 100, False)}
-        bounds |= {"tau_start": (0, math.inf, False)} if self.tau_start is not None else {}
-        bounds |= {"predictor_side": (0, 1, False)} if self.predictor_side is not None else {}
-        for name, (low, high, closed) in bounds.items():
-            value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high or (value == low and not closed):
-                above = f"from {low}" if closed else f"above {low}"
-                raise InputError(f"{name} is {value!r}; it is a number {above}{f' up to {high}' * (high < math.inf)}")
-            object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
+        check_number(self, "eta", 0)
+        for name, high in {"alpha": 1, "tau": math.inf, "predictor_width": 16, "predictor_lr": 100}.items():
+            check_number(self, name, 0, high, above=True)
+        check_number(self, "tau_start", 0, above=True, optional=True)
+        check_number(self, "predictor_side", 0, 1, above=True, optional=True)
         for name in ("resolution_aware_bn", "routed", "antialias", "joint", "supervised", "frozen"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
+            check_choice(self, name, (True, False))
+        check_choice(self, "predictor", (predictors.AUTO, *predictors.SIDES))
         if self.supervised and not self.joint:
             raise InputError("supervised is true and joint false; a predictor that stays untrained learns from nothing")
         if self.frozen and not (self.joint and len(self.candidates) > 1):
             raise InputError("frozen is true, but there is no predictor to train; allowed: joint, several candidates")
-        if self.predictor not in (kinds := (predictors.AUTO, *predictors.SIDES)):
-            raise InputError(f"predictor is {self.predictor!r}; allowed: {', '.join(kinds)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class DynamicResolution(Settled):

@@ -50,6 +50,7 @@ from dynlib.papers.octconv.ops import (
 from dynlib.papers.octconv.plan import KERNELS, LEAVES, SHORTCUT, Plan
 from dynlib.papers.octconv.transposed import OctConvTranspose2d
 from dynlib.runtime import Deployed
+from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
 
 
@@ -66,15 +67,11 @@ class Config:
     vanilla: tuple[str, ...] = ()  # names, * allowed, of layers with a plain output, in place of the last stage
 
     def __post_init__(self):
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not 0 <= self.alpha <= 1:
-            raise InputError(f"alpha is {self.alpha!r}; it is the share of low-frequency channels, from 0 to 1")
-        object.__setattr__(self, "alpha", float(self.alpha))  # 0 and 0.0 are one setting and have one hash
-        for name, allowed in (("downsampling", (AVERAGE, STRIDED)), ("sizes", ("reject", "pad"))):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check_number(self, "alpha", 0, 1)
+        check_choice(self, "downsampling", (AVERAGE, STRIDED))
+        check_choice(self, "sizes", ("reject", "pad"))
         for name in ("high_to_low", "low_to_high", "pooled_control"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
+            check_choice(self, name, (True, False))
         if self.pooled_control and (self.alpha > 0 or self.downsampling != AVERAGE):
             raise InputError(
                 f"pooled_control is a control at alpha 0 with average downsampling; alpha is {self.alpha}, "

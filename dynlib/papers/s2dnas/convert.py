@@ -19,6 +19,7 @@ from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinea
 from dynlib.papers.s2dnas.owners import SHORTCUT, Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
 from dynlib.runtime import Deployed
+from dynlib.settings import check_choice
 from dynlib.tracing import copied
 from dynlib.train import Phase
 
@@ -38,8 +39,7 @@ class Config:
     form: str = "stages"  # or a rival: exits on layers, or msdnet in the network's place
 
     def __post_init__(self):
-        if self.form not in FORMS:
-            raise InputError(f"form is {self.form!r}; allowed: {', '.join(FORMS)}")
+        check_choice(self, "form", FORMS)
         rows = _rows("cuts", self.cuts, "such as [[0, 2, 4, 8]]")
         for row in rows:
             rising = len(row) > 1 and row[0] == 0 and all(a < b for a, b in pairwise(row))

@@ -19,6 +19,7 @@ from dynlib.papers.sampling.interpolate import AVERAGE, CONVOLUTION, RBF, REUSE,
 from dynlib.papers.sampling.masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling.training import groups, objective, watch
 from dynlib.runtime import Deployed
+from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase
 
@@ -50,46 +51,25 @@ class Config:
         kinds = (RBF, CONVOLUTION, AVERAGE, ZEROS, REUSE)
         samplings = (STOCHASTIC, DETERMINISTIC, UNIFORM)
         for name, allowed in (("sampling", samplings), ("interpolation", kinds), ("masks", (1, 2, 3))):
-            value = getattr(self, name)
-            if isinstance(value, bool) or value not in allowed:
-                raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}")
-        ranges = (
-            ("density", lambda v: v is None or 0 < v <= 1, "above 0 and at most 1, or none for the learned ones"),
-            ("sigma", lambda v: v > 0, "a number above 0"),
-            ("epsilon", lambda v: v >= 0, "a number from 0 up"),
-            ("gamma", lambda v: v >= 0, "a number from 0 up"),
-            ("tau", lambda v: 0 < v <= 1, "above 0 and at most 1"),
-            ("bias", lambda v: True, "a finite number"),
-            ("pruned", lambda v: 0 <= v < 1, "from 0 to below 1"),
-        )
-        for name, fits, allowed in ranges:
-            value = getattr(self, name)
-            optional = name == "density" and value is None
-            if not optional and (not _is_finite(value) or not fits(value)):
-                raise InputError(f"{name} is {value!r}; it is {allowed}")
-            if not optional:
-                object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
-        whole = (
-            ("window", lambda v: v > 1 and v % 2 == 1, "an odd number of positions from 3 up"),
-            ("grid", lambda v: v > 0, "a number of positions from 1 up, or none"),
-            ("seed", lambda v: 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1"),
-        )
-        for name, fits, allowed in whole:
-            value = getattr(self, name)
-            if name == "grid" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not fits(value):
-                raise InputError(f"{name} is {value!r}; it is {allowed}")
+            check_choice(self, name, allowed)
+        check_number(self, "density", 0, 1, above=True, optional=True)
+        check_number(self, "sigma", 0, above=True)
+        check_number(self, "epsilon", 0)
+        check_number(self, "gamma", 0)
+        check_number(self, "tau", 0, 1, above=True)
+        check_number(self, "bias", -math.inf)
+        check_number(self, "pruned", 0, 1, below=True)
+        check_number(self, "window", 3, whole=True)
+        if self.window % 2 == 0:
+            raise InputError(f"window is {self.window}; it is an odd number of positions, around the one in the middle")
+        check_number(self, "grid", 1, whole=True, optional=True)
+        check_number(self, "seed", 0, 2**32 - 1, whole=True)
         if self.sampling == UNIFORM and self.density is None:
             raise InputError("density is None; uniform sampling needs the share of the pixels, above 0 and at most 1")
         if self.sampling == DETERMINISTIC and self.density not in (None, 1.0):
             raise InputError(
                 f"density is {self.density}; deterministic sampling computes where pi is at least 0.5 and takes none"
             )
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def convert(model: nn.Module, config: Config) -> nn.Module:
