@@ -1,11 +1,12 @@
 """Tensor functions and small tools that two papers share."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -63,6 +64,19 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def renewing(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """What runs in the block gives batch norms their statistics, a plain mean over batches; all else only evaluates."""
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad(), evaluating(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train().momentum = None
+        yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @contextmanager

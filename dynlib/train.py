@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -104,8 +105,7 @@ class Hardware:
 
 def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
     """Logits against labels, mean over the batch; or against masks, mean over the pixels that are not void."""
-    output = network(images)
-    return F.cross_entropy(getattr(output, "logits", output), targets, ignore_index=IGNORED)
+    return F.cross_entropy(logits_of(network(images)), targets, ignore_index=IGNORED)
 
 
 def soften(smoothing: float, classes: int, teacher: nn.Module | None = None) -> Soften:
@@ -282,18 +282,24 @@ def _top1(model: nn.Module, valid: Batches) -> dict[str, float]:
     return {"top1": evaluate(model, valid)["top1"]}
 
 
-@torch.no_grad()
-def predict(model: nn.Module, batches: Batches | Loader | Iterable) -> tuple[Tensor, Tensor]:
-    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes.
+def logits_of(output: object) -> Tensor:
+    """What a network returned where that is a tensor, else the `logits` in it."""
+    return getattr(output, "logits", output)
 
-    Of a model that yields more than one tensor, its `logits`.
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, batches: Batches | Loader | Iterable, read: Callable[[Any], Tensor] = logits_of
+) -> tuple[Tensor, Tensor]:
+    """What `read` makes of the outputs (N, ...), and targets (N, ...), of all samples in order, on the CPU.
+
+    The model keeps its modes.
     """
     device = next(model.parameters()).device
     outputs, targets = [], []
     with evaluating(model):
         for images, target in as_batches(batches).epoch(None, device):
-            output = model(images)
-            outputs.append(getattr(output, "logits", output).float().cpu())
+            outputs.append(read(model(images)).float().cpu())
             targets.append(target.cpu())
     return torch.cat(outputs), torch.cat(targets)
 

@@ -10,7 +10,8 @@ from torch import nn
 
 from dynlib import backbones, cost
 from dynlib.backbones.thin import thin
-from dynlib.book.zoo.octconv_survey import TRIED, as_csv, on_meta, survey
+from dynlib.book.zoo.coverage import as_csv, on_meta
+from dynlib.book.zoo.octconv_survey import TRIED, survey
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
@@ -44,7 +45,7 @@ def small(arch):
 def twin(arch):
     """The network at an eighth of its width, with made-up weights and statistics: the same graph in little time."""
     torch.manual_seed(0)
-    net = thin(on_meta(arch, 10), 0.125).to_empty(device="cpu")
+    net = thin(on_meta(lambda: backbones.build(arch, 10)), 0.125).to_empty(device="cpu")
     for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
         if tensor.dim() > 1:
             nn.init.normal_(tensor, std=(2 / tensor[0].numel()) ** 0.5)
@@ -95,16 +96,15 @@ def test_the_committed_survey_lists_every_architecture_once_and_each_octave_netw
 
 @pytest.mark.parametrize("arch", TRIED)
 def test_the_committed_survey_is_what_the_library_finds_at_full_width_and_a_refusal_names_the_node(arch):
-    finding = survey(arch, Config(alpha=0.5))
-    _, line = as_csv([finding]).splitlines()
-    assert line in (SURVEYS / "octconv.csv").read_text(encoding="utf-8").splitlines()
+    finding = survey(arch)
+    assert as_csv([finding]).strip() in (SURVEYS / "octconv.csv").read_text(encoding="utf-8").splitlines()
     assert (finding.refusal is None) == (arch in CONVERTS)
     if arch in REFUSED:
         assert re.search(REFUSED[arch], finding.refusal)
 
 
 def test_the_survey_reports_what_the_counter_finds():
-    found, x = survey("squeezenet1_1", Config()), cost.example(TRIED["squeezenet1_1"])
+    found, x = survey("squeezenet1_1"), cost.example(TRIED["squeezenet1_1"])
     plain = backbones.build("squeezenet1_1")
     counted = cost.count(convert(plain, Config(), x), x)
     assert found[2:] == (None, counted.params, cost.count(plain, x).macs, counted.macs)
@@ -181,7 +181,7 @@ def test_maps_that_do_not_divide_the_image_tie_the_network_to_the_size_of_its_ex
 
 def test_maps_that_are_odd_at_the_size_of_the_example_are_refused_by_name():
     with pytest.raises(InputError, match=r"^layer1.0.conv1: 225 px become 57 px; octaves need maps that divide"):
-        convert(on_meta("resnet18"), Config(), cost.example(225))
+        convert(on_meta(lambda: backbones.build("resnet18")), Config(), cost.example(225))
 
 
 def test_bands_that_do_not_meet_behind_an_unpadded_pooling_are_refused():

@@ -1,21 +1,18 @@
-"""A network gets one set of batch norms for each resolution, and a predictor in front; costs, phases, inference."""
+"""A network gets one set of batch norms for each resolution, and a predictor in front; costs and phases."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from dynlib import export
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.networks import Settled
 from dynlib.ops import image_channels
 from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
-from dynlib.papers.drnet.deploy import deployed
 from dynlib.papers.drnet.layers import (
     Output,
     Size,
@@ -30,7 +27,6 @@ from dynlib.papers.drnet.layers import (
     thumbnail_size,
     with_resolutions,
 )
-from dynlib.runtime import Deployed
 from dynlib.settings import LATER, check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase, evaluate as task_scores, predict
@@ -293,25 +289,3 @@ def macs_by_choice(model: nn.Module, size: Size) -> dict[str, int]:
         return {}
     macs, predictor = model.macs(size)
     return dict(zip(map(px, model.sizes(size)[0]), macs, strict=True)) | {"predictor": predictor}
-
-
-def deploy(
-    module: nn.Module,
-    example: Tensor,
-    *,
-    engine: str = "onnxruntime",
-    threads: int | None = None,
-    calibrate: Iterable[Tensor] | None = None,
-) -> Deployed:
-    """A network from `convert` for inference on a CPU in float32, a callable `(images, choices=None)`.
-
-    The predictor and each candidate's classifier are ONNX graphs, with the candidate's batch norms in its kernels; only
-    the predictor and the chosen classifiers run, see `dynlib.runtime.Resolutions`. `example` (N, 3, H, W) has the size
-    of the images that it will take, any N. Outputs equal the module's in evaluation mode within float32 rounding. With
-    a single candidate nothing is chosen. With `calibrate`, a few batches of images, all graphs are in int8, see
-    `dynlib.quantise`. Raises InputError for a size whose candidates are no whole pixels, and names
-    what cannot be exported.
-    """
-    if not isinstance(module, DynamicResolution):
-        return export.single("drnet", module, example, engine, threads, calibrate)
-    return deployed(module, example, engine, threads, calibrate)

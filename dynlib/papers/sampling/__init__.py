@@ -43,7 +43,6 @@ from dynlib.papers.sampling.convert import (
     Config,
     convert,
     cost,
-    deploy,
     evaluate,
     expected,
     macs_backbone,
@@ -51,3 +50,4 @@ from dynlib.papers.sampling.convert import (
     macs_expected,
     phases,
 )
+from dynlib.papers.sampling.deploy import deploy

@@ -1,12 +1,12 @@
-"""Residual blocks of a network are replaced by sampled ones; costs, phases, figures, inference."""
+"""Residual blocks of a network are replaced by sampled ones; costs, phases, figures."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from torch import Tensor, nn
+from torch import nn
 
 from dynlib import tasks
 from dynlib.cost import Cost, closed_form, layer_sizes
@@ -14,11 +14,9 @@ from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.papers.sampling.baselines import fits_detector, pruned, shrink_stem
 from dynlib.papers.sampling.block import BLOCKS, SampledBlock, sampled_blocks
-from dynlib.papers.sampling.deploy import deployed
 from dynlib.papers.sampling.interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
 from dynlib.papers.sampling.masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling.training import groups, objective, watch
-from dynlib.runtime import Deployed
 from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase
@@ -189,26 +187,6 @@ def macs_expected(module: nn.Module, input_size: int | tuple[int, int]) -> int |
 def macs_backbone(by_layer: Mapping[str, float]) -> int:
     """The MACs of stem and stages alone, without pyramid and head: what the authors count."""
     return round(sum(macs for name, macs in by_layer.items() if re.search(r"(^|\.)(conv1|layer\d)(\.|$)", name)))
-
-
-def deploy(
-    module: nn.Module,
-    example: Tensor,
-    *,
-    engine: str = "onnxruntime",
-    threads: int | None = None,
-    calibrate: Iterable[Tensor] | None = None,
-) -> Deployed:
-    """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
-
-    `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
-    callable takes images and, to force them, the index of each image's density in `DENSITIES`.
-    Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
-    that rounding decides. With `calibrate`, a few batches of images, a network without masks is in int8, see
-    `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
-    be exported.
-    """
-    return deployed(module, example, DENSITIES, engine, threads, calibrate)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

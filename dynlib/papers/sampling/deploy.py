@@ -17,6 +17,7 @@ from dynlib.errors import InputError
 from dynlib.ops import LinearResize, watching
 from dynlib.papers.sampling.baselines import ShrunkConv2d, shrink
 from dynlib.papers.sampling.block import sampled_blocks
+from dynlib.papers.sampling.convert import DENSITIES
 from dynlib.papers.sampling.layout import Layout, Nodes
 from dynlib.papers.sampling.rows import BlockWriter
 from dynlib.runtime import Deployed, Sampled
@@ -36,15 +37,23 @@ class _Placeholder(nn.Module):
         return torch.onnx.ops.symbolic(f"{DOMAIN}::Block", (x,), attributes, dtype=x.dtype, shape=shape, version=1)
 
 
-def deployed(
+def deploy(
     module: nn.Module,
     example: Tensor,
-    densities: tuple[float, ...],
-    engine: str,
-    threads: int | None,
-    calibrate: Iterable[Tensor] | None,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
 ) -> Deployed:
-    """The deployed form of a network; of one without masks, of the network as it is."""
+    """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
+
+    `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
+    callable takes images and, to force them, the index of each image's density in `DENSITIES`.
+    Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
+    that rounding decides. With `calibrate`, a few batches of images, a network without masks is in int8, see
+    `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
+    be exported.
+    """
     export.check(module, example)
     blocks = sampled_blocks(module)
     network = copy.deepcopy(module).eval()
@@ -61,7 +70,7 @@ def deployed(
     writers = [BlockWriter(name, block, Layout(*shapes[name][0][-2:])) for name, block in blocks.items()]
     sizes = _fill_in(model, writers)
     drawn = [(s.number, *size) for s, size in zip(samplers, sizes, strict=True) if not s.deterministic]
-    told = {"densities": densities, "seed": samplers[0].seed, "masks": drawn}
+    told = {"densities": DENSITIES, "seed": samplers[0].seed, "masks": drawn}
     graph = {"network": model.SerializeToString()}
     return Sampled(export.about("sampling", example, returns, **told), graph, engine, threads)
 
