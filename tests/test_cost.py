@@ -14,46 +14,18 @@ from dynlib.errors import InputError
 
 
 def on_meta(arch, **kw):
-    """A network without weights in memory, and its usual input."""
+    """A network without weights in memory."""
     with torch.device("meta"):
-        net = backbones.build(arch, **kw)
-    return net, (8, 112, 112) if arch == "r3d_18" else 224
+        return backbones.build(arch, **kw)
 
 
-def count(net, size, **kw):
+def count(net, size=224, **kw):
     return cost.count(net, cost.example(size).to("meta"), **kw)
 
 
 @cache
 def counted_once(arch):
-    return count(*on_meta(arch))
-
-
-@pytest.mark.parametrize(
-    ("arch", "giga", "params"),
-    [
-        ("resnet50", "4.089", 25_557_032),
-        ("resnet101", "7.801", 44_549_160),
-        ("vgg16", "15.4703", 138_357_544),
-        ("mobilenet_v2", "0.3008", 3_504_872),
-        ("resnext50_32x4d", "4.230", 25_028_904),
-        ("densenet121", "2.834", 7_978_856),
-    ],
-)
-def test_counter_gives_the_published_figures_at_224_px(arch, giga, params):
-    counted = counted_once(arch)
-    assert f"{counted.macs / 1e9:.{len(giga.split('.')[1])}f}" == giga
-    assert counted.params == params
-
-
-@pytest.mark.parametrize(
-    "arch", ["resnet18", "resnet50", "mobilenet_v2", "densenet121", "vgg16_bn", "resnext50_32x4d", "r3d_18"]
-)
-def test_closed_form_equals_the_counter_layer_by_layer(arch):
-    net, size = on_meta(arch)
-    closed, counted = cost.closed_form(net, size), counted_once(arch)
-    assert (closed.macs, closed.params) == (counted.macs, counted.params)
-    assert list(closed.by_layer.items()) == list(counted.by_layer.items())  # in the same order
+    return count(on_meta(arch))
 
 
 class Odd(nn.Module):
@@ -96,7 +68,7 @@ def test_counting_leaves_mode_weights_and_buffers_alone():
 
 
 def test_a_thousand_pixels_need_no_arithmetic():
-    net, _ = on_meta("resnet50")  # a network on the meta device could not compute if it wanted to
+    net = on_meta("resnet50")  # a network on the meta device could not compute if it wanted to
     assert count(net, 1000).macs > 19 * counted_once("resnet50").macs
 
 
@@ -193,12 +165,12 @@ def test_an_operator_of_our_own_counts_by_its_formula_or_is_reported():
 )
 def test_authors_rule_gives_their_figures_on_pre_activation_resnets(arch, macs, authors):
     assert f"{counted_once(arch).macs / 1e9:.3f}" == macs
-    assert f"{count(*on_meta(arch), formulas=AUTHORS).macs / 1e9:.3f}" == authors
+    assert f"{count(on_meta(arch), formulas=AUTHORS).macs / 1e9:.3f}" == authors
 
 
 @pytest.mark.parametrize(("arch", "giga"), [("resnet50", "4.101"), ("densenet121", "2.852")])
 def test_authors_rule_on_torchvision_networks(arch, giga):
-    assert f"{count(*on_meta(arch), formulas=AUTHORS).macs / 1e9:.3f}" == giga
+    assert f"{count(on_meta(arch), formulas=AUTHORS).macs / 1e9:.3f}" == giga
 
 
 @pytest.mark.parametrize(

@@ -198,12 +198,6 @@ def test_nothing_is_lost_in_cdf97_the_inverse_filters_restore_the_row():
     assert details[0, :3].abs().max() < 1e-7 and details[0, 6:].abs().max() < 1e-7
 
 
-def test_haar_bands_are_means_and_differences_of_blocks():
-    image = images(2, 3, 6, 4)
-    low, _ = Wavelet("haar")(image)
-    torch.testing.assert_close(low, torch.nn.functional.avg_pool2d(image, 2))
-
-
 @pytest.mark.parametrize("name", WAVELETS)
 def test_a_constant_image_keeps_its_value_and_has_no_details(name):
     low, details = Wavelet(name)(torch.full((2, 3, 8, 10), 0.3))

@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from dynlib.errors import InputError
-
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 EXPANSION = 4  # output channels of a bottleneck, as a multiple of its stage's width
 SQUEEZE = 16  # output channels of a bottleneck over those of its gate's inner layer
@@ -84,10 +82,6 @@ class PreActResNet(nn.Module):
         gated: bool = False,
     ):
         super().__init__()
-        if len(blocks) != 4 or min(blocks) < 1:
-            raise InputError(f"blocks is {blocks}; a ResNet has four stages of at least 1 block")
-        if groups < 1 or width_per_group < 1:
-            raise InputError(f"groups is {groups}, width_per_group {width_per_group}; both are at least 1")
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = _norm(64)
         self.relu = nn.ReLU(inplace=True)
