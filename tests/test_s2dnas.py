@@ -2,17 +2,15 @@
 
 import copy
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
-from networks import images, strange
+from networks import images, on_meta, strange
 from torch import nn
 from torchvision.models import DenseNet
 
-from dynlib import backbones, cost, train
+from dynlib import backbones, train
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.book import paperscale
 from dynlib.data import Batches, Samples
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
@@ -21,12 +19,6 @@ from dynlib.papers.s2dnas.layers import Heads, PieceConv2d, PieceShortcut
 from dynlib.papers.s2dnas.owners import edges, is_read
 
 MIXED = Config(cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)), reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)))
-
-
-@cache
-def on_meta(arch, **kw):
-    with torch.device("meta"):
-        return backbones.build(arch, 10, **kw)
 
 
 def small(width=8, **kw):
@@ -49,29 +41,6 @@ def masked(model, x):
 
 
 # ------------------------------------------------------------------------------------------------------------- counts
-
-
-@pytest.mark.parametrize(
-    ("arch", "kw", "mega"),
-    [
-        ("cifar_resnet20", {}, 40.55),
-        ("cifar_resnet56", {}, 125.49),
-        ("cifar_resnet110", {}, 252.89),
-        ("cifar_vgg16_bn", {}, 313.20),
-        ("cifar_mobilenet_v2", {}, 87.98),
-        ("cifar_mobilenet_v2", {"width_mult": 0.75}, 59.31),
-        ("cifar_densenet_bc100", {}, 287.93),
-    ],
-)
-def test_the_static_networks_cost_the_usual_mega_macs(arch, kw, mega):
-    assert round(cost.count(on_meta(arch, **kw), cost.example(32).to("meta")).macs / 1e6, 2) == mega
-
-
-def test_nested_cuts_of_resnet_20_cost_6_5_and_19_1_and_69_1_percent():
-    found = paperscale.cost_of("s2dnas", Config(), "cifar_resnet20", (32, 32), classes=10)
-    shares = [100 * macs / found["macs_static"] for macs in found["macs_by_choice"].values()]
-    assert [f"{share:.1f}" for share in shares] == ["6.5", "19.1", "69.1"]
-    assert found["macs"] == found["macs_by_choice"]["exit 3"]
 
 
 def test_a_layer_costs_d_j_times_the_sum_of_what_is_read():
@@ -180,10 +149,10 @@ def test_flattening_a_map_gives_each_of_its_numbers_the_channel_s_owner():
 
 
 def test_map_sizes_that_an_addition_ties_share_their_cuts():
-    assert convert(on_meta("resnet18"), Config()).meta["groups"] == 4  # the stem and the first stage
-    assert convert(on_meta("resnet50"), Config()).meta["groups"] == 5
-    assert convert(on_meta("cifar_resnet20"), Config()).meta["groups"] == 3
-    assert convert(on_meta("cifar_vgg16_bn"), Config()).meta["groups"] == 5
+    assert convert(on_meta("resnet18", 10), Config()).meta["groups"] == 4  # the stem and the first stage
+    assert convert(on_meta("resnet50", 10), Config()).meta["groups"] == 5
+    assert convert(on_meta("cifar_resnet20", 10), Config()).meta["groups"] == 3
+    assert convert(on_meta("cifar_vgg16_bn", 10), Config()).meta["groups"] == 5
 
 
 def test_heads_read_every_stage_up_to_their_own_whatever_the_reuse():
