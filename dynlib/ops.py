@@ -54,6 +54,16 @@ class LinearResize(nn.Module):
         return self.rows @ (x @ self.columns.T)
 
 
+def kaiming(module: nn.Module) -> nn.Module:
+    """New weights for all convolutions, in place: He et al. (ICCV 2015), normal by fan-out, for ReLUs; biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """The module in evaluation mode; every part gets its own mode back, frozen parts included."""

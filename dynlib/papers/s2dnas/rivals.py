@@ -20,6 +20,7 @@ from torchvision.ops import Conv2dNormActivation as Layer
 from dynlib.cost import count, example
 from dynlib.errors import InputError
 from dynlib.graphs import finish
+from dynlib.ops import kaiming
 from dynlib.papers.s2dnas.layers import ExitRule, Exits
 from dynlib.papers.s2dnas.owners import Plan
 
@@ -138,9 +139,7 @@ class MSDNet(nn.Module):
             head = (Layer(channels * FACTORS[-1], 128, 3, 2), Layer(128, 128, 3, 2))
             self.heads.append(nn.Sequential(*head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)))
         self.exit_rule = ExitRule(exit_thresholds * (blocks - 1 if len(exit_thresholds) == 1 else 1))
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Exits:
         """Logits of every exit."""
