@@ -1,7 +1,6 @@
 """The command line: what it prints for people and for programs, and one line for whatever was asked wrongly."""
 
 import hashlib
-import io
 import json
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
-from PIL import Image
+import test_data_packed
 
 from dynlib.book import paperscale, runs
 from dynlib.book.cli import main
@@ -46,30 +45,16 @@ def refusal(capsys, *arguments) -> str:
     return err
 
 
-def png(pixels) -> np.ndarray:
-    Image.fromarray(pixels).save(file := io.BytesIO(), "png")
-    return np.frombuffer(file.getvalue(), np.uint8)
-
-
 @pytest.fixture
 def photographs(tmp_path):
     """A data root with a CIFAR-10 of 20 noisy images a split, and the split's files."""
-    folder = tmp_path / "data" / "cifar10"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
     lines = []
     for split in ("train", "test"):
-        files = [png(image) for image in generator.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)]
-        path = folder / f"{split}.npz"
-        np.savez(
-            path,
-            data=np.concatenate(files),
-            offset=np.cumsum([0, *map(len, files)]),
-            label=np.arange(20, dtype=int) % 10,
-        )
+        images, labels = test_data_packed.photographs(20, 32, 32), np.arange(20) % 10
+        path = test_data_packed.write(tmp_path / "data", "cifar10", split, images, label=labels)
         lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
-    (folder / "README.md").write_text("".join(lines))
-    return folder.parent
+    path.with_name("README.md").write_text("".join(lines))
+    return tmp_path / "data"
 
 
 def test_the_list_tells_chapters_methods_and_data_sets(book, capsys):
