@@ -96,6 +96,15 @@ def test_fixed_networks_count_what_is_printed(row, arch, px, changed):
         assert table.rounded(getattr(counted, claim.metric), claim.unit, claim.value) == claim.value
 
 
+@pytest.mark.parametrize(("row", "arch"), [("DR-ResNet-50", "resnet50"), ("DR-MobileNetV2", "mobilenet_v2")])
+def test_the_printed_weights_are_network_and_predictor_without_the_further_batch_norms(row, arch):
+    with torch.device("meta"):
+        parts = backbones.build(arch), on_meta(arch).predictor
+    weight = sum(p.numel() for part in parts for p in part.parameters())
+    printed = report.claims("drnet").query("row == @row and metric == 'params'").value.unique()
+    assert [table.rounded(weight, "M", value) for value in printed] == [*printed]
+
+
 def test_mixtures_hold_every_mixture_with_their_mean_and_refuse_others():
     drawn = torch.distributions.Dirichlet(torch.ones(5)).sample((200,)).double()
     costs = [4.0, 3.0, 2.5, 1.0, 0.7]

@@ -147,6 +147,15 @@ def test_the_bias_is_added_once_a_band(a, b):
         assert y is None or torch.allclose(y, base + offset[:, None, None], atol=1e-12)
 
 
+@pytest.mark.parametrize(("downsampling", "shift"), [("average", 0.0), ("strided", 0.5)])
+def test_down_and_up_again_shifts_a_ramp_by_nothing_with_pooling_and_half_a_pixel_with_strides(downsampling, shift):
+    ramp = torch.arange(8.0).expand(1, 1, 8, 8)
+    one = torch.ones(1, 1, 1, 1)
+    low = octave_conv(Octave(ramp, None), one, None, Split(0, 1), downsampling=downsampling)
+    back = octave_conv(low, one, None, Split(1, 0), downsampling=downsampling)
+    assert (ramp - back.high).mean() == shift
+
+
 @pytest.mark.parametrize("channels", [1, 7, 64])
 @pytest.mark.parametrize("alpha", [0, 0.125, 0.5, 0.3, 1])
 def test_the_low_share_is_rounded_down_and_nothing_is_lost(channels, alpha):
