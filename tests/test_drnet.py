@@ -11,10 +11,11 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 
 from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.book.demos import drnet_known as known
 from dynlib.errors import InputError
 from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert
-from dynlib.papers.drnet.layers import ResolutionNorm, candidate_sizes
+from dynlib.papers.drnet.layers import ResolutionNorm, candidate_sizes, resize
 
 THIN = {"predictor_width": 1 / 8}
 FAMILIES = {
@@ -198,3 +199,15 @@ def test_an_image_whose_candidates_are_no_whole_pixels_is_refused(size, words):
         net(torch.zeros(1, 3, *size))
     with pytest.raises(InputError, match=words):
         drnet.macs_by_choice(net, size)
+
+
+# ----------------------------------------------------------------------------------------------------------- stripes
+
+
+def test_fine_stripes_are_gone_at_half_the_side_and_coarse_ones_are_not():
+    samples, fine = known.stripes(64, seed=3)
+    assert samples.labels.bincount().tolist() == [32, 32] and fine.sum() == 32
+    assert samples.labels[fine].bincount().tolist() == [16, 16]  # the kind does not give the class away
+    half = resize(samples.images.float(), (16, 16), antialias=False).mean(1)
+    across, down = half.mean(2).std(1), half.mean(1).std(1)  # contrast between rows, and between columns
+    assert (across - down)[fine].abs().max() < 8 < 30 < (across - down)[~fine].abs().min()

@@ -2,10 +2,11 @@
 
 import copy
 
+import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, on_meta, pointwise, strange
+from networks import assert_deployed, images, on_meta, pointwise, strange
 from torch import nn
 from torchvision.models import DenseNet, MobileNetV2, ResNet
 from torchvision.models.resnet import BasicBlock
@@ -253,4 +254,20 @@ def test_a_name_in_vanilla_that_fits_no_layer_is_named():
         convert(CifarResNet(20, width=8), Config(vanilla=("layer3.*", "stage9.*")))
 
 
-# ------------------------------------------------------------------------------------------------------------ training
+# ------------------------------------------------------------------------------------------------------------ deployed
+
+
+def test_no_batch_norm_of_an_octave_is_left_behind_a_sum():
+    deployed = assert_deployed(octconv, convert(strange(CifarResNet(8, width=8, shortcut="B")), Config()))
+    graph = onnx.load_from_string(deployed.parts["network"].graph).graph
+    writer = {name: node.op_type for node in graph.node for name in node.output}
+    norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
+    assert all(writer[node.input[0]] == "Conv" for node in norms)  # which the runtime folds
+
+
+def test_a_deployed_network_refuses_or_pads_the_sizes_that_the_module_refuses_or_pads():
+    plain = strange(CifarResNet(8, width=8, shortcut="A"))
+    with pytest.raises(InputError, match="size 30x30: layer2"):
+        octconv.deploy(convert(plain, Config()), images(1, 30))
+    padded = convert(plain, Config(sizes="pad"))
+    assert torch.allclose(octconv.deploy(padded, images(1, 30))(images(2, 30)), padded(images(2, 30)), atol=1e-5)
