@@ -1,4 +1,4 @@
-"""Backbones: exact sizes and costs, torch.fx, and names."""
+"""Backbones: exact sizes and costs, and names."""
 
 import pytest
 import torch

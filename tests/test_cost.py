@@ -1,4 +1,4 @@
-"""Costs: published figures, closed form against the counter, the authors' rule, and networks that look at values."""
+"""Costs: closed form against the counter, the authors' rule, and networks that look at values."""
 
 import pytest
 import torch

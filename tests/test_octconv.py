@@ -1,4 +1,4 @@
-"""Octave networks: counts of the paper, limits, what goes where in the graph, and refusals."""
+"""Octave networks: what paths cost, limits, what goes where in the graph, deployed forms, refusals."""
 
 import copy
 

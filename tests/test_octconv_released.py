@@ -1,4 +1,4 @@
-"""The authors' own networks: the costs of Figure 4, of MobileNets, ResNet-152 and clips, by their rule of counting."""
+"""The authors' own networks: where octaves begin and end in MobileNets and ResNet-152, and what their rule charges."""
 
 import pytest
 from networks import on_meta

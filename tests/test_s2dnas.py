@@ -1,4 +1,4 @@
-"""Networks with stages: counts, limits, causality, who owns a channel, and refusals."""
+"""Networks with stages: limits, causality, who owns a channel, and refusals."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What stages are compared with: exits on layers, and MSDNet in its published configurations."""
+"""What stages are compared with: exits on layers, and MSDNet."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Sampled networks: the original at density 1, the published counts, every host, training, and refusals."""
+"""Sampled networks: the published counts, every host, training, and refusals."""
 
 import pytest
 import torch

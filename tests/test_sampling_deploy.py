@@ -1,4 +1,4 @@
-"""Deployed sampled networks: rows and tiles, draws, outputs, choices, refusals."""
+"""Deployed sampled networks: rows and tiles, draws, outputs, choices."""
 
 import numpy as np
 import pytest
@@ -96,6 +96,3 @@ def test_choices_force_the_density_of_each_image():
     mixed = fast(x, torch.tensor([0, 1, 3]))
     torch.testing.assert_close(mixed[2], network("bottleneck")(x)[2], **CLOSE)
     assert not torch.allclose(mixed[0], network("bottleneck")(x)[0], **CLOSE)
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals

@@ -1,4 +1,4 @@
-"""Thinner twins of any network, and ResNet as first published."""
+"""Thinner twins of any network."""
 
 import pytest
 import torch
