@@ -15,7 +15,7 @@ from dynlib.book.zoo.octconv_survey import TRIED, survey
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
-from dynlib.papers.octconv.ops import Octave, OctConv2d
+from dynlib.papers.octconv.ops import OctConv2d
 from dynlib.paths import SURVEYS
 
 REFUSED = {  # name: the reason, with the node or layer it lies in
@@ -108,20 +108,6 @@ def test_it_learns_and_is_deployed(arch):
         assert torch.allclose(octconv.deploy(net, x)(x), expected, atol=1e-4 * expected.abs().max().item())
     F.cross_entropy(net.train()(x), torch.tensor([0, 1])).backward()
     assert all(m.weight.grad.isfinite().all() for m in net.modules() if isinstance(m, OctConv2d))
-
-
-def test_both_bands_of_a_network_of_gates_matter():
-    net, x = convert(small("mobilenet_v3_small"), Config(alpha=0.5)), cost.example(64)
-    layer = next(m for m in net.modules() if isinstance(m, OctConv2d) and m.out.low and m.inp.low)
-    with torch.no_grad():
-        outputs = [net(x)]
-        for band in ("high", "low"):
-            hook = layer.register_forward_hook(
-                lambda m, a, y, band=band: Octave(**(y._asdict() | {band: getattr(y, band) + 1}))
-            )
-            outputs.append(net(x))
-            hook.remove()
-    assert not torch.equal(outputs[0], outputs[1]) and not torch.equal(outputs[0], outputs[2])
 
 
 # ------------------------------------------------------------------------------------- networks of one size, or channel

@@ -211,31 +211,24 @@ def phases(config: Config) -> tuple[Phase, ...]:
         watch=training.watch_candidates,
         depends_on=shape,
     )
+    predictor = Phase(
+        "predictor",
+        lr=0.02 * config.predictor_lr,
+        weight_decay=0.0,
+        optimizer="adam",
+        groups=training.predictor_alone,
+        watch=lambda model, valid: {},
+    )
     if config.frozen:
         given = frozen.Given(config)
-        how = {
-            "lr": 0.02 * config.predictor_lr,
-            "weight_decay": 0.0,
-            "optimizer": "adam",
-            "groups": training.predictor_alone,
-        }
-        return (Phase("predictor", given, prepare=given.prepare, watch=lambda model, valid: {}, **how),)
+        return (replace(predictor, objective=given, prepare=given.prepare),)
     if not config.joint:
         return (replace(first, epochs=1.7, depends_on=None),)
     if config.supervised:
+        asks = training.right_or_wrong(len(config.candidates), config.alpha)
         return (
             replace(first, name="multi-resolution, nine tenths", epochs=1.7, images="most"),
-            Phase(
-                "predictor",
-                training.right_or_wrong(len(config.candidates), config.alpha),
-                epochs=4.0,
-                lr=0.02 * config.predictor_lr,
-                weight_decay=0.0,
-                optimizer="adam",
-                groups=training.predictor_alone,
-                watch=lambda model, valid: {},
-                images="rest",
-            ),
+            replace(predictor, objective=asks, epochs=4.0, images="rest"),
         )
     return (
         first,
