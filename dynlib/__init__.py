@@ -6,7 +6,8 @@ The engine, the papers on it, and the book on these. A file imports only from fl
     engine  errors                       what a caller can get wrong
             paths  settings  catalogue   where things are; values as people type them; the data sets by name
             engines                      what runs an ONNX graph; needs no torch
-            ops  runtime                 tools that two papers share; deployed networks, without torch
+            ops  deployed                tools that two papers share; a deployed network, without torch
+            decisions  runtime           what is decided between its parts; read from a folder
             networks                     graphs that are saved whole; weights that know their settings
             cost  data/  quantise        MACs; data sets; graphs in int8
             tracing                      how a model becomes a graph, and what is refused on the way

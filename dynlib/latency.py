@@ -34,6 +34,7 @@ from dynlib.runtime import Deployed
 from dynlib.variants import FLOAT32, INT8, Net, variants_of
 
 DTYPES = FLOAT32, INT8
+CALLS = 10  # over which the time of each operator is a mean
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Latency:
     left_out: dict[str, str] = field(default_factory=dict)  # static variants that failed, and how
     engine: str | None = None  # the method's fastest variant
     engines_ms: dict[str, float] = field(default_factory=dict)  # every variant of the method
+    operators_ms: dict[str, dict[str, float]] = field(default_factory=dict)  # of both sides in ONNX Runtime, a call
     export_s: float | None = None  # to make the method's graphs; these three where it is a `Deployed`
     load_s: float | None = None  # from its folder until it can run, in a process without torch
     peak_mb: float | None = None  # the most memory that such a process holds
@@ -238,6 +240,9 @@ def _child(spec: Mapping[str, Any]) -> dict[str, Any]:
     rounds = {name: spec[name] for name in ("repeats", "min_seconds", "cycle")}
     measured = asdict(compare(variants, method, example, **rounds))
     told = facts[0] if facts else {}
+    static = variants.get({FLOAT32: "onnxruntime", INT8: "onnxruntime_int8"}[spec["dtype"]])
+    if static is not None and "operators_ms" in told:
+        told["operators_ms"]["static"] = static.operators_ms(example, [None] * CALLS)
     return measured | told | {"left_out": left_out | told.get("left_out", {}), "dtype": spec["dtype"]}
 
 

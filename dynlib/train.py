@@ -7,7 +7,7 @@ in an epoch follows from (seed, epoch), so a run that was killed and resumed goe
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -289,15 +289,16 @@ def logits_of(output: object) -> Tensor:
 
 @torch.no_grad()
 def predict(
-    model: nn.Module, batches: Batches | Loader | Iterable, read: Callable[[Any], Tensor] = logits_of
+    model: nn.Module | Callable, batches: Batches | Loader | Iterable, read: Callable[[Any], Tensor] = logits_of
 ) -> tuple[Tensor, Tensor]:
     """What `read` makes of the outputs (N, ...), and targets (N, ...), of all samples in order, on the CPU.
 
-    The model keeps its modes.
+    The model keeps its modes. A deployed network will do as well.
     """
-    device = next(model.parameters()).device
+    is_module = isinstance(model, nn.Module)
+    device = next(model.parameters()).device if is_module else "cpu"
     outputs, targets = [], []
-    with evaluating(model):
+    with evaluating(model) if is_module else nullcontext():
         for images, target in as_batches(batches).epoch(None, device):
             outputs.append(read(model(images)).float().cpu())
             targets.append(target.cpu())
@@ -309,7 +310,7 @@ def top1(logits: Tensor, labels: Tensor) -> float:
     return (logits.argmax(1) == labels).double().mean().item()
 
 
-def evaluate(model: nn.Module, batches: Batches | Loader | Iterable) -> dict[str, float]:
+def evaluate(model: nn.Module | Callable, batches: Batches | Loader | Iterable) -> dict[str, float]:
     """`top1` as a fraction and mean cross-entropy `loss` over all samples."""
     logits, labels = predict(model, batches)
     return {"top1": top1(logits, labels), "loss": F.cross_entropy(logits, labels).item()}

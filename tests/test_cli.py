@@ -297,6 +297,6 @@ def test_damaged_data_are_named_and_nothing_is_left_behind(book, capsys, photogr
 def test_a_record_that_cannot_be_written_is_wrong_input(book, capsys, photographs, monkeypatch):
     book.chapter("02_octconv", parameters=PARAMETERS)
     blocked = photographs / "cifar10" / "README.md" / "records"
-    monkeypatch.setattr(runs, "run", lambda *a, **k: pytest.fail("trained before looking"))
+    monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained before looking"))
     line = refusal(capsys, "train", "octconv", "--data-root", str(photographs), "--out", str(blocked))
     assert f"cannot write {blocked}" in line

@@ -11,7 +11,9 @@ PACKAGE = ROOT / "dynlib"
 FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's own folder is named part by part
     ("errors",),
     ("paths", "settings", "catalogue", "engines"),
-    ("ops", "runtime", "networks"),
+    ("ops", "deployed", "networks"),
+    ("decisions",),
+    ("runtime",),
     ("cost", "data", "quantise", "tracing"),
     ("graphs", "export"),
     ("backbones", "variants", "checkpoints"),

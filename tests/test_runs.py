@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dynlib import papers, train
+from dynlib import backbones, papers, train
 from dynlib.book import recipes, runs
 from dynlib.book.paperscale import STREAM, stream
 from dynlib.cost import closed_form
@@ -144,6 +144,23 @@ def test_held_out_images_train_nothing_and_the_method_chooses_on_them(paper):
     assert record.metrics["top1"] == 0.5 and "images" not in record.metrics  # what is chosen is told instead
     assert record.config["recipe"]["held_out_images"] == 20
     assert "held_out_images" not in runs.describe(Config(), RECIPE)["recipe"]  # records from before keep their hash
+
+
+def test_a_trained_network_starts_a_thinner_one_with_its_leading_channels():
+    torch.manual_seed(0)
+    wide = backbones.build("cifar_resnet20", 10, width=16)
+    thin = recipes.narrowed(backbones.build("cifar_resnet20", 10, width=10), wide)
+    assert torch.equal(thin.layer2[0].conv1.weight, wide.layer2[0].conv1.weight[:20, :10])
+    assert torch.equal(thin.fc.bias, wide.fc.bias)
+    with pytest.raises(InputError, match=r"width: conv1.weight of shape \[20, 3, 3, 3\] is no part of the trained"):
+        recipes.narrowed(backbones.build("cifar_resnet20", 10, width=20), wide)
+
+
+def test_what_was_trained_is_tested_as_it_is_deployed_too():
+    recipe = replace(RECIPE, int8=True)
+    metrics = runs.fit("octconv", papers.octconv.Config(), recipe, profile="test", seed=0, checkpoints=None)[0].metrics
+    assert metrics["top1_deployed_float32"] == metrics["top1"]
+    assert abs(metrics["top1_deployed_int8"] - metrics["top1"]) < 0.5
 
 
 def test_photographs_are_cropped_and_small_or_drawn_pictures_are_shifted():

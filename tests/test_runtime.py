@@ -194,3 +194,11 @@ for _ in range(3):
 
 def test_a_process_survives_signals_after_openvino_networks_are_gone(one):
     subprocess.run([sys.executable, "-c", SIGNALLED, str(one)], check=True, cwd=ROOT)
+
+
+def test_the_time_of_a_call_is_told_by_operator():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.LazyLinear(2)).eval()
+    net(images(1))
+    spent = export.single("octconv", net, images(1), "onnxruntime", 1).operators_ms(images(1), [None] * 3)
+    assert {"Conv", "MaxPool", "Gemm"} <= spent.keys()
+    assert min(spent.values()) > 0

@@ -166,9 +166,12 @@ def latency_pair(
             nets[name] = other
         else:
             left_out[f"method on {name}"] = f"its outputs differ by {share:.0e} of the largest value"
+    choices = [None] * latency.CALLS
     if shares is not None:
-        nets = {name: _told(net, stream(shares, batch)) for name, net in nets.items()}
-    return network, nets, images, facts | {"left_out": left_out}
+        choices = stream(shares, batch)
+        nets = {name: _told(net, choices) for name, net in nets.items()}
+    spent = deployed.operators_ms(images, choices)
+    return network, nets, images, facts | {"left_out": left_out, "operators_ms": {"method": spent}}
 
 
 def _told(net: Deployed, choices: Sequence[Tensor]) -> Callable[[Tensor], object]:

@@ -49,8 +49,9 @@ class Recipe:
     held_out_images: int | None = field(default=None, metadata=LATER)  # of the training split; a method chooses on them
     decay: str = field(default="cosine", metadata=LATER)  # how the learning rate falls to 0: cosine, linear
     label_smoothing: float = field(default=0.0, metadata=LATER)  # of classes; share of the weight spread over all
-    weights: str | None = field(default=None, metadata=LATER)  # a trained network to start from, see `trained`
+    weights: str | None = field(default=None, metadata=LATER)  # a trained network to start from, see `narrowed`
     teacher: str | None = field(default=None, metadata=LATER)  # likewise, to learn from besides the labels
+    int8: bool = field(default=False, metadata=LATER)  # deploy what was trained, and test that too
 
     def __post_init__(self):
         if self.arch not in (known := backbones.names()):
@@ -67,11 +68,11 @@ class Recipe:
             if value and self.task.name != "classification":
                 what = f"{name} is {value}, but dataset {self.dataset} is for {self.task.name}"
                 raise InputError(f"{what}; leave it out, or give one for classification")
-        if self.weights is not None and (self.weights, self.width) != (self.arch, None):
-            raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch, at its own width")
+        if self.weights not in (None, self.arch):
+            raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch")
         settings.check_number(self, "label_smoothing", 0, 1, below=True)
-        if self.task.name != "classification" and (self.label_smoothing or self.teacher):
-            what = "label_smoothing" if self.label_smoothing else "teacher"
+        if self.task.name != "classification" and (self.label_smoothing or self.teacher or self.int8):
+            what = "label_smoothing" if self.label_smoothing else "teacher" if self.teacher else "int8"
             raise InputError(f"dataset {self.dataset} is for {self.task.name}; leave {what} out")
         settings.check_number(self, "batch_size", 1, whole=True)
         settings.check_number(self, "size_px", 1, MOST_PX, whole=True, optional=True)
@@ -118,6 +119,22 @@ def trained(name: str, classes: int, root: Path | None) -> nn.Module:
         network.load_state_dict(safetensors.torch.load_file(path))
     except (safetensors.SafetensorError, RuntimeError) as error:
         raise InputError(f"{path} does not hold the tensors of {name}: {str(error).splitlines()[0]}") from error
+    return network
+
+
+def narrowed(network: nn.Module, wide: nn.Module) -> nn.Module:
+    """A network of fewer channels with the leading ones of a `wide` one's weights, as the first stage of S2DNAS has.
+
+    Raises InputError where some tensor is not a corner of the wide network's.
+    """
+    kept, own = wide.state_dict(), network.state_dict()
+    for name, tensor in own.items():
+        if name not in kept or any(few > many for few, many in zip(tensor.shape, kept[name].shape, strict=True)):
+            raise InputError(
+                f"width: {name} of shape {[*tensor.shape]} is no part of the trained network; give a smaller width"
+            )
+        own[name] = kept[name][tuple(slice(size) for size in tensor.shape)]
+    network.load_state_dict(own)
     return network
 
 

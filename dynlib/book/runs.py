@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -9,13 +10,14 @@ from torch import nn
 
 from dynlib import settings, train
 from dynlib.book import records
-from dynlib.book.recipes import Recipe, at_size, data_of, held_out, trained
+from dynlib.book.recipes import Recipe, at_size, data_of, held_out, narrowed, trained
 from dynlib.book.records import Record
 from dynlib.checkpoints import epochs_done
 from dynlib.data import Batches, FolderBatches
 from dynlib.errors import InputError
 from dynlib.papers import Method, method
 from dynlib.paths import RESULTS, RUNS, check_writable
+from dynlib.tracing import copied
 
 
 def describe(config: object, recipe: Recipe) -> dict:
@@ -95,12 +97,23 @@ def fit(
     metrics |= {"size_px": size[-1] if size[-2] == size[-1] else list(size[-2:])}
     for size in recipe.test_sizes_px:
         metrics[f"top1_at_{size}_px"] = train.evaluate(model, at_size(valid, size))["top1"]
+    if recipe.int8:
+        metrics |= _deployed(paper, model, batches, valid)
     device = next(model.parameters()).device
     where = {"device": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}
     where |= {"threads": torch.get_num_threads(), "precision": hardware.precision}
     told = {"seed": seed, "dataset": _dataset(batches, valid), "metrics": metrics, "curve": curve}
     wall_s = time.perf_counter() - began + shared_s
     return records.made(key, "training", profile, described, wall_s=wall_s, **told, **where), model
+
+
+def _deployed(paper: Method, model: nn.Module, batches: Batches, valid: Batches) -> dict[str, float]:
+    """Top-1 of the deployed network in float32 and in int8, which 512 training images calibrate as they are."""
+    plain = replace(batches, augment=None, batch_size=64).epoch(None)
+    calibrate = [images for images, _ in islice(plain, 8)]
+    forms = {"float32": None, "int8": calibrate}
+    forms = {name: paper.deploy(copied(model).cpu(), calibrate[0], calibrate=of) for name, of in forms.items()}
+    return {f"top1_deployed_{name}": train.evaluate(form, valid)["top1"] for name, form in forms.items()}
 
 
 def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int, **options) -> Record:
@@ -212,10 +225,11 @@ def fresh(
     """The converted network of a recipe: what is not from trained weights follows from the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if recipe.weights is None:
+        if recipe.weights is None or recipe.width is not None:
             network = recipe.task.build(recipe.arch, classes, recipe.width)
-        else:
-            network = trained(recipe.weights, classes, root)
+        if recipe.weights is not None:
+            wide = trained(recipe.weights, classes, root)
+            network = wide if recipe.width is None else narrowed(network, wide)
         return paper.convert(network, config)
 
 

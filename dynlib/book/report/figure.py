@@ -199,6 +199,44 @@ def promised(ax: Axes, frame: pd.DataFrame) -> None:
     _label(ax, ends, {line.label: colours[line.network] for line in frame.itertuples()})
 
 
+WORK = {  # what operators of ONNX do; all others are arithmetic on single elements
+    "products": "Conv FusedConv ConvTranspose MatMul FusedMatMul Gemm FusedGemm QLinearConv QLinearMatMul QGemm",
+    "pooling, resizing": "AveragePool MaxPool GlobalAveragePool ReduceMean Resize QLinearAveragePool",
+    "moving": "Concat Slice Split Pad Reshape Transpose Expand Gather GatherND ScatterND NonZero Where ReorderInput "
+    "ReorderOutput QLinearConcat QuantizeLinear DequantizeLinear",
+}
+
+
+def breakdown(ax: Axes, frame: pd.DataFrame) -> None:
+    """Where the time goes: two bars a line, the plain network's and the method's, in ONNX Runtime, by kind of work.
+
+    Frames have `label`, `macs_ratio`, `operators_ms` (of both sides, as in a record), `static_ms`, `method_ms`.
+    All is a share of the plain network's time; a tick marks what the MACs promise, and what the operators do not
+    explain is time between the graphs.
+    """
+    kinds = [*WORK, "elementwise", "between graphs"]
+    known = {operator: kind for kind, operators in WORK.items() for operator in operators.split()}
+    for place, line in enumerate(frame.itertuples()):
+        for side, height in (("static", place - 0.19), ("method", place + 0.19)):
+            spent, clock = line.operators_ms[side], getattr(line, f"{side}_ms")
+            shares = dict.fromkeys(kinds, 0.0)
+            for operator, time_ms in spent.items():
+                shares[known.get(operator, "elementwise")] += time_ms
+            shares["between graphs"] = max(0.0, clock - sum(spent.values()))
+            left = 0.0
+            for kind, colour in zip(kinds, PALETTE, strict=False):
+                width = 100 * shares[kind] * clock / max(clock, sum(spent.values())) / line.static_ms
+                ax.barh(height, width, 0.34, left, color=colour, alpha=0.45 if side == "static" else 1)
+                left += width
+        ax.plot([100 / line.macs_ratio] * 2, [place + 0.02, place + 0.36], color=INK, linewidth=2)
+    for kind, colour in zip(kinds, PALETTE, strict=False):
+        ax.barh(0, 0, color=colour, label=kind)
+    ax.set_yticks(range(len(frame)), frame.label)
+    ax.invert_yaxis()
+    ax.set_xlabel("share of the plain network's time (%)")
+    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
+
+
 def _axis(axis, quantity: str, values: Iterable[float]) -> float:
     """Label an axis with quantity and unit; return the factor from the kept unit."""
     if quantity not in AXES:
