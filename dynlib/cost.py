@@ -11,7 +11,6 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 
 import torch
@@ -22,7 +21,7 @@ from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.errors import InputError
-from dynlib.ops import evaluating, image_channels
+from dynlib.ops import evaluating, image_channels, watching
 
 aten = torch.ops.aten
 
@@ -81,11 +80,6 @@ def conv_macs(conv: nn.Module, pixels: Iterable[int]) -> int:
     `pixels` is the output size (H, W), (L,) or (T, H, W); for a transposed convolution, the input size.
     """
     return conv.weight.numel() * prod(pixels)
-
-
-def linear_macs(linear: nn.Linear, positions: int = 1) -> int:
-    """MACs of a linear layer applied at `positions` places (tokens, pixels) of one image."""
-    return linear.weight.numel() * positions
 
 
 # ------------------------------------------------------------------------------------------------------- counting
@@ -226,7 +220,7 @@ _FORMULAS: dict[type, Formula] = {
     Costed: lambda m, inputs, output: m.macs(inputs, output),
     nn.modules.conv._ConvTransposeNd: lambda m, inputs, output: conv_macs(m, inputs[0][1:]),
     nn.modules.conv._ConvNd: lambda m, inputs, output: conv_macs(m, output[1:]),
-    nn.Linear: lambda m, inputs, output: linear_macs(m, prod(output[:-1])),
+    nn.Linear: lambda m, inputs, output: m.weight.numel() * prod(output[:-1]),
 }
 _FREE = (
     nn.modules.batchnorm._NormBase,
@@ -282,15 +276,8 @@ def _calls(
     """(name, shape of the inputs, shape of the output) of each call of the named modules, in order, batch left out."""
 
     def watched(module: nn.Module, inputs: tuple[Tensor, ...]):
-        calls = []
-
-        def hook(name, m, args, output):
-            calls.append((name, _shape(args), _shape(output)))
-
-        with contextlib.ExitStack() as hooks:
-            for name in leaves:
-                hooks.callback(module.get_submodule(name).register_forward_hook(partial(hook, name)).remove)
-            hooks.enter_context(_QuickShapes())
+        calls, parts = [], {name: module.get_submodule(name) for name in leaves}
+        with watching(parts, lambda name, *shapes: calls.append((name, *map(_shape, shapes)))), _QuickShapes():
             module(*inputs)
         return calls
 

@@ -60,16 +60,6 @@ class Latency:
     peak_mb: float | None = None  # the most memory that such a process holds
 
 
-def macs_ratio(static_macs: int, method_macs: int) -> float:
-    """How many times fewer multiply-accumulates the method needs: the speed-up to hope for."""
-    return static_macs / method_macs
-
-
-def efficiency(speedup: float, macs_ratio: float) -> float:
-    """The share of the saved multiply-accumulates that the clock saw; 1 is all of it."""
-    return speedup / macs_ratio
-
-
 # ---------------------------------------------------------------------------------------------------- in this process
 
 
@@ -125,23 +115,6 @@ def compare(
         engine=engine,
         engines_ms=engines_ms,
     )
-
-
-@torch.no_grad()
-def one_by_one(nets: Mapping[str, Net], examples: Tensor, repeats: int = 5) -> dict[str, list[float]]:
-    """Milliseconds that each network takes for each example by itself: the least of some rounds, in turns.
-
-    For a method whose time depends on the image: the spread is that of the images, not that of a busy machine.
-    """
-    times = {name: [[] for _ in examples] for name in nets}
-    for net in nets.values():
-        _block(net, examples[:1], 3)  # the first calls may compile
-    with _no_garbage_collection():
-        for start in range(repeats):
-            for place, image in enumerate(examples.split(1)):
-                for name in _rotated(list(nets), start):
-                    times[name][place].append(_block(nets[name], image, 1) / 1e6)
-    return {name: [min(of) for of in found] for name, found in times.items()}
 
 
 def _warm_up(net: Net, example: Tensor, min_seconds: float) -> int:

@@ -1,11 +1,12 @@
 """Tensor functions and small tools that two papers share."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -55,6 +56,16 @@ class LinearResize(nn.Module):
         return self.rows @ (x @ self.columns.T)
 
 
+def kaiming(module: nn.Module) -> nn.Module:
+    """New weights for all convolutions, in place: He et al. (ICCV 2015), normal by fan-out, for ReLUs; biases zero."""
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return module
+
+
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     """The module in evaluation mode; every part gets its own mode back, frozen parts included."""
@@ -65,6 +76,19 @@ def evaluating(module: nn.Module) -> Iterator[nn.Module]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def renewing(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """What runs in the block gives batch norms their statistics, a plain mean over batches; all else only evaluates."""
+    momenta = [norm.momentum for norm in norms]
+    with torch.no_grad(), evaluating(model):
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.train().momentum = None
+        yield
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
 
 
 @contextmanager
@@ -95,14 +119,20 @@ def _every(rows: int, columns: int) -> Callable[[nn.Module, tuple[Tensor]], tupl
     return lambda conv, inputs: (inputs[0][..., ::rows, ::columns],)
 
 
+@contextmanager
+def watching(parts: Mapping[str, nn.Module], see: Callable[[str, tuple, object], None]) -> Iterator[None]:
+    """Call `see(name, inputs, output)` after every forward pass of one of the parts within the block."""
+    with ExitStack() as hooks:
+        for name, part in parts.items():
+            hook = part.register_forward_hook(lambda _, inputs, output, name=name: see(name, inputs, output))
+            hooks.callback(hook.remove)
+        yield
+
+
 @torch.no_grad()
 def output_of(model: nn.Module, layer: str, *inputs: Tensor) -> object:
     """What the named layer yields while the model runs on the inputs in evaluation mode; of several calls, the last."""
-    found = []
-    hook = model.get_submodule(layer).register_forward_hook(lambda module, args, output: found.append(output))
-    try:
-        with evaluating(model):
-            model(*inputs)
-    finally:
-        hook.remove()
-    return found[-1]
+    found = {}
+    with evaluating(model), watching({layer: model.get_submodule(layer)}, lambda *seen: found.update(output=seen[2])):
+        model(*inputs)
+    return found["output"]

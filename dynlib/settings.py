@@ -140,6 +140,42 @@ def build(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     return kind(**{name: fit(name, value, kinds[name]) for name, value in values.items()})
 
 
+def check_choice(owner: object, name: str, allowed: Iterable[Any]) -> None:
+    """Raise InputError where a field has none of the values allowed; true is no 1."""
+    value = getattr(owner, name)
+    if not any(type(value) is type(one) and value == one for one in allowed):
+        raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(written, allowed))}")
+
+
+def check_number(
+    owner: object,
+    name: str,
+    low: float,
+    high: float = math.inf,
+    *,
+    above: bool = False,
+    below: bool = False,
+    whole: bool = False,
+    optional: bool = False,
+) -> None:
+    """Raise InputError where a field is no finite number, or none from `low` to `high`.
+
+    `above` and `below` leave out the ends, `optional` lets None pass. What need not be `whole` becomes a float, in
+    frozen classes too: 1 and 1.0 are one setting and have one hash.
+    """
+    value = getattr(owner, name)
+    if optional and value is None:
+        return
+    is_number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    fits = is_number and math.isfinite(value) and low <= value <= high
+    if not fits or (above and value == low) or (below and value == high):
+        first = f" {'above' if above else 'from'} {low}" if low > -math.inf else ""
+        last = f" {'to below' if below else 'to'} {high}" if high < math.inf else ""
+        raise InputError(f"{name} is {value!r}; it is a {'whole' if whole else 'finite'} number{first}{last}")
+    if not whole:
+        object.__setattr__(owner, name, float(value))
+
+
 def part_of(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the values that are fields of the dataclass."""
     return {name: value for name, value in values.items() if name in names(kind)}

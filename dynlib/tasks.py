@@ -56,8 +56,7 @@ def score_masks(model: nn.Module, batches: Batches) -> dict[str, float]:
     confusion, loss = confusion.to(device), 0.0
     with evaluating(model):
         for images, masks in batches.epoch(None, device):
-            output = model(images)
-            logits = getattr(output, "logits", output).float()
+            logits = train.logits_of(model(images)).float()
             confusion.update(logits.argmax(1), masks)
             loss += F.cross_entropy(logits, masks, ignore_index=IGNORED, reduction="sum").double().item()
     matrix = confusion.compute()

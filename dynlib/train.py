@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from dynlib import checkpoints
 from dynlib.data import IGNORED, Batches, Loader, as_batches
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, subsampling_first
+from dynlib.settings import check_choice, check_number
 
 Targets = Tensor | list[dict[str, Tensor]]  # labels (N,), masks (N, H, W), or the boxes and labels of each image
 # (network, images, targets, share of the schedule that is done in [0, 1)) -> loss; the share drives temperatures.
@@ -50,15 +52,13 @@ class Schedule:
     decay: str = "cosine"  # how the rate falls: cosine or linear
 
     def __post_init__(self):
-        for name, low in (("epochs", 1), ("lr", 0), ("momentum", 0), ("weight_decay", 0), ("warmup_epochs", 0)):
-            value = getattr(self, name)
-            if not isinstance(value, int | float) or not math.isfinite(value) or value < low:
-                raise InputError(f"{name} is {value!r}; it is a number from {low} up")
+        check_number(self, "epochs", 1, whole=True)
+        for name in ("lr", "momentum", "weight_decay", "warmup_epochs"):
+            check_number(self, name, 0)
         if self.warmup_epochs >= self.epochs:
             raise InputError(f"warmup_epochs is {self.warmup_epochs}; it ends before epoch {self.epochs}, the last one")
-        for name, allowed in (("optimizer", OPTIMIZERS), ("decay", DECAYS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(allowed)}")
+        check_choice(self, "optimizer", OPTIMIZERS)
+        check_choice(self, "decay", DECAYS)
 
     def lr_at(self, done: float) -> float:
         """Learning rate when the share `done` of all steps lies behind."""
@@ -93,8 +93,7 @@ class Hardware:
         allowed = ["auto", *(name for name, found in here.items() if found)]
         if self.accelerator not in allowed:
             raise InputError(f"accelerator is {self.accelerator!r}; this machine allows {', '.join(allowed)}")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"precision is {self.precision!r}; allowed: {', '.join(PRECISIONS)}")
+        check_choice(self, "precision", PRECISIONS)
 
     @property
     def device(self) -> str:
@@ -106,8 +105,7 @@ class Hardware:
 
 def cross_entropy(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
     """Logits against labels, mean over the batch; or against masks, mean over the pixels that are not void."""
-    output = network(images)
-    return F.cross_entropy(getattr(output, "logits", output), targets, ignore_index=IGNORED)
+    return F.cross_entropy(logits_of(network(images)), targets, ignore_index=IGNORED)
 
 
 def soften(smoothing: float, classes: int, teacher: nn.Module | None = None) -> Soften:
@@ -284,19 +282,25 @@ def _top1(model: nn.Module, valid: Batches) -> dict[str, float]:
     return {"top1": evaluate(model, valid)["top1"]}
 
 
-@torch.no_grad()
-def predict(model: nn.Module | Callable, batches: Batches | Loader | Iterable) -> tuple[Tensor, Tensor]:
-    """Outputs (N, ...) and targets (N, ...) of all samples in order, on the CPU; the model keeps its modes.
+def logits_of(output: object) -> Tensor:
+    """What a network returned where that is a tensor, else the `logits` in it."""
+    return getattr(output, "logits", output)
 
-    Of a model that yields more than one tensor, its `logits`. A deployed network will do as well.
+
+@torch.no_grad()
+def predict(
+    model: nn.Module | Callable, batches: Batches | Loader | Iterable, read: Callable[[Any], Tensor] = logits_of
+) -> tuple[Tensor, Tensor]:
+    """What `read` makes of the outputs (N, ...), and targets (N, ...), of all samples in order, on the CPU.
+
+    The model keeps its modes. A deployed network will do as well.
     """
     is_module = isinstance(model, nn.Module)
     device = next(model.parameters()).device if is_module else "cpu"
     outputs, targets = [], []
     with evaluating(model) if is_module else nullcontext():
         for images, target in as_batches(batches).epoch(None, device):
-            output = model(images)
-            outputs.append(getattr(output, "logits", output).float().cpu())
+            outputs.append(read(model(images)).float().cpu())
             targets.append(target.cpu())
     return torch.cat(outputs), torch.cat(targets)
 

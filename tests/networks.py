@@ -1,5 +1,7 @@
 """Small networks for the tests, with statistics of their own, and the five methods on them."""
 
+from functools import cache
+
 import torch
 from torch import nn
 from torchvision.models import DenseNet, MobileNetV2, ResNet
@@ -38,6 +40,13 @@ NETWORKS = {
     "gated": mobile,
     "vgg": lambda: backbones.build("cifar_vgg16_bn", 10, width=16),
 }
+
+
+@cache
+def on_meta(arch, *classes, **more):
+    """One of the backbones, without memory or values."""
+    with torch.device("meta"):
+        return backbones.build(arch, *classes, **more)
 
 
 def images(batch=2, size=32, channels=3):

@@ -94,10 +94,8 @@ def test_clips_are_batched_in_channels_last_memory():
 
 
 def test_what_cannot_be_batched_is_refused():
-    with pytest.raises(InputError, match="batch_size = 0"):
+    with pytest.raises(InputError, match="batch_size is 0"):
         Batches(samples(), 0)
-    with pytest.raises(InputError, match="toy/train holds images of different sizes"):
-        Batches(samples(2, images=list(samples(2).images)), 1)
     with pytest.raises(InputError, match="toy/train has neither labels nor masks"):
         Batches(samples(labels=None), 1)
     blended = Batches(samples(labels=None, masks=samples().images[:, 0]), 2, random_resized_crop)

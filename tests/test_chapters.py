@@ -71,7 +71,7 @@ def test_what_is_given_goes_before_the_profile_and_the_profile_before_the_defaul
         (["-p", "test_sizes_px=32"], "test_sizes_px is 32; allowed: list"),
         (["-p", "seed=1.5"], "seed is 1.5; allowed: int"),
         (["-p", "width=wide"], "width is 'wide'; allowed: int | None"),
-        (["-p", "alpha=1.5"], "alpha is 1.5; it is the share of low-frequency channels, from 0 to 1"),
+        (["-p", "alpha=1.5"], "alpha is 1.5; it is a finite number from 0 to 1"),
         (["-p", "alpha"], "parameter 'alpha': write name=value"),
         (["-p", "profile=paper"], "parameter 'profile' has an option of its own: --profile"),
         (["--profile", "paper"], "profile of 02_octconv 'paper' is unknown; allowed: smoke, public"),

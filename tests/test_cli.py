@@ -1,7 +1,6 @@
 """The command line: what it prints for people and for programs, and one line for whatever was asked wrongly."""
 
 import hashlib
-import io
 import json
 import subprocess
 import sys
@@ -9,7 +8,7 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
-from PIL import Image
+import test_data_packed
 
 from dynlib.book import paperscale, runs
 from dynlib.book.cli import main
@@ -46,30 +45,16 @@ def refusal(capsys, *arguments) -> str:
     return err
 
 
-def png(pixels) -> np.ndarray:
-    Image.fromarray(pixels).save(file := io.BytesIO(), "png")
-    return np.frombuffer(file.getvalue(), np.uint8)
-
-
 @pytest.fixture
 def photographs(tmp_path):
     """A data root with a CIFAR-10 of 20 noisy images a split, and the split's files."""
-    folder = tmp_path / "data" / "cifar10"
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(0)
     lines = []
     for split in ("train", "test"):
-        files = [png(image) for image in generator.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)]
-        path = folder / f"{split}.npz"
-        np.savez(
-            path,
-            data=np.concatenate(files),
-            offset=np.cumsum([0, *map(len, files)]),
-            label=np.arange(20, dtype=int) % 10,
-        )
+        images, labels = test_data_packed.photographs(20, 32, 32), np.arange(20) % 10
+        path = test_data_packed.write(tmp_path / "data", "cifar10", split, images, label=labels)
         lines.append(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
-    (folder / "README.md").write_text("".join(lines))
-    return folder.parent
+    path.with_name("README.md").write_text("".join(lines))
+    return tmp_path / "data"
 
 
 def test_the_list_tells_chapters_methods_and_data_sets(book, capsys):
@@ -129,7 +114,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         (["cost", "octconv", "--arch", "r3d_18"], "arch is r3d_18, which takes clips"),
         (["cost", "octconv", *SMALL, "-p", "alpah=0.5"], "setting 'alpah' is unknown; allowed: alpha, "),
         (["cost", "octconv", *SMALL, "-p", "alpha=much"], "alpha is 'much'; allowed: float"),
-        (["cost", "octconv", *SMALL, "-p", "alpha=1.5"], "alpha is 1.5; it is the share"),
+        (["cost", "octconv", *SMALL, "-p", "alpha=1.5"], "alpha is 1.5; it is a finite number from 0 to 1"),
         (["cost", "octconv", "--arch", "resnet18", "--size", "225"], "size 225x225: "),
         (["cost", "octconv", "--arch", "resnet18", "--size", "big"], "size 'big': write S or HxW"),
         (
@@ -143,7 +128,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         (["latency", "s2dnas", *SMALL, "--shares", ".nan,0.5,0.5"], "shares is '.nan,0.5,0.5'; allowed: finite"),
         (["latency", "octconv", *SMALL, "--batch", "1000000000000"], "Invalid value for '--batch'"),
         (["train", "octconv", "--seed", "9223372036854775807"], "Invalid value for '--seed'"),
-        (["train", "octconv", "-p", "test_sizes_px=[50000]"], "test_sizes_px 50000 is 50000; it is 1 or more, up to"),
+        (["train", "octconv", "-p", "test_sizes_px=[50000]"], "test_sizes_px is [50000]; each is from 1 to 8192"),
         (["run", "02_octconv", "-p", "alphas=[]"], "alphas is []; give at least one"),
         (["run", "02_octconv", "-p", "seed=-1"], "seed is -1; it is a whole number from 0"),
         (["run", "02_octconv", "-p", "epochs=0"], "epochs is 0"),
@@ -151,7 +136,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         (["run", "02_octconv", "-p", f"alphas={'[' * 5000}"], "nested too deeply"),
         (["run", "02_octconv", "--out", f"{'a' * 300}.ipynb"], "File name too long"),
         (["train", "octconv", "-p", "lr=nan"], "lr is 'nan'; allowed: float"),
-        (["train", "octconv", "-p", "batch_size=0"], "batch_size is 0; it is 1 or more"),
+        (["train", "octconv", "-p", "batch_size=0"], "batch_size is 0; it is a whole number from 1"),
         (["train", "octconv", "--precision", "7"], "precision is '7'; allowed: 32-true"),
         (["latency", "octconv", *SMALL, "--repeats", "0"], "repeats is 0; quartiles need"),
         (["latency", "octconv", *SMALL, "--engine", "x"], "engine is 'x'; allowed: onnxruntime"),
@@ -312,6 +297,6 @@ def test_damaged_data_are_named_and_nothing_is_left_behind(book, capsys, photogr
 def test_a_record_that_cannot_be_written_is_wrong_input(book, capsys, photographs, monkeypatch):
     book.chapter("02_octconv", parameters=PARAMETERS)
     blocked = photographs / "cifar10" / "README.md" / "records"
-    monkeypatch.setattr(runs, "run", lambda *a, **k: pytest.fail("trained before looking"))
+    monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained before looking"))
     line = refusal(capsys, "train", "octconv", "--data-root", str(photographs), "--out", str(blocked))
     assert f"cannot write {blocked}" in line

@@ -22,7 +22,7 @@ def described(record: records.Record) -> dict:
         return asked
     config = settings.build(papers.method(record.key).Config, asked["method"])
     if record.kind == "training":
-        return settings.plain(runs.describe(config, recipes.recipe_of(asked["recipe"])))
+        return settings.plain(runs.describe(config, settings.build(recipes.Recipe, asked["recipe"])))
     size = asked["size"] if isinstance(asked["size"], list) else [asked["size"]]
     shares = tuple(asked["shares"]) if "shares" in asked else None
     how = {"engine": asked.get("engine"), "dtype": asked.get("dtype", "float32"), "octaves": asked.get("octaves", 0.0)}

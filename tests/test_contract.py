@@ -95,6 +95,8 @@ def test_a_state_dict_and_a_whole_network_come_back_as_they_were(key):
     file.seek(0)
     for again in (other.eval(), torch.load(file, weights_only=False)):
         assert torch.equal(logits(again, images()), logits(net, images()))
+        assert list(again.state_dict()) == list(net.state_dict())
+        assert METHODS[key].cost(again, 32) == METHODS[key].cost(net, 32)
 
 
 def config_of(net, key):

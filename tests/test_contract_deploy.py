@@ -188,6 +188,15 @@ def test_it_can_be_neither_pickled_nor_read_as_a_module(both):
             wrong(both[1])
 
 
+def test_choices_that_are_none_are_refused(both):
+    _, deployed = both
+    count = deployed.choice_count
+    words = rf"choices are .*; allowed: int64 \(2,\) from 0 to {count - 1}$" if count else "has nothing to choose"
+    for choices in ([0, 1, 0], [0.0, 1.0], [0, count], [-1, 0]):
+        with pytest.raises(InputError, match=words):
+            deployed(images(2), choices=torch.tensor(choices))
+
+
 @pytest.mark.parametrize("key", METHODS)
 def test_weights_and_images_that_no_deployed_network_has_are_refused_by_name(key):
     net = converted(key, network())

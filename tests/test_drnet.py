@@ -11,10 +11,11 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 
 from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.book.demos import drnet_known as known
 from dynlib.errors import InputError
 from dynlib.papers import drnet
 from dynlib.papers.drnet import Config, convert
-from dynlib.papers.drnet.layers import ResolutionNorm, candidate_sizes
+from dynlib.papers.drnet.layers import ResolutionNorm, candidate_sizes, resize
 
 THIN = {"predictor_width": 1 / 8}
 FAMILIES = {
@@ -142,15 +143,6 @@ def test_every_image_is_classified_exactly_once_at_inference():
     ]
 
 
-def test_inference_is_the_argmax_and_the_same_whatever_the_seed():
-    net, outputs = undecided(convert(small(), Config(**THIN)), images(6)), []
-    for seed in (1, 2):
-        torch.manual_seed(seed)
-        outputs.append(net(images(6)))
-    assert torch.equal(outputs[0].logits, outputs[1].logits)
-    assert torch.equal(outputs[0].choice, outputs[0].z.argmax(1)) and outputs[0].gate is None
-
-
 @pytest.mark.parametrize("routed", [False, True])
 def test_images_stay_channels_last_at_every_resolution(routed):
     net, layouts = undecided(convert(small(), Config(routed=routed, **THIN)), images(16)), []
@@ -198,3 +190,15 @@ def test_an_image_whose_candidates_are_no_whole_pixels_is_refused(size, words):
         net(torch.zeros(1, 3, *size))
     with pytest.raises(InputError, match=words):
         drnet.macs_by_choice(net, size)
+
+
+# ----------------------------------------------------------------------------------------------------------- stripes
+
+
+def test_fine_stripes_are_gone_at_half_the_side_and_coarse_ones_are_not():
+    samples, fine = known.stripes(64, seed=3)
+    assert samples.labels.bincount().tolist() == [32, 32] and fine.sum() == 32
+    assert samples.labels[fine].bincount().tolist() == [16, 16]  # the kind does not give the class away
+    half = resize(samples.images.float(), (16, 16), antialias=False).mean(1)
+    across, down = half.mean(2).std(1), half.mean(1).std(1)  # contrast between rows, and between columns
+    assert (across - down)[fine].abs().max() < 8 < 30 < (across - down)[~fine].abs().min()

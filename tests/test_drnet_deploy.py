@@ -5,7 +5,6 @@ import torch
 from networks import converted, images, network
 
 from dynlib import cost
-from dynlib.errors import InputError
 from dynlib.papers import drnet, octconv
 from dynlib.papers.drnet import Config, convert
 from dynlib.runtime import Deployed
@@ -26,13 +25,6 @@ def deployed():
     return drnet.deploy(converted("drnet", network()), images(1), threads=1)
 
 
-def test_bucketed_logits_are_those_of_one_image_after_the_other(deployed):
-    batch = images(16)
-    together, alone = deployed(batch), [deployed(image[None]).logits for image in batch]
-    assert len(together.choice.unique()) == 3
-    torch.testing.assert_close(together.logits, torch.cat(alone), rtol=1e-4, atol=1e-5)
-
-
 def test_forced_choices_are_taken_and_the_predictor_runs_all_the_same(deployed):
     net, batch, forced = converted("drnet", network()), images(6), torch.tensor([2, 0, 1, 1, 2, 0])
     found = deployed(batch, choices=forced)
@@ -40,25 +32,6 @@ def test_forced_choices_are_taken_and_the_predictor_runs_all_the_same(deployed):
     with torch.inference_mode():
         each = torch.stack([net(batch, resolution=j).logits for j in range(3)])
     torch.testing.assert_close(found.logits, each[forced, torch.arange(6)], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("choices", "words"),
-    [
-        (torch.zeros(3, dtype=torch.int64), r"choices are int64 \(3,\) .*; allowed: int64 \(2,\)"),
-        (torch.zeros(2), r"choices are float32 \(2,\)"),
-        (torch.tensor([0, 3]), r"choices are int64 \(2,\) \[0, 3\]; allowed: int64 \(2,\) from 0 to 2"),
-        (torch.tensor([-1, 0]), r"choices are int64 \(2,\) \[-1, 0\]"),
-    ],
-)
-def test_wrong_choices_are_refused(deployed, choices, words):
-    with pytest.raises(InputError, match=words):
-        deployed(images(2), choices=choices)
-
-
-def test_an_example_whose_candidates_are_no_whole_pixels_is_refused():
-    with pytest.raises(InputError, match=r"candidate 0\.75 of an image of 30x30 px"):
-        drnet.deploy(converted("drnet", network()), images(1, 30))
 
 
 def test_nothing_but_one_graph_is_left_of_a_single_candidate():

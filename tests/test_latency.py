@@ -33,14 +33,6 @@ class Clock:
         return run
 
 
-def test_one_by_one_gives_each_image_its_own_least_time(monkeypatch):
-    clock = Clock(monkeypatch)
-    early = clock.net("early", 9, 9, 9, 9, 1, 6, 2, 5, 3, 5)  # four calls to warm up, then two images in turn
-    found = latency.one_by_one({"early": early, "static": clock.net("static", 7)}, X, repeats=3)
-    assert found == {"early": [1, 5], "static": [7, 7]}
-    assert clock.log[8:10] == ["early", "static"] and clock.log[12:14] == ["static", "early"]
-
-
 def test_speedup_is_that_of_the_fastest_variant_of_either_side(monkeypatch):
     clock = Clock(monkeypatch)
     static = {"slow": clock.net("slow", 90), "fast": clock.net("fast", 30)}
@@ -209,8 +201,3 @@ def test_wrong_values_stop_before_any_process_starts(wrong, says, monkeypatch):
     monkeypatch.setattr("subprocess.run", lambda *_, **__: pytest.fail("a process was started"))
     with pytest.raises(InputError, match=says):
         latency.in_own_process(**{"factory": "module:function", "arguments": {}} | wrong)
-
-
-def test_efficiency_is_the_share_of_saved_work_that_the_clock_saw():
-    assert latency.macs_ratio(300, 100) == 3
-    assert latency.efficiency(1.5, latency.macs_ratio(300, 100)) == 0.5

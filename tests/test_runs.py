@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dynlib import backbones, papers, train
-from dynlib.book import recipes, records, runs
+from dynlib.book import recipes, runs
 from dynlib.book.paperscale import STREAM, stream
 from dynlib.cost import closed_form
 from dynlib.errors import InputError
@@ -73,14 +73,6 @@ def test_a_phase_may_see_the_images_as_they_are(paper, monkeypatch):
     paper.phases = lambda config: (replace(two[0], augment=False), two[1])
     fit(Config())
     assert seen[0] is None and seen[1] is not None
-
-
-def test_the_records_of_a_configuration_are_found_for_every_seed(paper, tmp_path):
-    ten, two, other = fit(Config(), seed=10), fit(Config(), seed=2), fit(Config(late=0.5))
-    for record in (ten, two, other):
-        records.save(record, tmp_path)
-    assert runs.seeds("toy", Config(), RECIPE, profile="test", folder=tmp_path) == [two, ten]
-    assert runs.seeds("toy", Config(shared=1), RECIPE, profile="test", folder=tmp_path) == []
 
 
 def test_runs_that_agree_in_the_first_phase_share_it_and_others_do_not(paper, tmp_path):

@@ -7,7 +7,6 @@ from networks import images, strange
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert, deploy
 from dynlib.papers.s2dnas.split import split
@@ -73,19 +72,6 @@ def test_few_leavers_are_carried_along(model, staged):
     found = staged(x, choices)
     assert found.taken[3] == 0 and not found.exits[:, 3].isnan().any()
     torch.testing.assert_close(found.logits[3], model(x).exits[0, 3], rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(("threshold", "exit"), [(0.0, 0), (1.5, 2)])
-def test_extreme_thresholds_send_all_to_the_first_or_all_to_the_last_exit(threshold, exit):
-    x = images(5)
-    model = convert(strange(CifarResNet(8, width=8)), Config(exit_thresholds=(threshold,)))
-    assert deploy(model, x)(x).taken.tolist() == [exit] * 5
-
-
-@pytest.mark.parametrize("choices", [torch.tensor([0]), torch.tensor([0, 3]), torch.tensor([0.0, 1.0])])
-def test_choices_that_are_no_exits_are_refused(staged, choices):
-    with pytest.raises(InputError, match=r"int64 \(2,\) from 0 to 2"):
-        staged(images(2), choices)
 
 
 def test_a_confidence_of_exactly_the_threshold_leaves(staged):

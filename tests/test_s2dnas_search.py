@@ -46,19 +46,6 @@ class Toy:
         )
 
 
-@pytest.mark.parametrize(
-    ("space", "per_size", "all_in_all"),
-    [
-        (Space(3, 3, 8), 168, 168**3),
-        (Space(3, 2, 8), 14, 2744),
-        (Space(5, 3, 8), 168, 168**5),
-        (Space(1, 8, 8), 2**28, 2**28),
-    ],
-)
-def test_the_space_has_the_sizes_of_the_formula(space, per_size, all_in_all):
-    assert (space.per_size, len(space)) == (per_size, all_in_all)
-
-
 @pytest.mark.parametrize("space", [Space(1, 3, 8), Space(2, 2, 8), Space(1, 3, 4)])
 def test_every_architecture_is_listed_once_and_decodes(space):
     listed = list(space.every())

@@ -1,13 +1,11 @@
 """Candidates measured: trained alone or read off shared weights."""
 
 import pytest
-import torch
-from torch import nn
 
 from dynlib.book.jobs import spread
-from dynlib.book.search_trials import SharedWeights, Trial, renew_statistics
+from dynlib.book.search_trials import SharedWeights, Trial
 from dynlib.errors import InputError
-from dynlib.papers.s2dnas import Config, convert
+from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas.exits import SHARED
 from dynlib.papers.s2dnas.search import Judge, Space, policy_search
 
@@ -53,15 +51,3 @@ def test_a_search_on_shared_weights_gives_finite_rewards_of_legal_candidates(tmp
 def test_without_shared_weights_there_is_nothing_to_measure(tmp_path):
     with pytest.raises(InputError, match="no shared weights"):
         SharedWeights(TRIAL, SPACE, str(tmp_path / "none"))(Config(cuts=((0, 1, 4),)))
-
-
-def test_renewed_statistics_are_those_of_the_batches_and_modes_stay():
-    model = convert(TRIAL.network().eval(), Config(cuts=((0, 1, 4),)))
-    batches, _ = TRIAL.data()
-    with torch.no_grad():
-        seen = [model.conv1(images) for images, _ in batches.epoch(None)]
-    renew_statistics(model, batches, len(seen))
-    expected = torch.stack([maps.mean((0, 2, 3)) for maps in seen]).mean(0)
-    torch.testing.assert_close(model.bn1.running_mean, expected, rtol=1e-5, atol=1e-5)
-    norms = [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]
-    assert not any(part.training for part in model.modules()) and {norm.momentum for norm in norms} == {0.1}

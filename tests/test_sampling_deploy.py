@@ -1,4 +1,4 @@
-"""Deployed sampled networks: rows and tiles, draws, outputs, choices, refusals."""
+"""Deployed sampled networks: rows and tiles, draws, outputs, choices."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,6 @@ from networks import images, network, scored
 from test_sampling import small_detector
 from torchvision.models.segmentation import fcn_resnet50
 
-from dynlib.errors import InputError
 from dynlib.papers.sampling import DENSITIES, Config, convert, deploy
 from dynlib.papers.sampling.interpolate import rbf_kernel
 from dynlib.papers.sampling.layout import TILE, Layout, cropped, window_weights
@@ -97,13 +96,3 @@ def test_choices_force_the_density_of_each_image():
     mixed = fast(x, torch.tensor([0, 1, 3]))
     torch.testing.assert_close(mixed[2], network("bottleneck")(x)[2], **CLOSE)
     assert not torch.allclose(mixed[0], network("bottleneck")(x)[0], **CLOSE)
-
-
-# ------------------------------------------------------------------------------------------------------------- refusals
-
-
-def test_choices_that_are_no_density_are_refused():
-    fast = deploy(convert(network("bottleneck"), Config()), images(2, 64))
-    for choices in ([0], [0, 4], [-1, 0]):
-        with pytest.raises(InputError, match="choices are"):
-            fast(images(2, 64), torch.tensor(choices))

@@ -10,6 +10,7 @@ from torchvision.models import DenseNet, MobileNetV2
 from torchvision.models.vgg import cfgs, make_layers
 
 from dynlib.errors import InputError
+from dynlib.ops import kaiming
 
 # Expansion, output channels at width 1, blocks, stride of the first block.
 MOBILENET_V2 = (
@@ -43,10 +44,7 @@ class CifarVGG(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.classifier = nn.Linear(layers[-2], num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(m.bias)
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

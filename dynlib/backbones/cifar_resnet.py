@@ -13,6 +13,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from dynlib.errors import InputError
+from dynlib.ops import kaiming
 
 DEPTHS = (20, 32, 44, 56, 110)  # Table 6
 
@@ -122,9 +123,7 @@ class CifarResNet(nn.Module):
         self.layer3 = stage(2 * width, 4 * width, 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(4 * width, num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015; batch norms start at scale 1, shift 0 by default
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

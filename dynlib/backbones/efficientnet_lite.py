@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib.errors import InputError
+from dynlib.ops import kaiming
 
 BLOCKS = (  # kernel size, stride of the first, expansion, output channels, blocks
     (3, 1, 1, 16, 1),
@@ -73,9 +74,7 @@ class EfficientNetLite0(nn.Module):
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(0.2)
         self.fc = nn.Linear(HEAD, num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation as Layer
 
 from dynlib.errors import InputError
+from dynlib.ops import kaiming
 
 # Outputs of the pointwise layers at width 1, and strides of the depthwise ones (Table 1).
 CHANNELS = (64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -38,9 +39,7 @@ class MobileNetV1(nn.Module):
         self.features = nn.Sequential(*layers)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(c_in, num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

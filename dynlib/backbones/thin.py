@@ -16,6 +16,7 @@ from dynlib import graphs
 from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
 from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, SHAPE, TRANSPOSED
+from dynlib.ops import kaiming
 
 # No width falls below this: with fewer channels the gradient of a strided 1x1 convolution, channels last, writes
 # outside of its memory (torch 2.15 on an AVX2 processor) and the process dies later without a word.
@@ -154,9 +155,7 @@ def resize(layer: nn.Module, channels_in: int, channels_out: int) -> None:
         layer.in_channels, layer.out_channels = channels_in, channels_out
         first, second = (channels_in, channels_out) if layer.transposed else (channels_out, channels_in)
         _renew(layer, weight=(first, second // layer.groups, *layer.kernel_size), bias=(channels_out,))
-        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        if layer.bias is not None:
-            nn.init.zeros_(layer.bias)
+        kaiming(layer)
     else:
         assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
         layer.num_features = channels_out

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from dynlib import papers, settings
 from dynlib.book import records, runs
-from dynlib.book.recipes import Recipe, recipe_of
+from dynlib.book.recipes import Recipe
 from dynlib.book.records import Record
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS, RUNS, STUDIES, check_writable
@@ -85,7 +85,7 @@ def _rows_of(path: Path, study: str, content: object) -> Iterator[Row]:
         rest |= {field: part[field] for part in (shared, own) for field in rest if field in part}
         try:
             config = settings.build(papers.method(path.stem).Config, both["method"])
-            yield Row(path.stem, study, str(name), config, recipe_of(both["recipe"]), **rest)
+            yield Row(path.stem, study, str(name), config, settings.build(Recipe, both["recipe"]), **rest)
         except InputError as error:
             raise InputError(f"{where}: {error}") from error
 

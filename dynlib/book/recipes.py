@@ -1,7 +1,5 @@
 """What decides a training besides the method and the seed: network, data, schedule; and the batches that follow."""
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -52,15 +50,12 @@ class Recipe:
     held_out_images: int | None = field(default=None, metadata=LATER)  # of the training split; a method chooses on them
     decay: str = field(default="cosine", metadata=LATER)  # how the learning rate falls to 0: cosine, linear
     label_smoothing: float = field(default=0.0, metadata=LATER)  # of classes; share of the weight spread over all
-    weights: str | None = field(
-        default=None, metadata=LATER
-    )  # a trained network to start from, see `trained`, `narrowed`
+    weights: str | None = field(default=None, metadata=LATER)  # a trained network to start from, see `narrowed`
     teacher: str | None = field(default=None, metadata=LATER)  # likewise, to learn from besides the labels
     int8: bool = field(default=False, metadata=LATER)  # deploy what was trained, and test that too
     octaves: float = field(default=0.0, metadata=LATER)  # share of low channels, put in before the method converts
 
     def __post_init__(self):
-        """Refuse what no run can use, before any work."""
         if self.arch not in (known := backbones.names()):
             raise settings.unknown("arch", self.arch, known)
         if self.dataset not in DATASETS:
@@ -77,20 +72,17 @@ class Recipe:
                 raise InputError(f"{what}; leave it out, or give one for classification")
         if self.weights not in (None, self.arch):
             raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch")
-        if not 0 <= self.octaves <= 1:
-            raise InputError(f"octaves is {self.octaves}; it is a share of the channels, from 0 to 1")
-        if not 0 <= self.label_smoothing < 1:
-            raise InputError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 1")
+        settings.check_number(self, "octaves", 0, 1)
+        settings.check_number(self, "label_smoothing", 0, 1, below=True)
         if self.task.name != "classification" and (self.label_smoothing or self.teacher or self.int8):
             what = "label_smoothing" if self.label_smoothing else "teacher" if self.teacher else "int8"
             raise InputError(f"dataset {self.dataset} is for {self.task.name}; leave {what} out")
-        counts = {"batch_size": self.batch_size, "width": self.width, "train_images": self.train_images}
-        counts |= {"size_px": self.size_px, "held_out_images": self.held_out_images}
-        counts |= {f"test_sizes_px {size}": size for size in self.test_sizes_px}
-        for name, value in counts.items():
-            most = MOST_PX if "size" in name and "batch" not in name else math.inf
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name} is {value}; it is 1 or more{f', up to {most}' * (most < math.inf)}")
+        settings.check_number(self, "batch_size", 1, whole=True)
+        settings.check_number(self, "size_px", 1, MOST_PX, whole=True, optional=True)
+        for name in ("width", "train_images", "held_out_images"):
+            settings.check_number(self, name, 1, whole=True, optional=True)
+        if not all(1 <= size <= MOST_PX for size in self.test_sizes_px):
+            raise InputError(f"test_sizes_px is {[*self.test_sizes_px]}; each is from 1 to {MOST_PX}")
         classes = DATASETS[self.dataset].class_count
         if self.held_out_images is not None and self.held_out_images % classes:
             raise InputError(f"held_out_images is {self.held_out_images}; it is a multiple of the {classes} classes")
@@ -154,11 +146,6 @@ def narrowed(network: nn.Module, wide: nn.Module) -> nn.Module:
     return network
 
 
-def recipe_of(values: Mapping) -> Recipe:
-    """A recipe from plain values; raises InputError for an unknown name or a wrong type."""
-    return settings.build(Recipe, values)
-
-
 @lru_cache(maxsize=2)
 def data(
     name: str,
@@ -217,11 +204,9 @@ def _training(
 
 def _options(name: str, size_px: int | None) -> dict:
     known = DATASETS[name]
-    return {"size_px": _sides(size_px, known.aspect)} if size_px is not None and "size_px" in known.options else {}
-
-
-def _sides(size_px: int, aspect: float) -> int | tuple[int, int]:
-    return size_px if aspect == 1 else (size_px, round(size_px * aspect))
+    if size_px is None or "size_px" not in known.options:
+        return {}
+    return {"size_px": size_px if known.aspect == 1 else (size_px, round(size_px * known.aspect))}
 
 
 def at_size(batches: Batches | FolderBatches, size_px: int) -> Batches | FolderBatches:

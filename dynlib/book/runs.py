@@ -32,18 +32,6 @@ def recorded(
     return records.lookup(key, "training", profile, describe(config, recipe), seed, folder)
 
 
-def seeds(key: str, config: object, recipe: Recipe, *, profile: str, folder: Path = RESULTS) -> list[Record]:
-    """The committed records of a configuration, one a seed, in the order of the seeds."""
-    digest = records.config_hash(describe(config, recipe))
-    found = [run for run in records.find(key, "training", profile, folder) if run.config_hash == digest]
-    return sorted(found, key=lambda run: run.seed)
-
-
-def run(key: str, config: object, recipe: Recipe, **options) -> Record:
-    """Train once, as `fit` does, and return the record alone."""
-    return fit(key, config, recipe, **options)[0]
-
-
 def fit(
     key: str,
     config: object,
@@ -134,7 +122,7 @@ def ensure(key: str, config: object, recipe: Recipe, *, profile: str, seed: int,
     Smoke results are not evidence and cost seconds: they are measured every time, so a chapter always really trains.
     """
     if profile == "smoke":
-        return run(key, config, recipe, profile=profile, seed=seed, **{"checkpoints": None} | options)
+        return fit(key, config, recipe, profile=profile, seed=seed, **{"checkpoints": None} | options)[0]
     if (found := recorded(key, config, recipe, profile=profile, seed=seed)) is not None:
         return found
     return measure(key, config, recipe, profile=profile, seed=seed, **options)
@@ -165,7 +153,7 @@ def measure(
             f"{records.path_of(found, folder).name} was measured on other {recipe.dataset} data (sha256 "
             f"{found.dataset['train_sha256'][:12]}, here {present['train_sha256'][:12]}); give another folder"
         )
-    record = run(key, config, recipe, profile=profile, seed=seed, root=root, checkpoints=checkpoints, **options)
+    record, _ = fit(key, config, recipe, profile=profile, seed=seed, root=root, checkpoints=checkpoints, **options)
     records.save(record, folder)
     _checkpoint(checkpoints, key, profile, record.config_hash, seed).unlink(missing_ok=True)
     return record

@@ -21,7 +21,7 @@ from dynlib.cost import count, example
 from dynlib.data import Batches, hold_out, load
 from dynlib.data.augment import flip_and_shift
 from dynlib.errors import InputError
-from dynlib.ops import evaluating
+from dynlib.ops import renewing
 from dynlib.papers.s2dnas import Config, convert, macs_by_choice, recut, summed_loss
 from dynlib.papers.s2dnas.exits import collect, shared
 from dynlib.papers.s2dnas.search import Measured, Space
@@ -164,18 +164,11 @@ def _shared_network(proxy: SharedWeights) -> fx.GraphModule:
     return model
 
 
-@torch.no_grad()
 def renew_statistics(model: nn.Module, batches: Batches, number: int) -> None:
     """Replace the running statistics of every batch norm by those of the first `number` batches, unaugmented.
 
     A piece with shared weights sees other inputs under other cuts; a network trained by itself needs no such thing.
     """
-    norms = {part: part.momentum for part in model.modules() if isinstance(part, nn.BatchNorm2d)}
-    with evaluating(model):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.train().momentum = None  # a plain mean over the batches
+    with renewing(model, [part for part in model.modules() if isinstance(part, nn.BatchNorm2d)]):
         for images, _ in islice(batches.epoch(None, next(model.parameters()).device), number):
             model(images)
-    for norm, momentum in norms.items():
-        norm.momentum = momentum

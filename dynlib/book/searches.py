@@ -65,14 +65,11 @@ class Search:
     retrain_epochs: int = 8
 
     def __post_init__(self):
-        """Refuse what no search can use, before any work."""
         for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
             if name not in known:
                 raise settings.unknown(what, name, known)
-        lows = {"proxy_images": 1, "proxy_held_out_images": 1, "batch_size": 1, "candidates": 1, "retrained": 1}
-        for name, low in lows.items():
-            if getattr(self, name) < low:
-                raise InputError(f"{name} is {getattr(self, name)}; it is {low} or more")
+        for name in ("proxy_images", "proxy_held_out_images", "batch_size", "candidates", "retrained"):
+            settings.check_number(self, name, 1, whole=True)
         held, classes = self.proxy_held_out_images, DATASETS[self.dataset].class_count
         if held % classes:
             raise InputError(f"proxy_held_out_images is {held}; it is a multiple of the {classes} classes")

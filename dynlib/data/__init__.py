@@ -25,25 +25,6 @@ from dynlib.data.samples import IGNORED, Batches, Samples, channel_stats, hold_o
 from dynlib.data.vision import PACKABLE, FolderBatches, FolderSamples, load_folder, pack
 from dynlib.errors import InputError
 
-__all__ = [
-    "DATASETS",
-    "IGNORED",
-    "Batches",
-    "Dataset",
-    "DetectionBatches",
-    "FolderBatches",
-    "FolderSamples",
-    "Loader",
-    "Samples",
-    "as_batches",
-    "channel_stats",
-    "hold_out",
-    "load",
-    "load_folder",
-    "normalise",
-    "pack",
-]
-
 
 def load(name: str, split: str, root: Path | str | None = None, **options: object) -> Samples | FolderSamples:
     """One split of a data set, decoded into memory; `root` is the folder of data sets (default: data/raw).

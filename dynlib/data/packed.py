@@ -37,7 +37,7 @@ def read(
 
     `classes` stand in where the file names none. `size_px`, one side of a square or (height, width), resizes while
     decoding; masks and boxes follow. Raises InputError for a file that is missing, damaged, incomplete or not the one
-    whose sha256 its README.md states.
+    whose sha256 its README.md states, and for images of different sizes that are not resized.
     """
     try:
         content = path.read_bytes()
@@ -79,7 +79,7 @@ def read(
     return Samples(
         name=path.parent.name,
         split=path.stem,
-        images=_stack(images),
+        images=_stack(path, images),
         labels=labels,
         classes=classes,
         checksum=checksum,
@@ -152,9 +152,7 @@ def _masks(
     masks, sizes = _decode(path, _slices(path, arrays, "label_data", "label_offset"), _class_ids, size)
     if sizes != stored:
         raise InputError(f"{path}: the masks in label_data differ from their images in number or size")
-    masks = _stack(masks)
-    if isinstance(masks, list):
-        raise InputError(f"{path}: images with masks have different sizes, load them with size_px")
+    masks = _stack(path, masks)
     if masks.max() >= limit:
         raise InputError(f"{path}: a mask has class {masks.max()}, allowed is 0 to {limit - 1}")
     return masks[:, 0]
@@ -197,8 +195,10 @@ def _decode(
     return [image for image, _ in decoded], [stored for _, stored in decoded]
 
 
-def _stack(images: list[Tensor]) -> Tensor | list[Tensor]:
-    return torch.stack(images) if len({image.shape for image in images}) == 1 else images
+def _stack(path: Path, images: list[Tensor]) -> Tensor:
+    if len({image.shape for image in images}) > 1:
+        raise InputError(f"{path}: its images have different sizes; allowed is to load them at one, with size_px")
+    return torch.stack(images)
 
 
 def _box_scale(stored: list[torch.Size], size: tuple[int, int]) -> Tensor:

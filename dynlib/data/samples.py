@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dynlib.errors import InputError
+from dynlib.settings import check_number
 
 IGNORED = -100  # in batches of masks: a pixel of no class; what torch's cross-entropy leaves out unless told otherwise
 
@@ -20,7 +21,7 @@ class Samples:
 
     name: str
     split: str
-    images: Tensor | list[Tensor]  # uint8 (N, 3, H, W); clips (N, 3, T, H, W); a list of (3, H, W) where sizes differ
+    images: Tensor  # uint8 (N, 3, H, W); clips (N, 3, T, H, W)
     labels: Tensor | None  # int64 (N,)
     classes: tuple[str, ...]
     checksum: str  # sha256: of the packed file, or of what made the pixels; records carry it
@@ -60,7 +61,7 @@ class Samples:
             boxes, box_labels, box_images = boxes[box], box_labels[box], image
         return replace(
             self,
-            images=[self.images[i] for i in index.tolist()] if isinstance(self.images, list) else self.images[index],
+            images=self.images[index],
             labels=pick(self.labels),
             checksum=hashlib.sha256(self.checksum.encode() + index.numpy().tobytes()).hexdigest(),
             masks=pick(self.masks),
@@ -112,7 +113,7 @@ class Batches:
     Void pixels of a mask are IGNORED. Boxes are for DetectionBatches.
     `mean` and `std` (a number a channel, pixels on the scale 0 .. 1) are computed from these samples unless given.
     Evaluation takes them from training: `replace(train, samples=val, augment=None)`. Raises InputError for samples
-    that cannot be stacked or have no targets.
+    without targets.
     """
 
     samples: Samples
@@ -124,10 +125,7 @@ class Batches:
     def __post_init__(self) -> None:
         """Refuse what cannot be batched; settle mean and std."""
         where = f"{self.samples.name}/{self.samples.split}"
-        if self.batch_size < 1:
-            raise InputError(f"batch_size = {self.batch_size}: allowed is 1 or more")
-        if isinstance(self.samples.images, list):
-            raise InputError(f"{where} holds images of different sizes: a batch needs one size, load it with size_px")
+        check_number(self, "batch_size", 1, whole=True)
         self._check_targets(where)
         if self.mean is None or self.std is None:
             mean, std = channel_stats(self.samples.images)

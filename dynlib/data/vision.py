@@ -20,6 +20,7 @@ from dynlib.data import augment
 from dynlib.data.packed import rgb
 from dynlib.data.samples import normalise
 from dynlib.errors import InputError
+from dynlib.settings import check_number
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights were trained
 CENTRE_CROP = 0.875  # of the shorter side at evaluation: 224 of 256 (He et al. 2016, Sec. 3.4, Krizhevsky et al. 2012)
@@ -153,10 +154,8 @@ class FolderBatches:
     std: tuple[float, ...] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be batched."""
         for field, least in (("batch_size", 1), ("size_px", 1), ("workers", 0)):
-            if getattr(self, field) < least:
-                raise InputError(f"{field} = {getattr(self, field)}: allowed is {least} or more")
+            check_number(self, field, least, whole=True)
 
     def __len__(self) -> int:
         """Batches an epoch."""

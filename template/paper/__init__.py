@@ -11,5 +11,3 @@ Departures from the paper, each with its reason:
 """
 
 from dynlib.papers.KEY.convert import Config, convert, cost, deploy
-
-__all__ = ["Config", "convert", "cost", "deploy"]

@@ -23,33 +23,3 @@ from dynlib.book.report.kept import kept, plain_ms, published
 from dynlib.book.report.readme import renewed
 from dynlib.book.report.status import VERDICTS, status, summarised
 from dynlib.book.report.table import Linked, badge, beside, interval, show
-
-__all__ = [
-    "VERDICTS",
-    "Comparison",
-    "Linked",
-    "badge",
-    "beside",
-    "claims",
-    "compare",
-    "contenders",
-    "expect",
-    "interval",
-    "judged",
-    "kept",
-    "latencies",
-    "orders",
-    "paired",
-    "plain_ms",
-    "proofs",
-    "proofs_at",
-    "published",
-    "renewed",
-    "rows",
-    "show",
-    "status",
-    "summarised",
-    "summary",
-    "trainings",
-    "verdicts",
-]

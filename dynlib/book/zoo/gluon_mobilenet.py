@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
 from dynlib.errors import InputError
+from dynlib.ops import kaiming
 
 # Expansion, output channels at width 1, blocks, stride of the first block: Table 2.
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -61,9 +62,7 @@ class GluonMobileNetV2(nn.Module):
         self.features = nn.Sequential(*layers, _layer(c_in, tail))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Conv2d(tail, num_classes, 1, bias=False)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
 from dynlib.book.zoo.preact_resnet import BLOCKS, EXPANSION, SQUEEZE
+from dynlib.ops import kaiming
 
 
 def _layer(c_in: int, c_out: int, kernel: int = 1, stride: int = 1, relu: bool = True, norm: bool = False):
@@ -82,9 +83,7 @@ class GluonResNet(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(c_in, num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

@@ -32,11 +32,6 @@ class Schedule(NamedTuple):
     free: tuple[str, ...]  # activations and poolings that are of a kind which the authors' counter does not know
 
 
-def _v2(blocks: str, project: str) -> tuple[str, ...]:
-    """Plain inputs and outputs of every block, and plain blocks from the 14th on (MobileNet v2 of the code)."""
-    return (project, *(blocks.format(number) for number in range(14, 19)))
-
-
 # Activations, and the poolings of the gates: contributed operators, here modules or (name "") functions.
 _RESNET_FREE = ("layer*.relu", "layer*.function", "layer*.se.a*", "layer*.se.s*", "")
 
@@ -44,8 +39,8 @@ SCHEDULES = {
     # Point-wise 1 is the first octave layer, point-wise 11 the last: what `convert` finds. Global pooling is a
     # contributed operator there; Gluon's activations compile to nodes of another type, the stem's excepted.
     "mobilenet_v1": Schedule((), ("features.[1-9].?.2*", "features.1[0-3].?.2*", "avgpool")),
-    "mobilenet_v2": Schedule(_v2("features.{}.*", "features.*.conv.[12]"), ()),  # torchvision's
-    "gluon_mobilenet_v2": Schedule(_v2("features.{}.*", "features.*.project.*"), ()),
+    # Plain inputs and outputs of every block, and plain blocks from the 14th on.
+    "gluon_mobilenet_v2": Schedule(("features.*.project.*", *(f"features.{n}.*" for n in range(14, 19))), ()),
     **{
         f"gluon_{kind}resnet152_{stem}": Schedule(("stem.*", "layer4.*"), _RESNET_FREE)  # alpha in stages 2 to 4
         for kind in ("", "se_")
@@ -54,8 +49,6 @@ SCHEDULES = {
 }
 """Backbone -> schedule, read in the authors' Gluon code."""
 
-
-_NO_SCHEDULE = Schedule((), ())
 
 NETWORKS: dict[str, tuple[str, dict]] = {
     **{f"ResNet-{depth}": (f"preact_resnet{depth}", {}) for depth in (26, 50, 101, 200)},
@@ -97,7 +90,7 @@ def regenerate(row: str, metric: str) -> int | None:
 @cache
 def _network(name: str, alpha: float) -> tuple[nn.Module, Schedule]:
     """A network of the paper on the meta device."""
-    schedule = SCHEDULES.get(NETWORKS[name][0], _NO_SCHEDULE)
+    schedule = SCHEDULES.get(NETWORKS[name][0], Schedule((), ()))
     return convert(_plain(name), Config(alpha=alpha, vanilla=schedule.vanilla)), schedule
 
 

@@ -4,16 +4,11 @@ What came of it lies in data/surveys/octconv.csv, so that a page need not wait; 
 library finds, and `write` makes it anew: python -c "from dynlib.book.zoo import octconv_survey as s; s.write()".
 """
 
-import csv
-import io
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-from torch import nn
-
 from dynlib.backbones import build
+from dynlib.book.zoo.coverage import as_csv, on_meta
 from dynlib.cost import example
 from dynlib.errors import InputError
 from dynlib.papers.octconv import Config, convert, cost
@@ -43,45 +38,25 @@ class Finding(NamedTuple):
     """What came of one architecture; without an octave form it has a refusal, else the costs of one image or clip."""
 
     arch: str
-    size: tuple[int, ...]
+    size: str  # 224x224, or 16x112x112 of a clip
     refusal: str | None = None
     params: int | None = None
     macs_static: int | None = None
     macs: int | None = None
 
 
-def on_meta(arch: str, classes: int = 1000) -> nn.Module:
-    """The network without memory or values; RegNet's builder computes its widths with tensors and needs some."""
-    with torch.device("cpu" if arch.startswith("regnet") else "meta"):
-        network = build(arch, classes)
-    return network.to("meta")
-
-
-def octave_of(plain: nn.Module, size: tuple[int, ...], config: Config) -> nn.Module:
-    """`convert` at the size of the survey. Raises InputError where there is no octave form."""
-    return convert(plain, config, example(size).to("meta"))
-
-
-def survey(arch: str, config: Config) -> Finding:
-    """Try an architecture of `TRIED`, without computing anything."""
-    plain, size = on_meta(arch), TRIED[arch]
+def survey(arch: str) -> Finding:
+    """Try an architecture of `TRIED` at alpha 0.5, without computing anything."""
+    plain, size = on_meta(lambda: build(arch)), TRIED[arch]
+    words = "x".join(map(str, size))
     try:
-        octave = octave_of(plain, size, config)
+        octave = convert(plain, Config(alpha=0.5), example(size).to("meta"))
     except InputError as error:
-        return Finding(arch, size, refusal=str(error).partition("; the closest known are")[0])
+        return Finding(arch, words, refusal=str(error).partition("; the closest known are")[0])
     static, ours = (cost(network, size) for network in (plain, octave))
-    return Finding(arch, size, None, ours.params, static.macs, ours.macs)
-
-
-def as_csv(findings: Iterable[Finding]) -> str:
-    """One line each; the size as 224x224, or 16x112x112 of a clip."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(Finding._fields)
-    writer.writerows(finding._replace(size="x".join(map(str, finding.size))) for finding in findings)
-    return text.getvalue()
+    return Finding(arch, words, None, ours.params, static.macs, ours.macs)
 
 
 def write(path: Path = SURVEYS / "octconv.csv") -> None:
-    """Try every architecture of `TRIED` at alpha 0.5 and write what came of it."""
-    write_atomically(path, as_csv(survey(arch, Config(alpha=0.5)) for arch in TRIED))
+    """Try every architecture of `TRIED` and write what came of it, one line each."""
+    write_atomically(path, as_csv([Finding._fields, *map(survey, TRIED)]))

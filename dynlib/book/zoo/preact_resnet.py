@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
-from dynlib.errors import InputError
+from dynlib.ops import kaiming
 
 BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
 EXPANSION = 4  # output channels of a bottleneck, as a multiple of its stage's width
@@ -84,10 +84,6 @@ class PreActResNet(nn.Module):
         gated: bool = False,
     ):
         super().__init__()
-        if len(blocks) != 4 or min(blocks) < 1:
-            raise InputError(f"blocks is {blocks}; a ResNet has four stages of at least 1 block")
-        if groups < 1 or width_per_group < 1:
-            raise InputError(f"groups is {groups}, width_per_group {width_per_group}; both are at least 1")
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = _norm(64)
         self.relu = nn.ReLU(inplace=True)
@@ -103,9 +99,7 @@ class PreActResNet(nn.Module):
         self.bn2 = _norm(in_channels)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(in_channels, num_classes)
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015; batch norms start at scale 1, shift 0 by default
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Classify a batch of images."""

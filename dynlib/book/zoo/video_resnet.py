@@ -12,8 +12,6 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import Conv3dNormActivation
 
-from dynlib.errors import InputError
-
 BLOCKS = (3, 4, 6, 3)
 
 
@@ -50,9 +48,6 @@ class VideoResNet(nn.Module):
         pool_padding: of the first max pooling, 0 or 1 pixel on each side.
         blocks: bottlenecks in each of the four stages.
         width: channels of the stem; the stages have 4, 8, 16 and 32 times as many.
-
-    Raises:
-        InputError: `pool_padding` is another.
     """
 
     def __init__(
@@ -64,8 +59,6 @@ class VideoResNet(nn.Module):
         width: int = 64,
     ):
         super().__init__()
-        if pool_padding not in (0, 1):
-            raise InputError(f"pool_padding is {pool_padding!r}; allowed: 0, 1")
         self.stem = _layer(3, width, 5 if inflated else 1, 7, 2)
         self.pool1 = nn.MaxPool3d((1, 3, 3), (1, 2, 2), (0, pool_padding, pool_padding))
         c_in = width

@@ -34,6 +34,5 @@ Departures from the paper, each with its reason:
 - With several devices the penalty is on the mean of each device's own batch; the paper does not say.
 """
 
-from dynlib.papers.drnet.convert import Config, choose, convert, cost, deploy, evaluate, macs_by_choice, phases
-
-__all__ = ["Config", "choose", "convert", "cost", "deploy", "evaluate", "macs_by_choice", "phases"]
+from dynlib.papers.drnet.convert import Config, choose, convert, cost, evaluate, macs_by_choice, phases
+from dynlib.papers.drnet.deploy import deploy

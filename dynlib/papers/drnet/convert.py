@@ -1,21 +1,18 @@
-"""A network gets one set of batch norms for each resolution, and a predictor in front; costs, phases, inference."""
+"""A network gets one set of batch norms for each resolution, and a predictor in front; costs and phases."""
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from dynlib import export
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.networks import Settled
 from dynlib.ops import image_channels
 from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
-from dynlib.papers.drnet.deploy import deployed
 from dynlib.papers.drnet.layers import (
     Output,
     Size,
@@ -30,8 +27,7 @@ from dynlib.papers.drnet.layers import (
     thumbnail_size,
     with_resolutions,
 )
-from dynlib.runtime import Deployed
-from dynlib.settings import LATER
+from dynlib.settings import LATER, check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase, evaluate as task_scores, predict
 
@@ -57,38 +53,26 @@ class Config:
     frozen: bool = field(default=False, metadata=LATER)  # ours: the classifier is given, only the predictor learns
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
-        listed = isinstance(self.candidates, list | tuple) and all(map(_is_number, self.candidates))
-        shares = [float(share) for share in self.candidates] if listed else []
+        listed = isinstance(self.candidates, list | tuple)
+        shares = [float(s) for s in self.candidates if type(s) in (int, float)] if listed else []
         falling = all(above > below > 0 for above, below in pairwise(shares))
-        if not shares or shares[0] != 1 or not falling:
+        if not falling or shares[:1] != [1] or len(shares) < len(self.candidates):
             raise InputError(
                 f"candidates is {self.candidates!r}; it is a list of falling shares of the image's side, from 1 down"
             )
         object.__setattr__(self, "candidates", tuple(shares))
-        bounds = {"alpha": (0, 1, False), "eta": (0, math.inf, True), "tau": (0, math.inf, False)}
-        bounds |= {"predictor_width": (0, 16, False), "predictor_lr": (0, 100, False)}
-        bounds |= {"tau_start": (0, math.inf, False)} if self.tau_start is not None else {}
-        bounds |= {"predictor_side": (0, 1, False)} if self.predictor_side is not None else {}
-        for name, (low, high, closed) in bounds.items():
-            value = getattr(self, name)
-            if not _is_number(value) or not low <= value <= high or (value == low and not closed):
-                above = f"from {low}" if closed else f"above {low}"
-                raise InputError(f"{name} is {value!r}; it is a number {above}{f' up to {high}' * (high < math.inf)}")
-            object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
+        check_number(self, "eta", 0)
+        for name, high in {"alpha": 1, "tau": math.inf, "predictor_width": 16, "predictor_lr": 100}.items():
+            check_number(self, name, 0, high, above=True)
+        check_number(self, "tau_start", 0, above=True, optional=True)
+        check_number(self, "predictor_side", 0, 1, above=True, optional=True)
         for name in ("resolution_aware_bn", "routed", "antialias", "joint", "supervised", "frozen"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: true, false")
+            check_choice(self, name, (True, False))
+        check_choice(self, "predictor", (predictors.AUTO, *predictors.SIDES))
         if self.supervised and not self.joint:
             raise InputError("supervised is true and joint false; a predictor that stays untrained learns from nothing")
         if self.frozen and not (self.joint and len(self.candidates) > 1):
             raise InputError("frozen is true, but there is no predictor to train; allowed: joint, several candidates")
-        if self.predictor not in (kinds := (predictors.AUTO, *predictors.SIDES)):
-            raise InputError(f"predictor is {self.predictor!r}; allowed: {', '.join(kinds)}")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class DynamicResolution(Settled):
@@ -227,31 +211,24 @@ def phases(config: Config) -> tuple[Phase, ...]:
         watch=training.watch_candidates,
         depends_on=shape,
     )
+    predictor = Phase(
+        "predictor",
+        lr=0.02 * config.predictor_lr,
+        weight_decay=0.0,
+        optimizer="adam",
+        groups=training.predictor_alone,
+        watch=lambda model, valid: {},
+    )
     if config.frozen:
         given = frozen.Given(config)
-        how = {
-            "lr": 0.02 * config.predictor_lr,
-            "weight_decay": 0.0,
-            "optimizer": "adam",
-            "groups": training.predictor_alone,
-        }
-        return (Phase("predictor", given, prepare=given.prepare, watch=lambda model, valid: {}, **how),)
+        return (replace(predictor, objective=given, prepare=given.prepare),)
     if not config.joint:
         return (replace(first, epochs=1.7, depends_on=None),)
     if config.supervised:
+        asks = training.right_or_wrong(len(config.candidates), config.alpha)
         return (
             replace(first, name="multi-resolution, nine tenths", epochs=1.7, images="most"),
-            Phase(
-                "predictor",
-                training.right_or_wrong(len(config.candidates), config.alpha),
-                epochs=4.0,
-                lr=0.02 * config.predictor_lr,
-                weight_decay=0.0,
-                optimizer="adam",
-                groups=training.predictor_alone,
-                watch=lambda model, valid: {},
-                images="rest",
-            ),
+            replace(predictor, objective=asks, epochs=4.0, images="rest"),
         )
     return (
         first,
@@ -305,25 +282,3 @@ def macs_by_choice(model: nn.Module, size: Size) -> dict[str, int]:
         return {}
     macs, predictor = model.macs(size)
     return dict(zip(map(px, model.sizes(size)[0]), macs, strict=True)) | {"predictor": predictor}
-
-
-def deploy(
-    module: nn.Module,
-    example: Tensor,
-    *,
-    engine: str = "onnxruntime",
-    threads: int | None = None,
-    calibrate: Iterable[Tensor] | None = None,
-) -> Deployed:
-    """A network from `convert` for inference on a CPU in float32, a callable `(images, choices=None)`.
-
-    The predictor and each candidate's classifier are ONNX graphs, with the candidate's batch norms in its kernels; only
-    the predictor and the chosen classifiers run, see `dynlib.runtime.Resolutions`. `example` (N, 3, H, W) has the size
-    of the images that it will take, any N. Outputs equal the module's in evaluation mode within float32 rounding. With
-    a single candidate nothing is chosen. With `calibrate`, a few batches of images, all graphs are in int8, see
-    `dynlib.quantise`. Raises InputError for a size whose candidates are no whole pixels, and names
-    what cannot be exported.
-    """
-    if not isinstance(module, DynamicResolution):
-        return export.single("drnet", module, example, engine, threads, calibrate)
-    return deployed(module, example, engine, threads, calibrate)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from dynlib import export
 from dynlib.ops import LinearResize
+from dynlib.papers.drnet.convert import DynamicResolution
 from dynlib.papers.drnet.layers import Size, at_resolution, px, resize
-from dynlib.runtime import Resolutions
+from dynlib.runtime import Deployed, Resolutions
 
 
 class _Resize(nn.Module):
@@ -34,14 +35,25 @@ class _Utility(nn.Module):
         return z.sigmoid() - self.due
 
 
-def deployed(
+def deploy(
     module: nn.Module,
     example: Tensor,
-    engine: str,
-    threads: int | None,
-    calibrate: Iterable[Tensor] | None,
-) -> Resolutions:
-    """The deployed form of a `DynamicResolution`; every classifier has its own kernels, batch norms folded in."""
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
+    """A network from `convert` for inference on a CPU in float32, a callable `(images, choices=None)`.
+
+    The predictor and each candidate's classifier are ONNX graphs, with the candidate's batch norms in its kernels; only
+    the predictor and the chosen classifiers run, see `dynlib.runtime.Resolutions`. `example` (N, 3, H, W) has the size
+    of the images that it will take, any N. Outputs equal the module's in evaluation mode within float32 rounding. With
+    a single candidate nothing is chosen. With `calibrate`, a few batches of images, all graphs are in int8, see
+    `dynlib.quantise`. Raises InputError for a size whose candidates are no whole pixels, and names
+    what cannot be exported.
+    """
+    if not isinstance(module, DynamicResolution):
+        return export.single("drnet", module, example, engine, threads, calibrate)
     export.check(module, example)
     returns = export.returned(export.answer(module, example))
     size = tuple(example.shape[-2:])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynlib.data import Batches
-from dynlib.ops import evaluating
+from dynlib.ops import evaluating, renewing
 from dynlib.papers.drnet import layers, policies, training
 from dynlib.paths import RUNS, write_atomically
 
@@ -63,7 +63,6 @@ class Given:
         return F.binary_cross_entropy_with_logits(z, right)
 
 
-@torch.no_grad()
 def settle(model: nn.Module, batches: Batches) -> None:
     """Take the statistics of every smaller size's batch norms anew, from `ESTIMATED_ON` images drawn of `batches`.
 
@@ -74,15 +73,9 @@ def settle(model: nn.Module, batches: Batches) -> None:
     some = replace(batches, samples=batches.samples.subset(mixed), augment=None)
     for j in range(1, len(model.config.candidates)):
         norms = [norm.at(j) for norm in model.classifier.modules() if isinstance(norm, layers.ResolutionNorm)]
-        momenta = [norm.momentum for norm in norms]
-        with evaluating(model):
-            for norm in norms:
-                norm.reset_running_stats()
-                norm.train().momentum = None  # the plain mean over batches
+        with renewing(model, norms):
             for images, _ in some.epoch(None, next(model.parameters()).device):
                 model.classify(images, j)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
 
 
 @torch.no_grad()

@@ -202,12 +202,9 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
     and `sufficient` have one digit an image, in stored order: the candidate's index, m where none is right.
     """
     dynamic, sufficient = score(evidence, chosen(evidence)), score(evidence, smallest_sufficient(evidence))
-    chance, steps = uniform(evidence), [cascade(evidence, threshold) for threshold in THRESHOLDS]
-    noisy, (blind, blind_std) = sampled(evidence), permuted(evidence)
+    chance, noisy, (blind, blind_std) = uniform(evidence), sampled(evidence), permuted(evidence)
     p = torch.distributions.Categorical(logits=evidence.z)
-    return {
-        "sides_px": [height for height, _ in evidence.sizes],
-        "macs_by_side": list(evidence.macs),
+    return fixed_report(evidence) | {
         "macs_predictor": evidence.predictor_macs,
         "top1": dynamic.top1,
         "top5": top5(evidence, chosen(evidence)),
@@ -215,7 +212,6 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
         "macs_classifier": dynamic.macs,
         "macs_expected": dynamic.macs + evidence.predictor_macs,
         "entropy": p.entropy().mean().item(),
-        "fixed_top1": [outcome.top1 for outcome in fixed(evidence)],
         "permuted_top1": blind,
         "permuted_std": blind_std,
         "uniform_top1": [outcome.top1 for outcome in chance],
@@ -224,9 +220,6 @@ def report(evidence: Evidence, alpha: float) -> dict[str, float | list[float]]:
         "sufficient_shares": list(sufficient.shares),
         "sufficient_macs": sufficient.macs,
         "right_nowhere": 1 - sufficient.top1,
-        "cascade_thresholds": list(THRESHOLDS),
-        "cascade_top1": [outcome.top1 for outcome in steps],
-        "cascade_macs": [outcome.macs for outcome in steps],
         "sampled_top1": [outcome.top1 for outcome in noisy],
         "sampled_macs": _mean([outcome.macs for outcome in noisy]),
         "gate_macs": gate_macs(evidence),

@@ -10,6 +10,8 @@ from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock
 
+from dynlib.ops import kaiming
+
 RESNET10, INVERTED, AUTO = "resnet10", "inverted", "auto"
 SIDES = {RESNET10: 128 / 224, INVERTED: 64 / 224}  # of the input, share of the image's side: the paper's px over 224
 
@@ -24,10 +26,7 @@ def build(kind: str, choices: int, width: float = 1.0, images: int = 3) -> nn.Se
     """A predictor with fresh weights: (N, `images`, H, W) to logits (N, choices); `width` scales its inner channels."""
     body, channels = (_resnet10 if kind == RESNET10 else _inverted)(width, images)
     predictor = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, choices))
-    for m in predictor.modules():
-        if isinstance(m, nn.Conv2d):  # the released code's initialisation; the linear layer keeps torch's
-            nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
-    return predictor
+    return kaiming(predictor)  # as the released code; the linear layer keeps torch's
 
 
 def _scaled(channels: int, width: float) -> int:

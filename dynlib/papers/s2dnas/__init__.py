@@ -42,24 +42,10 @@ from dynlib.papers.s2dnas.convert import (
     choose,
     convert,
     cost,
-    deploy,
     evaluate,
     macs_by_choice,
     phases,
     recut,
     summed_loss,
 )
-
-__all__ = [
-    "NESTED",
-    "Config",
-    "choose",
-    "convert",
-    "cost",
-    "deploy",
-    "evaluate",
-    "macs_by_choice",
-    "phases",
-    "recut",
-    "summed_loss",
-]
+from dynlib.papers.s2dnas.deploy import deploy

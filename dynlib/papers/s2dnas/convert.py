@@ -1,6 +1,5 @@
-"""Every channel of a network gets an owner stage, and every stage a head; costs, phases, choices, inference."""
+"""Every channel of a network gets an owner stage, and every stage a head; costs, phases, choices."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
@@ -13,12 +12,11 @@ from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.graphs import CONV, LINEAR, finish
-from dynlib.papers.s2dnas.deploy import deployed
 from dynlib.papers.s2dnas.exits import Outcome, choices, collect, leave, set_thresholds
 from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
 from dynlib.papers.s2dnas.owners import SHORTCUT, Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
-from dynlib.runtime import Deployed
+from dynlib.settings import check_choice
 from dynlib.tracing import copied
 from dynlib.train import Phase
 
@@ -38,9 +36,7 @@ class Config:
     form: str = "stages"  # or a rival: exits on layers, or msdnet in the network's place
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
-        if self.form not in FORMS:
-            raise InputError(f"form is {self.form!r}; allowed: {', '.join(FORMS)}")
+        check_choice(self, "form", FORMS)
         rows = _rows("cuts", self.cuts, "such as [[0, 2, 4, 8]]")
         for row in rows:
             rising = len(row) > 1 and row[0] == 0 and all(a < b for a, b in pairwise(row))
@@ -257,7 +253,7 @@ def macs_by_choice(
     input_size: int | tuple[int, int],
 ) -> dict[str, int]:
     """MACs of an image that leaves at each exit, with all heads passed."""
-    if _has_stages(model):
+    if has_stages(model):
         layers = torch.tensor(list(_macs(model, input_size).values()))
         costs = layers.sum(0).cumsum(0).tolist()  # (E,), eq-s2dnas-cost
     else:
@@ -265,7 +261,8 @@ def macs_by_choice(
     return {f"exit {number}": macs for number, macs in enumerate(costs, 1)}
 
 
-def _has_stages(model: nn.Module) -> bool:
+def has_stages(model: nn.Module) -> bool:
+    """Whether a network is one of stages, not a rival."""
     return any(isinstance(layer, Heads) for layer in model.modules())
 
 
@@ -274,7 +271,7 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
 
     `params` are those with an effect: what a mask or a head's stage switches off is not there.
     """
-    if not _has_stages(module):
+    if not has_stages(module):
         return closed_form(module, input_size)
     by_layer = {name: sum(macs) for name, macs in _macs(module, input_size).items()}
     params = sum(p.numel() for p in module.parameters())
@@ -284,23 +281,3 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
         elif isinstance(layer, Heads):
             params -= sum(head.weight.numel() for head in layer) - sum(layer.stage_macs())
     return Cost(sum(by_layer.values()), params, by_layer)
-
-
-def deploy(
-    module: fx.GraphModule,
-    example: Tensor,
-    *,
-    engine: str = "onnxruntime",
-    threads: int | None = None,
-    calibrate: Iterable[Tensor] | None = None,
-) -> Deployed:
-    """The stage-wise form of a network from `convert`: inference on a CPU in float32, see `dynlib.runtime.Stages`.
-
-    `example` (N, 3, H, W) has the size of the images that it will take, any N. Images stop at the exits that the
-    module's thresholds choose, and what lies behind is really not computed. With `calibrate`, a few batches of images,
-    the stages are in int8, see `dynlib.quantise`. Raises InputError for a rival, which has no stages, and names what
-    cannot be exported.
-    """
-    if not _has_stages(module):
-        raise InputError("this network has no stages; deploy takes those of form 'stages'")
-    return deployed(module, example, engine, threads, calibrate)

@@ -6,26 +6,37 @@ import torch
 from torch import Tensor, fx
 
 from dynlib import export
+from dynlib.errors import InputError
 from dynlib.ops import evaluating
+from dynlib.papers.s2dnas.convert import has_stages
 from dynlib.papers.s2dnas.split import Piece, split
-from dynlib.runtime import Stages
+from dynlib.runtime import Deployed, Stages
 
 COMPACT_FROM = 0.1  # share of a batch that must have left before the rest is copied together
 
 
 @torch.no_grad()
-def deployed(
-    model: fx.GraphModule,
+def deploy(
+    module: fx.GraphModule,
     example: Tensor,
-    engine: str,
-    threads: int | None,
-    calibrate: Iterable[Tensor] | None,
-) -> Stages:
-    """The deployed form of a network with stages; its thresholds become part of it."""
-    export.check(model, example)
-    returns = export.returned(export.answer(model, example))
-    with evaluating(model):
-        stages = split(model)
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> Deployed:
+    """The stage-wise form of a network from `convert`: inference on a CPU in float32, see `dynlib.runtime.Stages`.
+
+    `example` (N, 3, H, W) has the size of the images that it will take, any N. Images stop at the exits that the
+    module's thresholds choose, and what lies behind is really not computed. With `calibrate`, a few batches of images,
+    the stages are in int8, see `dynlib.quantise`. Raises InputError for a rival, which has no stages, and names what
+    cannot be exported.
+    """
+    if not has_stages(module):
+        raise InputError("this network has no stages; deploy takes those of form 'stages'")
+    export.check(module, example)
+    returns = export.returned(export.answer(module, example))
+    with evaluating(module):
+        stages = split(module)
     batches = export.calibration(calibrate, example)
     kept: list[dict[Piece, Tensor]] = [{} for _ in range(1 + len(batches or ()))]  # of the example, then of each batch
     graphs, plan = {}, []
@@ -38,7 +49,7 @@ def deployed(
         for of, values in zip(kept, feeds, strict=True):
             of |= dict(zip(stage.outputs, stage.network(*values)[1:], strict=True))
         plan.append({"reads": [_name(piece) for piece in stage.inputs], "yields": [_name(p) for p in stage.outputs]})
-    told = {"stages": plan, "thresholds": model.exit_rule.thresholds.tolist(), "compact_from": COMPACT_FROM}
+    told = {"stages": plan, "thresholds": module.exit_rule.thresholds.tolist(), "compact_from": COMPACT_FROM}
     return Stages(export.about("s2dnas", example, returns, batches, **told), graphs, engine, threads)
 
 

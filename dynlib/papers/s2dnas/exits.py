@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.ops import evaluating
+from dynlib.train import predict
 
 NEVER = 2.0  # a threshold that no probability reaches
 SHARED = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # thresholds tried for a candidate of the search
@@ -40,16 +40,10 @@ class Outcome(NamedTuple):
     exit_top1: tuple[float, ...]  # of each exit over all images
 
 
-@torch.no_grad()
 def collect(model: nn.Module, batches: Batches) -> tuple[Tensor, Tensor]:
     """Logits (E, N, C) of every exit and labels (N,) of all samples in order, on the CPU; the model keeps its modes."""
-    device = next(model.parameters()).device
-    exits, labels = [], []
-    with evaluating(model):
-        for images, target in batches.epoch(None, device):
-            exits.append(model(images).exits.float().cpu())
-            labels.append(target.cpu())
-    return torch.cat(exits, 1), torch.cat(labels)
+    exits, labels = predict(model, batches, lambda output: output.exits.transpose(0, 1))  # (N, E, C)
+    return exits.transpose(0, 1).contiguous(), labels
 
 
 def confidence(logits: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torchvision.ops import Conv2dNormActivation as Layer
 from dynlib.cost import count, example
 from dynlib.errors import InputError
 from dynlib.graphs import finish
+from dynlib.ops import kaiming
 from dynlib.papers.s2dnas.layers import ExitRule, Exits
 from dynlib.papers.s2dnas.owners import Plan
 
@@ -91,15 +92,12 @@ class MSDNet(nn.Module):
     """MSDNet for small images: (N, 3, H, W) -> `Exits`, an exit a block, meant for 32 px.
 
     Args:
-        blocks: exits.
+        blocks: exits; the k-th block has k layers, which is the form for batches under a budget.
         num_classes: outputs of each.
-        base: layers of the first block.
-        step: of the blocks behind it: the i-th of them has `step * i + 1` layers where `linear`, else `step`.
-        linear: blocks grow (for batches under a budget), or are alike (for stopping at any time).
         exit_thresholds: probabilities, one an exit before the last, or one for all.
 
     Raises:
-        InputError: there is no block or no layer, or thresholds in another number.
+        InputError: there is no block, or thresholds in another number.
     """
 
     def __init__(
@@ -107,19 +105,16 @@ class MSDNet(nn.Module):
         blocks: int = 5,
         num_classes: int = 10,
         *,
-        base: int = 1,
-        step: int = 1,
-        linear: bool = True,
         channels: int = 16,
         growth: int = 6,
         exit_thresholds: tuple[float, ...] = (0.9,),
     ):
         super().__init__()
-        if min(blocks, base, step) < 1:
-            raise InputError(f"blocks is {blocks}, base {base}, step {step}; each is at least 1")
+        if blocks < 1:
+            raise InputError(f"blocks is {blocks}; it is at least 1")
         if len(exit_thresholds) not in (1, blocks - 1):
             raise InputError(f"exit_thresholds is {exit_thresholds}; {blocks} exits need 1 or {blocks - 1} numbers")
-        depths = [base, *(step * i + 1 if linear else step for i in range(1, blocks))]
+        depths = range(1, blocks + 1)
         third = -(-sum(depths) // len(FACTORS))  # layers between two scales' ends
         self.stem = Stem(channels)
         self.blocks, self.heads = nn.ModuleList(), nn.ModuleList()
@@ -138,9 +133,7 @@ class MSDNet(nn.Module):
             head = (Layer(channels * FACTORS[-1], 128, 3, 2), Layer(128, 128, 3, 2))
             self.heads.append(nn.Sequential(*head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)))
         self.exit_rule = ExitRule(exit_thresholds * (blocks - 1 if len(exit_thresholds) == 1 else 1))
-        for m in self.modules():
-            if isinstance(m, nn.Conv2d):  # He et al., ICCV 2015
-                nn.init.kaiming_normal_(m.weight, mode="fan_out", nonlinearity="relu")
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Exits:
         """Logits of every exit."""

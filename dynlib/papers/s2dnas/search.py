@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas.convert import Config
 from dynlib.papers.s2dnas.exits import Outcome
+from dynlib.settings import check_number
 
 OMEGA = -0.07  # halving the cost is worth 5 % of the accuracy
 Tokens = tuple[int, ...]
@@ -36,10 +37,8 @@ class Space:
     groups: int = 8  # of channels
 
     def __post_init__(self):
-        """Refuse what has no architecture."""
-        for name, value, low in (("sizes", self.sizes, 1), ("stages", self.stages, 2), ("groups", self.groups, 2)):
-            if type(value) is not int or value < low:
-                raise InputError(f"{name} is {value!r}; it is a whole number from {low} up")
+        for name, low in (("sizes", 1), ("stages", 2), ("groups", 2)):
+            check_number(self, name, low, whole=True)
         if self.stages > self.groups:
             raise InputError(f"stages is {self.stages}; with {self.groups} groups there are at most as many")
 

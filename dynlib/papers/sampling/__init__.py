@@ -46,7 +46,6 @@ from dynlib.papers.sampling.convert import (
     Config,
     convert,
     cost,
-    deploy,
     evaluate,
     expected,
     macs_backbone,
@@ -54,18 +53,4 @@ from dynlib.papers.sampling.convert import (
     macs_expected,
     phases,
 )
-
-__all__ = [
-    "DENSITIES",
-    "TASKS",
-    "Config",
-    "convert",
-    "cost",
-    "deploy",
-    "evaluate",
-    "expected",
-    "macs_backbone",
-    "macs_by_choice",
-    "macs_expected",
-    "phases",
-]
+from dynlib.papers.sampling.deploy import deploy

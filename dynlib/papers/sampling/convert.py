@@ -1,12 +1,12 @@
-"""Residual blocks of a network are replaced by sampled ones; costs, phases, figures, inference."""
+"""Residual blocks of a network are replaced by sampled ones; costs, phases, figures."""
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from torch import Tensor, nn
+from torch import nn
 
 from dynlib import tasks
 from dynlib.cost import Cost, closed_form, layer_sizes
@@ -15,11 +15,10 @@ from dynlib.errors import InputError
 from dynlib.papers.sampling.baselines import fits_detector, pruned, shrink_stem
 from dynlib.papers.sampling.block import BLOCKS, SampledBlock, sampled_blocks
 from dynlib.papers.sampling.branch import Branch, branch_of, sampled_branch
-from dynlib.papers.sampling.deploy import deployed
 from dynlib.papers.sampling.interpolate import AVERAGE, CONVOLUTION, RBF, REUSE, ZEROS, Filler
 from dynlib.papers.sampling.masks import DETERMINISTIC, STOCHASTIC, UNIFORM, grid, samplers, set_seed, tallied
 from dynlib.papers.sampling.training import groups, objective, watch
-from dynlib.runtime import Deployed
+from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase
 
@@ -48,50 +47,28 @@ class Config:
     seed: int = 0  # of the masks in evaluation
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         kinds = (RBF, CONVOLUTION, AVERAGE, ZEROS, REUSE)
         samplings = (STOCHASTIC, DETERMINISTIC, UNIFORM)
         for name, allowed in (("sampling", samplings), ("interpolation", kinds), ("masks", (1, 2, 3))):
-            value = getattr(self, name)
-            if isinstance(value, bool) or value not in allowed:
-                raise InputError(f"{name} is {value!r}; allowed: {', '.join(map(str, allowed))}")
-        ranges = (
-            ("density", lambda v: v is None or 0 < v <= 1, "above 0 and at most 1, or none for the learned ones"),
-            ("sigma", lambda v: v > 0, "a number above 0"),
-            ("epsilon", lambda v: v >= 0, "a number from 0 up"),
-            ("gamma", lambda v: v >= 0, "a number from 0 up"),
-            ("tau", lambda v: 0 < v <= 1, "above 0 and at most 1"),
-            ("bias", lambda v: True, "a finite number"),
-            ("pruned", lambda v: 0 <= v < 1, "from 0 to below 1"),
-        )
-        for name, fits, allowed in ranges:
-            value = getattr(self, name)
-            optional = name == "density" and value is None
-            if not optional and (not _is_finite(value) or not fits(value)):
-                raise InputError(f"{name} is {value!r}; it is {allowed}")
-            if not optional:
-                object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
-        whole = (
-            ("window", lambda v: v > 1 and v % 2 == 1, "an odd number of positions from 3 up"),
-            ("grid", lambda v: v > 0, "a number of positions from 1 up, or none"),
-            ("seed", lambda v: 0 <= v < 2**32, "a whole number from 0 to 2**32 - 1"),
-        )
-        for name, fits, allowed in whole:
-            value = getattr(self, name)
-            if name == "grid" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not fits(value):
-                raise InputError(f"{name} is {value!r}; it is {allowed}")
+            check_choice(self, name, allowed)
+        check_number(self, "density", 0, 1, above=True, optional=True)
+        check_number(self, "sigma", 0, above=True)
+        check_number(self, "epsilon", 0)
+        check_number(self, "gamma", 0)
+        check_number(self, "tau", 0, 1, above=True)
+        check_number(self, "bias", -math.inf)
+        check_number(self, "pruned", 0, 1, below=True)
+        check_number(self, "window", 3, whole=True)
+        if self.window % 2 == 0:
+            raise InputError(f"window is {self.window}; it is an odd number of positions, around the one in the middle")
+        check_number(self, "grid", 1, whole=True, optional=True)
+        check_number(self, "seed", 0, 2**32 - 1, whole=True)
         if self.sampling == UNIFORM and self.density is None:
             raise InputError("density is None; uniform sampling needs the share of the pixels, above 0 and at most 1")
         if self.sampling == DETERMINISTIC and self.density not in (None, 1.0):
             raise InputError(
                 f"density is {self.density}; deterministic sampling computes where pi is at least 0.5 and takes none"
             )
-
-
-def _is_finite(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def convert(model: nn.Module, config: Config) -> nn.Module:
@@ -229,26 +206,6 @@ def macs_backbone(by_layer: Mapping[str, float]) -> int:
 
 def _of_backbone(by_layer: Mapping[str, float]) -> dict[str, int]:
     return {"macs_backbone": macs} if (macs := macs_backbone(by_layer)) else {}
-
-
-def deploy(
-    module: nn.Module,
-    example: Tensor,
-    *,
-    engine: str = "onnxruntime",
-    threads: int | None = None,
-    calibrate: Iterable[Tensor] | None = None,
-) -> Deployed:
-    """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
-
-    `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
-    callable takes images and, to force them, the index of each image's density in `DENSITIES`.
-    Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
-    that rounding decides. With `calibrate`, a few batches of images, a network without masks is in int8, see
-    `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
-    be exported.
-    """
-    return deployed(module, example, DENSITIES, engine, threads, calibrate)
 
 
 # ------------------------------------------------------------------------------------------------------------- training

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from dynlib import export
 from dynlib.errors import InputError
-from dynlib.ops import LinearResize
+from dynlib.ops import LinearResize, watching
 from dynlib.papers.sampling.baselines import ShrunkConv2d, shrink
 from dynlib.papers.sampling.block import SampledBlock, sampled_blocks
+from dynlib.papers.sampling.convert import DENSITIES
 from dynlib.papers.sampling.layout import Layout, Nodes
 from dynlib.papers.sampling.rows import BlockWriter
 from dynlib.runtime import Deployed, Sampled
@@ -36,15 +37,23 @@ class _Placeholder(nn.Module):
         return torch.onnx.ops.symbolic(f"{DOMAIN}::Block", (x,), attributes, dtype=x.dtype, shape=shape, version=1)
 
 
-def deployed(
+def deploy(
     module: nn.Module,
     example: Tensor,
-    densities: tuple[float, ...],
-    engine: str,
-    threads: int | None,
-    calibrate: Iterable[Tensor] | None,
+    *,
+    engine: str = "onnxruntime",
+    threads: int | None = None,
+    calibrate: Iterable[Tensor] | None = None,
 ) -> Deployed:
-    """The deployed form of a network; of one without masks, of the network as it is."""
+    """A network from `convert` for inference on a CPU in float32: what is not sampled is not computed.
+
+    `example` (N, 3, H, W) has the size of the images that it will take, any N. Of a detector, deploy the backbone. The
+    callable takes images and, to force them, the index of each image's density in `DENSITIES`.
+    Outputs equal the module's in evaluation mode within float32 rounding, as long as no score lies so near to its draw
+    that rounding decides. With `calibrate`, a few batches of images, a network without masks is in int8, see
+    `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
+    be exported.
+    """
     export.check(module, example)
     blocks = {name: module.get_submodule(name) for name in sampled_blocks(module)}
     if alien := [name for name, block in blocks.items() if not isinstance(block, SampledBlock)]:
@@ -66,24 +75,17 @@ def deployed(
     writers = [BlockWriter(name, block, Layout(*shapes[name][0][-2:])) for name, block in blocks.items()]
     sizes = _fill_in(model, writers)
     drawn = [(s.number, *size) for s, size in zip(samplers, sizes, strict=True) if not s.deterministic]
-    told = {"densities": densities, "seed": samplers[0].seed, "masks": drawn}
+    told = {"densities": DENSITIES, "seed": samplers[0].seed, "masks": drawn}
     graph = {"network": model.SerializeToString()}
     return Sampled(export.about("sampling", example, returns, **told), graph, engine, threads)
 
 
 def _run(module: nn.Module, example: Tensor) -> tuple[dict[str, tuple[torch.Size, torch.Size]], object]:
     """The shape of what each sampled block reads and yields for the example, and what the network returns."""
-    shapes, hooks = {}, []
-    for name in sampled_blocks(module):
-        part = module.get_submodule(name)
-        keep = lambda module, args, out, name=name: shapes.update({name: (args[0].shape, out.shape)})  # noqa: E731
-        hooks.append(part.register_forward_hook(keep))
-    try:
-        returns = export.returned(export.answer(module, example))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return shapes, returns
+    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
+    blocks = {name: module.get_submodule(name) for name in sampled_blocks(module)}
+    with watching(blocks, lambda name, x, out: shapes.update({name: (x[0].shape, out.shape)})):
+        return shapes, export.returned(export.answer(module, example))
 
 
 def _resize_by_products(network: nn.Module, example: Tensor) -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib.ops import watching
+
 STOCHASTIC, DETERMINISTIC, UNIFORM = "stochastic", "deterministic", "uniform"
 UNDECIDED = (0.05, 0.95)  # between these probabilities chance has a say: masks all outside have collapsed
 
@@ -146,15 +148,8 @@ def observed(network: nn.Module) -> Iterator[dict[str, Sample]]:
     Works inside any host: a detector or a segmentation network returns what it always returns.
     """
     found: dict[str, Sample] = {}
-    hooks = [
-        sampler.register_forward_hook(lambda module, args, sample, name=name: found.update({name: sample}))
-        for name, sampler in samplers(network).items()
-    ]
-    try:
+    with watching(samplers(network), lambda name, inputs, sample: found.update({name: sample})):
         yield found
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 class Tally:
@@ -198,15 +193,8 @@ class Tally:
 def tallied(network: nn.Module) -> Iterator[Tally]:
     """Counts over the masks of every forward pass in evaluation mode inside the block."""
     tally = Tally()
-    hooks = [
-        sampler.register_forward_hook(lambda module, args, sample, name=name: tally.add(name, sample))
-        for name, sampler in samplers(network).items()
-    ]
-    try:
+    with watching(samplers(network), lambda name, inputs, sample: tally.add(name, sample)):
         yield tally
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def sparse_loss(

@@ -50,21 +50,3 @@ from dynlib.papers.wae.convert import (
     printed_speedup,
 )
 from dynlib.papers.wae.training import watch_all, watch_split
-
-__all__ = [
-    "LEARNED",
-    "PIXELS",
-    "TWO",
-    "VARIANTS",
-    "Config",
-    "conv_macs",
-    "convert",
-    "cost",
-    "deploy",
-    "evaluate",
-    "macs_by_part",
-    "phases",
-    "printed_speedup",
-    "watch_all",
-    "watch_split",
-]

@@ -1,6 +1,5 @@
 """A network is wrapped: the split, the network on the low image, a twin on the high one; costs, phases, inference."""
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -30,6 +29,7 @@ from dynlib.papers.wae.training import (
 )
 from dynlib.papers.wae.wavelet import WAVELETS, Approximation, Downscale, Wavelet
 from dynlib.runtime import Deployed
+from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase, cross_entropy
 
@@ -66,18 +66,12 @@ class Config:
     sizes: str = "reject"  # reject: an odd side is an error; pad: a row or column of zeros below or to the right
 
     def __post_init__(self):
-        """Refuse what makes no sense."""
         allowed = {"variant": VARIANTS, "heads": HEADS, "wavelet": WAVELETS, "sizes": ("reject", "pad")}
         for name, values in allowed.items():
-            if getattr(self, name) not in values:
-                raise InputError(f"{name} is {getattr(self, name)!r}; allowed: {', '.join(values)}")
-        for name, low, high in (("lam", 0, math.inf), ("gamma_share", 0, math.inf), ("twin", 0, 1)):
-            value = getattr(self, name)
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not is_number or not low <= value <= high or (name == "twin" and not value):
-                words = "a share above 0, up to 1" if name == "twin" else "a number from 0 up"
-                raise InputError(f"{name} is {value!r}; it is {words}")
-            object.__setattr__(self, name, float(value))  # 1 and 1.0 are one setting and have one hash
+            check_choice(self, name, values)
+        check_number(self, "lam", 0)
+        check_number(self, "gamma_share", 0)
+        check_number(self, "twin", 0, 1, above=True)
         for field in fields(self):
             value, users = getattr(self, field.name), USED_BY.get(field.name, VARIANTS)
             if value != field.default and self.variant not in users:
