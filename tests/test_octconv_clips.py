@@ -1,4 +1,4 @@
-"""Octaves of clips, which are of space alone, and decoders, whose transposed layers stay plain."""
+"""Octaves of clips, which are of space alone, and of transposed convolutions."""
 
 from dataclasses import replace
 
@@ -19,6 +19,7 @@ from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
 from dynlib.papers.octconv.ops import Octave, OctConv2d, Split, octave_conv, split_channels
+from dynlib.papers.octconv.transposed import OctConvTranspose2d
 
 
 def randn(*shape):
@@ -120,7 +121,7 @@ def test_a_recipe_whose_network_and_data_are_not_of_one_kind_is_refused(arch, da
         Recipe(arch, data, epochs=1)
 
 
-# ---------------------------------------------------------------------------------------------- transposed
+# ---------------------------------------------------------------------------------------------- transposed, ours
 
 
 class UNet(nn.Module):
@@ -142,8 +143,56 @@ class UNet(nn.Module):
         return self.head(self.up1(torch.cat([near, far], 1)).relu())
 
 
-def test_a_decoder_keeps_its_transposed_layers_plain_between_octaves():
-    net = convert(UNet().eval(), Config())
-    assert net.down1.out.low and type(net.up1) is nn.ConvTranspose2d
+@pytest.mark.parametrize(
+    "settings", [{}, {"alpha": 0.25}, {"high_to_low": False, "low_to_high": False}, {"downsampling": "strided"}]
+)
+def test_a_decoder_has_octaves_too_with_equal_costs_and_outputs_deployed(settings):
+    net = convert(UNet().eval(), Config(**settings))
+    assert net.up1.inp.low and net.up1.out.low
     assert_deployed(octconv, net)
-    assert octconv.cost(net, (32, 32)).macs == cost.count(net, cost.example(32)).macs
+
+
+def test_a_decoder_whose_smallest_map_is_odd_is_refused_by_the_layer_that_pools_it_or_padded():
+    """20 px become 5, which the first transposed layer reads and cannot halve, though its own map of 10 px halves."""
+    x = cost.example(20)
+    with pytest.raises(InputError, match=r"^size 20x20: up2\.0 needs sides that are multiples of 8, "):
+        convert(UNet(), Config(), x)(x)
+    padded = convert(UNet(), Config(sizes="pad"), x)(x)
+    assert padded.shape == (1, 5, 24, 24)
+
+
+def test_a_decoder_on_a_constant_image_is_the_plain_one_where_kernels_are_tiles_so_channels_kept_their_places():
+    plain = UNet().eval()
+    with torch.no_grad():
+        for name in ("stem", "down1", "same", "down2"):  # one pixel each
+            weight = plain.get_submodule(name).weight
+            weight *= F.pad(torch.ones(1, 1), (1, 1, 1, 1))
+        plain.up2[0].weight.copy_(plain.up2[0].weight.mean((2, 3), True).expand_as(plain.up2[0].weight))
+        tile = torch.zeros(4, 4)
+        tile[1:3, 1:3] = 1  # of a kernel of 4 at stride 2, the middle alone makes a constant map
+        plain.up1.weight.copy_(plain.up1.weight.mean((2, 3), True) * tile)
+        x = torch.randn(2, 3, 1, 1).expand(2, 3, 32, 32)
+        assert torch.allclose(convert(plain, Config())(x), plain(x), atol=1e-5)
+
+
+def test_three_of_four_paths_of_a_transposed_layer_cost_a_quarter_and_gradients_reach_all_kernels():
+    plain = nn.ConvTranspose2d(4, 8, 2, 2)
+    layer = OctConvTranspose2d(plain, Split(2, 2), Split(4, 4), name="up")
+    y = layer(Octave(torch.randn(1, 2, 8, 8), torch.randn(1, 2, 4, 4)))
+    assert (y.high.shape, y.low.shape) == ((1, 4, 16, 16), (1, 4, 8, 8))
+    shapes = (Octave((2, 8, 8), (2, 4, 4)),)
+    assert layer.macs(shapes, None) * 16 == 7 * cost.count(plain, torch.ones(1, 4, 8, 8)).macs
+    (y.high.square().sum() + y.low.square().sum()).backward()
+    assert all(block.any() for rows in plain.weight.grad.split(2) for block in rows.split(4, 1))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [nn.ConvTranspose2d(8, 8, 3, 2, 1), nn.ConvTranspose2d(8, 8, 2, 2, groups=2), nn.ConvTranspose2d(8, 8, 2, 1)],
+)
+def test_a_transposed_layer_that_does_not_grow_by_its_stride_is_refused_by_name(layer):
+    with pytest.raises(
+        InputError, match=r"^up: ConvTranspose2d with kernel .* in one group, where a map grows"
+    ) as error:
+        OctConvTranspose2d(layer, Split(4, 4), Split(4, 4), name="up")
+    assert "\n" not in str(error.value)

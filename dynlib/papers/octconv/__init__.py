@@ -6,9 +6,9 @@ at half resolution, where a convolution costs a quarter, and lets the two bands 
 `convert` follows the graph: every tensor has a channel split, additions demand equal splits, a concatenation lines
 splits up, and the layers of the last stage stay plain.
 
-    convert   Config; the network node by node; cost      ops       the operator, with the symbols of the paper
-    plan      which channels of which node are low        layers    where octaves begin; gates
-    deploy    the form for inference
+    convert      Config; the network node by node; cost      ops       the operator, with the symbols of the paper
+    plan         which channels of which node are low        layers    where octaves begin; gates
+    transposed   the operator of transposed convolutions     deploy    the form for inference
 
 Departures from the paper, each with its reason:
 
@@ -19,8 +19,8 @@ Departures from the paper, each with its reason:
   plain one enters by pooling those of its channels that are low, without parameters; the paper has no such network.
 - `alpha = 0` is the original network, strided convolutions and all. The authors' code pools before a convolution even
   then; that other network is `pooled_control`, and the chapter trains both.
-- Time is not halved in a network of clips; only the costs in Table 8 say so. A transposed convolution, which the paper
-  has none of, stays plain.
+- Time is not halved in a network of clips; only the costs in Table 8 say so. A transposed convolution has an octave
+  form too (`transposed.py`), which the paper has not.
 - The stage whose map is odd at a given size is an error, as in the paper; `sizes="pad"` adds zeros instead.
 - A strided convolution between plain maps pools first, as in the authors' code, where its kernel is odd and centred; a
   kernel that tiles the map, 2 x 2 at stride 2, has no such form and stays as it is.

@@ -20,6 +20,7 @@ from dynlib.graphs import (
     LINEAR,
     MUL,
     NORM,
+    TRANSPOSED,
     finish,
     probe,
     probe_px,
@@ -46,7 +47,8 @@ from dynlib.papers.octconv.ops import (
     octave_add,
     octave_cat,
 )
-from dynlib.papers.octconv.plan import LEAVES, SHORTCUT, Plan
+from dynlib.papers.octconv.plan import KERNELS, LEAVES, SHORTCUT, Plan
+from dynlib.papers.octconv.transposed import OctConvTranspose2d
 from dynlib.runtime import Deployed
 from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
@@ -116,7 +118,7 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
         if out.low or pooled:
             layer = str(node.target if node.op == "call_module" else node.name)
             divides &= _divides(layer, node, out, example is not None)
-            carriers.append((layer, reduction(node) * (2 if out.low else 1)))
+            carriers.append((layer, _multiple(node, inp, out, plan)))
         if inp.low or out.low or pooled:
             _rewrite(traced, node, plan, config, inp, out)
     for addition, plain in plan.entrances:
@@ -144,6 +146,13 @@ def _is_strided(node: fx.Node, plan: Plan) -> bool:
     layer = plan.traced.get_submodule(node.target)
     stride = layer.stride if plan.roles[node] == SHORTCUT else max(layer.stride[-2:])
     return node not in plan.stem and stride > 1 and (plan.roles[node] == SHORTCUT or keeps_grid(layer))
+
+
+def _multiple(node: fx.Node, inp: Split, out: Split, plan: Plan) -> int:
+    """What the sides of the image are multiples of where a node's map halves, or that of a node that pools."""
+    if plan.roles[node] == TRANSPOSED and inp.high:  # its path from high to low halves what it reads, the smaller map
+        node = node.all_input_nodes[0]
+    return reduction(node) * (2 if out.low else 1)
 
 
 def _divides(layer: str, node: fx.Node, out: Split, fixed: bool) -> bool:
@@ -206,11 +215,12 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, 
     if isinstance(old, Both | OctStochasticDepth):  # an activation that serves several places
         return
     places = [other for other in traced.graph.nodes if (other.op, other.target) == ("call_module", node.target)]
-    if kind in (CONV, NORM) and len(places) > 1:
+    if kind in (*KERNELS, NORM) and len(places) > 1:
         raise InputError(f"{node.target}: the layer is used twice; octaves need one layer for each place")
-    if kind == CONV:
+    if kind in KERNELS:
         _reorder(old, plan.order(node), plan.order(source), node.target)
-        new = OctConv2d(
+        octave_form = OctConvTranspose2d if kind == TRANSPOSED else OctConv2d
+        new = octave_form(
             old,
             inp,
             out,
@@ -236,12 +246,13 @@ def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, 
 def _reorder(layer: nn.Module, rows: torch.Tensor, columns: torch.Tensor, name: str) -> None:
     """Bring the kernel of a convolution or linear layer into octave order; only a concatenation makes a difference."""
     groups = getattr(layer, "groups", 1)
+    into, out_of = (1, 0) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else (0, 1)
     if not torch.equal(columns, torch.arange(len(columns))) and groups == 1:
-        layer.weight.data = layer.weight.data.index_select(1, columns.to(layer.weight.device))
+        layer.weight.data = layer.weight.data.index_select(out_of, columns.to(layer.weight.device))
     elif not torch.equal(columns, torch.arange(len(columns))) and groups != layer.in_channels:
         raise InputError(f"{name}: a group convolution behind a concatenation cannot be split; name it in `vanilla`")
     if not torch.equal(rows, torch.arange(len(rows))):
-        layer.weight.data = layer.weight.data.index_select(0, rows.to(layer.weight.device))
+        layer.weight.data = layer.weight.data.index_select(into, rows.to(layer.weight.device))
         if layer.bias is not None:
             layer.bias.data = layer.bias.data[rows]
 

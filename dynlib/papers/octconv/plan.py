@@ -41,6 +41,7 @@ from dynlib.papers.octconv.ops import Split, split_channels
 
 SHORTCUT = "shortcut"  # the role of a shortcut without parameters
 LEAVES = (PadShortcut,)  # modules that are traced as a whole
+KERNELS = (CONV, TRANSPOSED)
 
 Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that made them, how many
 
@@ -58,7 +59,7 @@ class Plan:
         self.vectors: set[fx.Node] = set()  # one number a channel, plain tensors in the order of their layout
         self.entrances: list[tuple[fx.Node, fx.Node]] = []  # (addition, plain operand) where the stem meets an octave
         self._classes = Classes()
-        self.convs = [node for node in traced.graph.nodes if self.roles[node] == CONV]
+        self.convs = [node for node in traced.graph.nodes if self.roles[node] in KERNELS]
         if not self.convs:
             raise InputError(f"{type(traced).__name__} has no convolution; octaves need a convolutional network")
         named = self._named(vanilla)
@@ -113,10 +114,7 @@ class Plan:
         if inputs[0] in self.vectors or (kind == GLOBAL_POOL and self._is_gate(node)):
             self.vectors.add(node)
             return self._fresh(node, plain=True) if kind in (CONV, LINEAR) else first
-        if kind == TRANSPOSED:  # the paper has no octave form of it
-            self._mark(first)
-            return self._fresh(node, plain=True)
-        if kind in (CONV, SHORTCUT):
+        if kind in (*KERNELS, SHORTCUT):
             if kind == CONV and is_depthwise(self.traced.get_submodule(node.target)):
                 return first
             return self._fresh(node, plain=node in self.stem)
