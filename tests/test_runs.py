@@ -169,7 +169,7 @@ def test_a_recipe_puts_octaves_in_before_the_method_converts(paper):
     assert any(isinstance(layer, OctConv2d) for layer in network.modules())
     assert record.config["recipe"]["octaves"] == 0.5
     assert "octaves" not in runs.describe(Config(), RECIPE)["recipe"]  # records from before keep their hash
-    with pytest.raises(InputError, match="octaves is 2; it is a share"):
+    with pytest.raises(InputError, match="octaves is 2; it is a finite number from 0 to 1"):
         replace(RECIPE, octaves=2)
 
 
