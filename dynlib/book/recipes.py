@@ -72,6 +72,8 @@ class Recipe:
                 raise InputError(f"{what}; leave it out, or give one for classification")
         if self.weights is not None and (self.weights, self.width) != (self.arch, None):
             raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch, at its own width")
+        if self.teacher not in (None, *known):
+            raise settings.unknown("teacher", self.teacher, known)
         if not 0 <= self.label_smoothing < 1:
             raise InputError(f"label_smoothing is {self.label_smoothing}; it is a share from 0 to below 1")
         if self.task.name != "classification" and (self.label_smoothing or self.teacher):
