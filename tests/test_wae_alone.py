@@ -33,7 +33,7 @@ def test_an_auto_encoder_is_kept_with_what_made_it(model, tmp_path):
     expected = model(image, restore=True, classify=False).restored
     assert told == {"lambda": 0.1, "seed": 3} and path.name == "split-0.1.safetensors"
     torch.testing.assert_close(found(image, restore=True, classify=False).restored, expected)
-    with pytest.raises(InputError, match=r"split-1\.safetensors is no auto-encoder"):
+    with pytest.raises(InputError, match=r"split-1\.safetensors is not an auto-encoder"):
         kept(1.0, tmp_path / "wae")
 
 

@@ -229,7 +229,7 @@ def _trained(job: Job, how: Mapping[str, Any]) -> Outcome:
 def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:
     """Save the records of an archive in `folder`; the paths of those that are new.
 
-    A last line that a kill cut off is passed over. Raises InputError where any other line is no record.
+    A last line that a kill cut off is passed over. Raises InputError, and saves nothing, where another is no record.
     """
     try:
         lines = archive.read_text(encoding="utf-8").splitlines()
@@ -239,11 +239,9 @@ def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:
     for number, line in enumerate(lines, 1):
         try:
             content = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
             raise InputError(f"{archive}, line {number}, is not a record: {error}") from error
-        record = records.checked(content, f"{archive}, line {number}")
-        if not records.path_of(record, folder).exists():
-            found.append(records.save(record, folder))
-    return found
+        found.append(records.checked(content, f"{archive}, line {number}"))
+    return [records.save(record, folder) for record in found if not records.path_of(record, folder).exists()]

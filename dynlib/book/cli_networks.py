@@ -72,7 +72,7 @@ def latency(
     param: Params = None,
     batch: Annotated[int, typer.Option(min=1, max=4096, help="Images at a time.")] = 1,
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
-    repeats: Annotated[int, typer.Option(help="Rounds; the result is their median.")] = 20,
+    repeats: Annotated[int, typer.Option(max=10**6, help="Rounds; the result is their median.")] = 20,
     shares: Annotated[
         str | None, typer.Option(metavar="A,B,..", help="Share of each choice of a dynamic method, the first first.")
     ] = None,

@@ -1,6 +1,7 @@
 """What the commands share: their options as people type them, and how results are printed."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,10 +39,10 @@ def chapter_values(key: str, profile: str) -> dict[str, Any]:
 
 def existing(data_root: Path | None) -> Path | None:
     """The folder of data sets, where it is given. Raises InputError where there is none."""
-    if data_root is not None and not data_root.is_dir():
+    if data_root is not None and not os.path.isdir(data_root):  # of a name that is too long, Path's raises
         raise InputError(
-            f"no folder {data_root}: --data-root is one that holds NAME/train.npz; "
-            f"`python -m dynlib data NAME --data-root {data_root}` downloads a set into it"
+            f"no folder {data_root!s:.120}: --data-root is one that holds NAME/train.npz; "
+            "`python -m dynlib data NAME --data-root DIR` downloads a set into it"
         )
     return data_root
 

@@ -72,6 +72,8 @@ class Recipe:
                 raise InputError(f"{what}; leave it out, or give one for classification")
         if self.weights not in (None, self.arch):
             raise InputError(f"weights is {self.weights}; allowed: {self.arch}, the arch")
+        if self.teacher not in (None, *known):
+            raise settings.unknown("teacher", self.teacher, known)
         settings.check_number(self, "octaves", 0, 1)
         settings.check_number(self, "label_smoothing", 0, 1, below=True)
         if self.task.name != "classification" and (self.label_smoothing or self.teacher or self.int8):

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -116,6 +117,9 @@ def checked(content: object, where: str) -> Record:
             raise InputError(f"{where}: {name} is {content[name]!r:.60}; it is of type {kind.__name__}")
         if not _is_finite(content[name]):
             raise InputError(f"{where}: {name} holds a number that is not finite; measure it again")
+    for name in ("key", "kind", "profile"):  # of which paths are made
+        if not re.fullmatch(r"[a-z0-9_-]+", content[name]):
+            raise InputError(f"{where}: {name} is {content[name]!r:.60}; it is a word of small letters and digits")
     record = Record(**content)
     if record.config_hash != config_hash(record.config):
         raise InputError(f"{where}: config_hash {record.config_hash} does not fit its config; measure it again")

@@ -10,12 +10,11 @@ from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dynlib import backbones, train
+from dynlib import backbones, checkpoints, train
 from dynlib.catalogue import DATASETS
 from dynlib.cost import count, example
 from dynlib.data import Batches, hold_out, load
@@ -25,7 +24,6 @@ from dynlib.ops import renewing
 from dynlib.papers.s2dnas import Config, convert, macs_by_choice, recut, summed_loss
 from dynlib.papers.s2dnas.exits import collect, shared
 from dynlib.papers.s2dnas.search import Measured, Space
-from dynlib.paths import write_atomically
 
 STATISTICS = 256  # training images, at least, on which batch norms are measured under shared weights
 
@@ -137,8 +135,7 @@ class SharedWeights:
             hardware=self.trial._hardware(),
             progress=progress,
         )
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-        write_atomically(Path(self.path), safetensors.torch.save(weights))
+        checkpoints.write(Path(self.path), model.state_dict())
         _shared_network.cache_clear()
         return curve
 
@@ -160,7 +157,7 @@ def _shared_network(proxy: SharedWeights) -> fx.GraphModule:
     if not Path(proxy.path).exists():
         raise InputError(f"path is {proxy.path}; there are no shared weights, train them first")
     model = convert(proxy.trial.network(), proxy.space.config(proxy.space.densest()))
-    model.load_state_dict(safetensors.torch.load_file(proxy.path))
+    model.load_state_dict(checkpoints.read(Path(proxy.path), "a file of shared weights")[0])
     return model
 
 

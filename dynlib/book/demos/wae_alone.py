@@ -4,16 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.utils import make_grid
 
+from dynlib import checkpoints
 from dynlib.errors import InputError
 from dynlib.papers.wae.network import Even, Wae
 from dynlib.papers.wae.split import Decoder, Encoder
-from dynlib.paths import WEIGHTS, write_atomically
+from dynlib.paths import WEIGHTS
 
 KEPT = WEIGHTS / "wae"  # one a lambda, trained on photographs to the end of its schedule: 18,000 numbers each
 
@@ -25,22 +25,21 @@ def fresh() -> Wae:
 
 def keep(model: Wae, told: dict, folder: Path = KEPT) -> Path:
     """Write an auto-encoder; its header has what is `told` of how it was made, `lambda` among it."""
-    tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    return write_atomically(_place(told["lambda"], folder), safetensors.torch.save(tensors, {"told": json.dumps(told)}))
+    return checkpoints.write(_place(told["lambda"], folder), model.state_dict(), told=json.dumps(told))
 
 
 def kept(lam: float = 1.0, folder: Path = KEPT) -> tuple[Wae, dict]:
     """The auto-encoder that `keep` wrote, in evaluation mode, and what is told of it.
 
-    Raises InputError where there is none.
+    Raises InputError where there is none, or a damaged one.
     """
     model, path = fresh(), _place(lam, folder)
+    tensors, about = checkpoints.read(path, "an auto-encoder of wae_alone.keep")
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            told = json.loads(file.metadata()["told"])
-            model.load_state_dict({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118 (not a dict)
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path} is no auto-encoder of wae_alone.keep ({error})") from error
+        told = json.loads(about["told"])
+        model.load_state_dict(tensors)
+    except (ValueError, KeyError, RuntimeError) as error:
+        raise InputError(f"{path} is not an auto-encoder of wae_alone.keep ({error})") from error
     return model.eval(), told
 
 

@@ -8,15 +8,15 @@ a table, made by one pass over the images and kept in `data/runs` under a checks
 import hashlib
 from dataclasses import replace
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib import checkpoints
 from dynlib.data import Batches
 from dynlib.ops import evaluating, renewing
 from dynlib.papers.drnet import layers, policies, training
-from dynlib.paths import RUNS, write_atomically
+from dynlib.paths import RUNS
 
 ESTIMATED_ON = 1024  # training images from which the statistics of a smaller size are taken
 SPENDINGS = 25  # prices at which a curve of policies is read
@@ -87,13 +87,13 @@ def answers(model: nn.Module, batches: Batches) -> Tensor:
         known.update(tensor.cpu().contiguous().numpy().tobytes())
     path = RUNS / "drnet" / f"answers-{known.hexdigest()[:16]}.safetensors"
     if path.is_file():
-        return safetensors.torch.load_file(path)["logits"]
+        return checkpoints.read(path, "a file of answers; remove it")[0]["logits"]
     found, plain = [], replace(batches, augment=None)
     with evaluating(model):
         for images, _ in plain.epoch(None, next(model.parameters()).device):
             found.append(torch.stack([model.classify(images, j) for j in range(len(sizes))]).half().cpu())
     logits = torch.cat(found, 1)
-    write_atomically(path, safetensors.torch.save({"logits": logits}))
+    checkpoints.write(path, {"logits": logits})
     return logits
 
 
