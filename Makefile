@@ -36,6 +36,8 @@ LATENCY := \
   "drnet --arch resnet50 --size 224 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 168 --batch 1 -p candidates=[1.0]" \
   "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]" \
+  "wae --arch cifar_resnet20 --size 32 --batch 1" \
+  "wae --arch cifar_resnet20 --size 32 --batch 1 -p variant=wavelet" \
   "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.25" \
   "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.5" \
   "drnet --arch cifar_resnet20 --size 24 --batch 1 -p candidates=[1.0]" \
@@ -112,10 +114,11 @@ chapter: .venv/ready ## one chapter: CHAPTER=02_octconv PARAMS="alpha=0.25 seed=
 pdf: $(HTML) ## the book as one PDF, _build/book.pdf; needs an installed Chromium
 	@$(PY) -m dynlib pdf
 
-latency: .venv/ready ## measure the paper-scale CPU latency records of this machine
-	@for row in $(LATENCY); do \
-	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --record || exit 1; \
-	done
+latency: .venv/ready ## measure the paper-scale CPU latency records of this machine; goes on where it was stopped
+	@mkdir -p _build/latency; for row in $(LATENCY); do \
+	  done=_build/latency/$$(echo "$$row" | cksum | cut -d' ' -f1); test -e $$done && continue; \
+	  echo "Timing $$row"; $(PY) -m dynlib latency $$row --record && touch $$done || exit 1; \
+	done; rm -r _build/latency
 
 lock: .venv/uv ## resolve requirements.in into requirements.txt; UPGRADE=1 takes the newest versions
 	@$(PY) -m uv pip compile -q --universal --python-version 3.11 --no-emit-index-url --no-header \
