@@ -82,7 +82,7 @@ def test_no_tracked_file_holds_a_path_of_one_machine():
 
 def test_the_address_of_the_repository_stands_in_one_place():
     address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
-    assert [name for name, text in tracked_texts() if address in text] == ["_config.yml"]
+    assert not address or [name for name, text in tracked_texts() if address in text] == ["_config.yml"]
 
 
 def test_every_chapter_is_in_the_table_of_contents_and_on_the_cover():
