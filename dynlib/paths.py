@@ -17,6 +17,7 @@ EXECUTED = BOOK / "notebooks"  # written by papermill, git-ignored
 HTML = ROOT / "_build" / "html"  # the pages, git-ignored
 CLAIMS = ROOT / "data" / "claims"  # published numbers, one CSV a paper
 CONTENDERS = ROOT / "data" / "surveys" / "contenders.csv"  # what the comparison puts side by side
+COMMON = ROOT / "data" / "surveys" / "common.csv"  # the rows that stand on common ground
 PUBLISHED = ROOT / "data" / "surveys" / "published.csv"  # what papers print of accuracy and cost together
 STUDIES = ROOT / "data" / "studies"  # which runs stand behind a chapter, one file a paper
 RESULTS = ROOT / "data" / "results"  # measured numbers, <key>/*.json

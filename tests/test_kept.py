@@ -17,7 +17,7 @@ module = importlib.import_module("dynlib.book.report.kept")  # the package has a
 
 def test_what_a_method_keeps_is_paired_with_the_plain_network_by_seed():
     frame = report.trainings("octconv")
-    frame = frame[frame.study == module.COMMON].set_index(["row", "seed"])
+    frame = frame[frame.study == module.STUDY].set_index(["row", "seed"])
     (half,) = report.kept().query("key == 'octconv' and row == 'alpha 0.5'").itertuples()
     differences = (frame.top1["alpha 0.5"] - frame.top1["vanilla"]).dropna()
     assert half.points == pytest.approx(differences.mean()) and half.seeds == len(differences) >= 3
@@ -26,7 +26,7 @@ def test_what_a_method_keeps_is_paired_with_the_plain_network_by_seed():
 
 
 def test_a_setting_that_was_timed_on_the_common_network_has_its_milliseconds(monkeypatch):
-    (row,) = [row for row in report.rows("octconv", module.COMMON) if row.name == "alpha 0.5"]
+    (row,) = [row for row in report.rows("octconv", module.STUDY) if row.name == "alpha 0.5"]
     timed = {"arch": module.NETWORK, "size": module.SIZE, "batch": 1, "static_ms": 3.0, "method_ms": 2.0}
     config = {"method": settings.described(row.config)}
     lines = [timed | {"record": SimpleNamespace(config=config)}, timed | {"arch": "other", "static_ms": 1.0}]

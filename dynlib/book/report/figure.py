@@ -181,8 +181,9 @@ def latency_against_macs(ax: Axes, runs: Iterable[Record], label: Callable[[Reco
 def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
     """Accuracy against the plain network over what is left of its cost: `report.published` above, `report.kept` below.
 
-    Published points are hollow, ours have their intervals; one colour a paper. Where settings were timed, a third panel
-    has these over milliseconds, beside the plain network's. Frames have `label`; one that is empty has no panel.
+    Published points are hollow, ours have their intervals; one colour a paper, grey diamonds for controls. Where
+    settings were timed, a third panel has these over milliseconds, beside the plain network's. Frames have `label`; one
+    that is empty has no panel.
     """
     macs, time = (1.0, 100, "multiply-accumulates left (%)"), (plain_ms, 1, "milliseconds an image")
     panels = [("published, each on a network and data of its own", told, "macs", macs)]
@@ -200,12 +201,14 @@ def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
         ax.plot(factor * plain, 0, "s", color=INK, markersize=6)
         ends = {"plain": (factor * plain, 0.0)}
         for line in frame.to_dict("records"):
-            at, colour, ground = factor * line[x], colours[line["key"]], "white" if frame is told else None
+            is_control = line.get("side") == "control"
+            colour, mark = (PALE, "D") if is_control else (colours[line["key"]], "o")
+            at, ground = factor * line[x], "white" if frame is told else None
             low, high = line.get("low", line["points"]), line.get("high", line["points"])
             if math.isfinite(low):
                 ax.plot([at, at], [100 * low, 100 * high], color=colour, linewidth=1.6)
             ends[line["label"]] = (at, 100 * line["points"])
-            ax.plot(*ends[line["label"]], "o", color=colour, markerfacecolor=ground or colour, markersize=7)
+            ax.plot(*ends[line["label"]], mark, color=colour, markerfacecolor=ground or colour, markersize=7)
         ax.margins(y=0.2)
         ax.set(xlim=(0, 1.1 * factor * plain), xlabel=words, ylabel="points")
         _label(ax, ends, dict.fromkeys(ends, INK))

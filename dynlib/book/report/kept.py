@@ -9,34 +9,38 @@ from dynlib import settings
 from dynlib.book.report.claims import POWER, claims, read
 from dynlib.book.report.compare import paired
 from dynlib.book.report.frame import latencies, rows, trainings
+from dynlib.errors import InputError
 from dynlib.papers import METHODS
-from dynlib.paths import PUBLISHED
+from dynlib.paths import COMMON, PUBLISHED
 
-COMMON = "applied resnet20, 2 epochs"  # a study of this name, of any paper, joins the comparison
+STUDY = "applied resnet20, 2 epochs"  # a study of this name, of any paper, joins the comparison
 PLAIN = "octconv", "vanilla"  # the row of it that is the network itself
 NETWORK, SIZE = "cifar_resnet20", 32
+ROWS = ["key", "row", "label", "side"]
 COLUMNS = ["name", "network", "key", "table", "metric", "method", "plain"]
 
 
-def kept() -> pd.DataFrame:
-    """A line a row of the studies `COMMON` that has records: one network, one data set, as many epochs, as many seeds.
+def kept(path: Path = COMMON) -> pd.DataFrame:
+    """A line a row of the studies `STUDY` that has records: one network, one data set, as many epochs, as many seeds.
 
-    Columns: key, row; `points` of top-1 above the plain network, a fraction, paired by seed, its 95 % interval `low` to
-    `high`, and the `verdict` on "loses nothing": supported where the interval lies above 0, contradicted below;
-    `seeds`; `macs`, the share of the plain network's that the mean image costs; `ms`, where the row's setting was timed
-    on this network, one picture on one thread, else NaN.
+    Columns: key, row, its `label` and `side` (`method`, or what one would try first: `control`), as the file at `path`
+    has them; `points` of top-1 above the plain network, a fraction, paired by seed, its 95 % interval `low` to `high`,
+    and the `verdict` on "loses nothing": supported where the interval lies above 0, contradicted below; `seeds`;
+    `macs`, the share of the plain network's that the mean image costs; `ms`, where the row's setting was timed on this
+    network, one picture on one thread, else NaN. Raises InputError for a row that no study has.
     """
-    plain = _top1(*PLAIN)
-    lines = []
-    for row in (row for key in METHODS for row in rows(key) if row.study == COMMON and (key, row.name) != PLAIN):
+    plain, lines = _top1(*PLAIN), []
+    for asked in read(path, ROWS).itertuples(index=False):
+        row = next((row for row in rows(asked.key, STUDY) if row.name == asked.row), None)
+        if row is None:
+            raise InputError(f"{path.name}: {asked.row!r} is no row of {STUDY!r} of {asked.key}")
         found = _top1(row.key, row.name)
         seeds = plain.index.intersection(found.index)
         if seeds.empty:
             continue
         of = paired((found.top1 - plain.top1)[seeds])
-        line = {"key": row.key, "row": row.name, "points": of.mean, "low": of.low, "high": of.high}
-        line |= {"verdict": of.verdict, "seeds": of.seeds, "macs": found.cost.mean() / plain.cost.mean()}
-        lines.append(line | {"ms": _ms(row)})
+        line = asked._asdict() | {"points": of.mean, "low": of.low, "high": of.high, "verdict": of.verdict}
+        lines.append(line | {"seeds": of.seeds, "macs": found.cost.mean() / plain.cost.mean(), "ms": _ms(row)})
     return pd.DataFrame(lines)
 
 
@@ -72,7 +76,7 @@ def published(path: Path = PUBLISHED) -> pd.DataFrame:
 def _top1(key: str, name: str) -> pd.DataFrame:
     """top1 and cost by seed of one row of the common study."""
     frame = trainings(key)
-    return frame[(frame.study == COMMON) & (frame.row == name)].set_index("seed")[["top1", "cost"]]
+    return frame[(frame.study == STUDY) & (frame.row == name)].set_index("seed")[["top1", "cost"]]
 
 
 def _timed(key: str, size: int) -> pd.DataFrame:
