@@ -27,6 +27,7 @@ NORM = "norm"  # one set of parameters a channel
 POINTWISE, POOL = "pointwise", "pool"  # the same for every channel, without parameters
 GLOBAL_POOL, FLATTEN = "global pool", "flatten"  # ends the map
 ADD, MUL, CAT = "add", "mul", "cat"
+PART, SHUFFLE = "part", "shuffle"  # chunks of the channels; their order changed, as in grouped networks
 SHAPE = "shape"  # asks for sizes, as in x.view(x.shape[0], -1)
 INPUT, OUTPUT = "input", "output"
 
@@ -73,6 +74,7 @@ _FUNCTIONS: dict[Callable, str] = {
     **dict.fromkeys((F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d), POOL),
     **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.mean), GLOBAL_POOL),
     **dict.fromkeys((torch.flatten, torch.squeeze), FLATTEN),
+    torch.chunk: PART,
 }
 _WITH_A_NUMBER = (operator.add, operator.sub, operator.mul, operator.truediv)  # a map and it: the same for each channel
 _METHODS: dict[str, str] = {
@@ -81,6 +83,7 @@ _METHODS: dict[str, str] = {
     **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous", "clone"), POINTWISE),
     **dict.fromkeys(("flatten", "view", "reshape", "squeeze"), FLATTEN),
     "mean": GLOBAL_POOL,
+    "chunk": PART,
     "size": SHAPE,
 }
 
@@ -180,6 +183,14 @@ def _has_a_number(node: fx.Node) -> bool:
     return len(node.args) == 2 and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], int | float)
 
 
+def _shuffles(node: fx.Node) -> bool:
+    """Whether a node is the step in the middle of a channel shuffle: .view(n, groups, -1, h, w).transpose(1, 2)."""
+    if node.target not in ("transpose", torch.transpose) or node.args[1:] != (1, 2):
+        return False
+    grouped = node.args[0]
+    return isinstance(grouped, fx.Node) and grouped.target in ("view", "reshape") and len(grouped.args) == 6
+
+
 def _module_role(kind: type[nn.Module]) -> str | None:
     """Role of a module type in the table, or of one that inherits its forward (torchvision's convolutions of clips)."""
     bases = (base for base in kind.__mro__ if base in _MODULES and kind.forward is base.forward)
@@ -204,14 +215,19 @@ def find_role(
     if node.op == "call_function":
         if node.target is getattr:
             return SHAPE if node.args[1] == "shape" else None
-        if node.target is operator.getitem:  # of sizes; of a map it would be a slice
-            return SHAPE if find_role(traced, node.args[0]) == SHAPE else None
+        if node.target in (operator.getitem, operator.floordiv):  # of sizes or parts; of a map it would be a slice
+            source = find_role(traced, node.args[0]) if isinstance(node.args[0], fx.Node) else None
+            return source if source == SHAPE or (node.target is operator.getitem and source == PART) else None
         if node.target is F.interpolate:
             return POOL if len(node.args) == 1 and node.kwargs.get("size") is None else None
+        if _shuffles(node):
+            return SHUFFLE
         if node.target in _WITH_A_NUMBER and _has_a_number(node):
             return POINTWISE
         return (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
-    return _METHODS.get(node.target) if node.op == "call_method" else None
+    if node.op == "call_method":
+        return SHUFFLE if _shuffles(node) else _METHODS.get(node.target)
+    return None
 
 
 def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None) -> str:

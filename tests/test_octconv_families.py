@@ -21,7 +21,6 @@ from dynlib.paths import SURVEYS
 REFUSED = {  # name: the reason, with the node or layer it lies in
     "alexnet": r"^features\.3: 224 px become 27 px; octaves need maps that divide the image",
     "inception_v3": r"^Conv2d_2a_3x3\.conv: 299 px become 147 px; octaves need maps that divide the image",
-    "shufflenet_v2_x0_5": r"^floordiv: no rule for the operation floordiv",  # a channel shuffle crosses the bands
     "convnext_tiny": r"^permute: no rule for the operation permute",  # layer norm over the channels
     "swin_t": r"shifted_window_attention: differs in training mode",  # its dropout is an argument
     "vit_b_16": r"no rule for the operation",
@@ -87,7 +86,8 @@ def committed():
 def test_the_committed_survey_lists_every_architecture_once_and_each_octave_network_saves_a_fifth_at_least():
     rows = committed()
     assert [row["arch"] for row in rows] == list(TRIED)
-    assert all(int(row["macs"]) < 0.8 * int(row["macs_static"]) for row in rows if row["arch"] in CONVERTS)
+    saved = {row["arch"]: 1 - int(row["macs"]) / int(row["macs_static"]) for row in rows if row["arch"] in CONVERTS}
+    assert 0.1 < saved.pop("shufflenet_v2_x0_5") < 0.2 < min(saved.values())  # its shuffled maps stay plain
 
 
 @pytest.mark.parametrize("arch", TRIED)

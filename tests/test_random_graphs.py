@@ -1,9 +1,10 @@
 """Networks as nobody would write them: converted and deployed rightly by every method, or refused by a name.
 
 Each network is a random program over feature maps: convolutions of many kinds, norms, activations in and out of place,
-sums and products and concatenations, also of a map with itself, several readers, pools and enlargements; with images of
-1 to 4 channels, heads of several kinds, in both modes, and layers that were pruned, reparametrised or hooked. GRAPHS in
-the environment sets how many are tried with each method; a few of them are deployed.
+sums and products and concatenations, also of a map with itself, several readers, some of them of what was written into
+later, pools and enlargements; with images of 1 to 4 channels, heads of several kinds, in both modes, and layers that
+were pruned, reparametrised or hooked. GRAPHS in the environment sets how many are tried with each method; a few of
+them are deployed.
 """
 
 import copy
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, event, given, settings, strategies as st
 from torch import nn
 from torch.nn.utils import parametrizations, prune
+from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock
 
 from dynlib import export
@@ -58,6 +60,7 @@ LAYERS = {  # what makes a layer for a map of so many channels; it has 16 of the
     "dilated": lambda c: nn.Conv2d(c, 16, 3, 1, 2, dilation=2),
     "strided": lambda c: nn.Conv2d(c, 16, 3, 2, 1),
     "transposed": lambda c: nn.ConvTranspose2d(c, 16, 2, 2),
+    "shared": lambda c: nn.Sequential(*[nn.Conv2d(c, c, 3, 1, 1)] * 2),
     "depthwise": lambda c: nn.Conv2d(c, c, 3, 1, 1, groups=c),
     "norm": nn.BatchNorm2d,
     "unnormed": lambda c: nn.BatchNorm2d(c, track_running_stats=False),
@@ -69,6 +72,7 @@ LAYERS = {  # what makes a layer for a map of so many channels; it has 16 of the
     "upsample": lambda c: nn.Upsample(scale_factor=2),
     "gate": lambda c: nn.Conv2d(c, c, 1),
     "block": lambda c: BasicBlock(c, c),
+    "inverted": lambda c: InvertedResidual(c, c, 1, 2),
 }
 MAKES_16 = ("conv", "point", "grouped", "dilated", "strided", "transposed")
 SCALE = {"strided": 0.5, "pool": 0.5, "transposed": 2, "upsample": 2, "up": 2}  # of the side
@@ -77,10 +81,15 @@ OF_ONE = {
     "silu": F.silu,
     "scaled": lambda p: p * 0.5 + 1,
     "written": lambda p: (p * 1).relu_(),
+    "relu_of_all": lambda p: p.relu_(),  # whoever reads the map later reads what was written
+    "gone": lambda p: F.dropout(p, 0.5, False),
+    "pooled": lambda p: p + p.mean((2, 3), keepdim=True),
+    "channelwise": lambda p: F.layer_norm(p.permute(0, 2, 3, 1), p.shape[1:2]).permute(0, 3, 1, 2),
 }
 OF_TWO = {
     "add": lambda p, q: p + q,
     "iadd": lambda p, q: p.clone().add_(q),
+    "iadd_of_all": lambda p, q: p.add_(q),
     "mul": lambda p, q: p * torch.sigmoid(q),
     "max": torch.maximum,
 }
@@ -96,7 +105,7 @@ def aliased(p, q):
 
 OF_TWO["aliased"] = aliased
 KINDS = (*LAYERS, *OF_ONE, *OF_TWO, "cat", "twice", "block", "block", "conv", "norm", "add")
-HEADS = ("logits",) * 6 + ("optional", "dict", "tuple")
+HEADS = ("logits",) * 6 + ("viewed", "meaned", "optional", "dict", "tuple")
 QUIRKS = ("",) * 20 + ("weight_norm", "pruned", "hook")
 
 
@@ -138,8 +147,13 @@ class Program(nn.Module):
                 maps.append(layer(layer(one)))
             else:
                 maps.append(layer(one * 1 if kind == "relu_" else one))
-        scores = self.head(torch.flatten(F.adaptive_avg_pool2d(maps[-1], 1), 1))
-        return {"logits": scores, "dict": {"out": scores}, "tuple": (scores, x), "optional": scores}[self.kind]
+        if self.kind == "meaned":
+            pooled = maps[-1].mean((2, 3))
+        else:
+            pooled = F.adaptive_avg_pool2d(maps[-1], 1)
+            pooled = pooled.view(pooled.size(0), -1) if self.kind == "viewed" else torch.flatten(pooled, 1)
+        scores = self.head(pooled)
+        return {"dict": {"out": scores}, "tuple": (scores, x)}.get(self.kind, scores)
 
 
 steps = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(0, 3), st.integers(0, 3)), min_size=2, max_size=10)

@@ -214,7 +214,6 @@ def test_recutting_keeps_the_weights_and_equals_converting_anew():
 @pytest.mark.parametrize(
     ("net", "config", "message"),
     [
-        (chain(nn.Conv2d(8, 8, 3, groups=2)), Config(), "2: 2 groups of 4 channels; the cuts go through a group"),
         (chain(nn.Conv2d(8, 16, 3, groups=4), nn.Conv2d(16, 8, 1)), Config(), "2: 4 groups from 8 to 16 channels"),
         (chain(nn.ConvTranspose2d(8, 8, 3)), Config(), "2: a transposed conv cannot be cut"),
         (chain(nn.Conv2d(8, 2, 1), nn.Conv2d(2, 8, 1)), Config(), "none of its 2 channels"),

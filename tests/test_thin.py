@@ -35,6 +35,7 @@ def convolutions(network):
         "regnet_y_400mf",
         "resnet18",
         "resnext50_32x4d",
+        "shufflenet_v2_x1_0",
         "vgg16",
         "wide_resnet50_2",
     ],

@@ -7,6 +7,7 @@ chosen for each such set.
 
 import copy
 import math
+import operator
 from collections import defaultdict
 
 import torch
@@ -15,7 +16,7 @@ from torch import fx, nn
 from dynlib import graphs
 from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
-from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, SHAPE, TRANSPOSED
+from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, PART, SHAPE, SHUFFLE, TRANSPOSED
 from dynlib.ops import kaiming
 
 # No width falls below this: with fewer channels the gradient of a strided 1x1 convolution, channels last, writes
@@ -85,6 +86,12 @@ class _Widths:
             self.layouts[node] = self.layouts[maps[0]]
         elif kind == CAT:
             self.layouts[node] = tuple(block for value in node.args[0] for block in self.layouts[value])
+        elif kind == PART:
+            self.layouts[node] = self._part(node, self.layouts[inputs[0]])
+        elif kind == SHUFFLE:  # all its blocks alike, so that their order does not matter
+            self.layouts[node] = layout = self.layouts[inputs[0]]
+            for block in layout[1:]:
+                self._tie(node, layout[:1], (block,))
         elif kind != SHAPE:
             self.layouts[node] = self.layouts[inputs[0]]
 
@@ -100,6 +107,17 @@ class _Widths:
         for block, _ in (*source, *layout):
             self._groups[block].append(layer.groups)
         return layout
+
+    def _part(self, node: fx.Node, source: Layout) -> Layout:
+        """Of a call of chunk the whole; of an item of its result a share of the blocks."""
+        if node.target is not operator.getitem:
+            return source
+        chunks, which = node.args
+        told, alike = (*chunks.args[1:], *chunks.kwargs.values()), len({channels for _, channels in source}) == 1
+        if told[1:] != (1,) or which not in range(told[0]) or len(source) % told[0] or not alike:
+            raise InputError(f"{node.name}: a part of channels that is no whole number of equal layers has no width")
+        each = len(source) // told[0]
+        return source[which * each : (which + 1) * each]
 
     def _fresh(self, node: fx.Node, channels: int) -> Layout:
         self._classes.add(node)

@@ -33,7 +33,7 @@ from dynlib.paths import SURVEYS, write_atomically
 
 PATH = SURVEYS / "coverage.csv"
 MOST_PARAMS = 90_000_000  # what has more is left out of torchvision's list
-SIDES = {"squeezenet1_0": 229, "squeezenet1_1": 225}  # px, where octaves have no form at 224
+SIDES = {"alexnet": 247, "squeezenet1_0": 229, "squeezenet1_1": 225}  # px, where octaves have no form at 224
 SETTINGS = {"drnet": {"predictor_width": 0.125}, "sampling": {"density": 0.25}}  # besides each method's own
 TIMM = (
     *("resnet50", "resnet50d", "resnext50_32x4d", "seresnet50", "ecaresnet26t", "skresnet18", "res2net50_26w_4s"),
@@ -49,7 +49,8 @@ REASONS = {  # part of a refusal -> the same in a few words, for a table
     "differs in training mode": "another forward in training",
     "ends in one linear layer": "another kind of head",
     "not that of linear layers": "another kind of head",
-    "cuts go through a group": "groups of channels that the cuts divide",
+    "in equal numbers by equal layers": "parts of unequal layers",
+    "mixes channels": "channels in another order",
     "maps that divide the image": "maps that do not divide the image",
     "cannot trace it": "branches on data",
     "used twice": "a layer used twice",

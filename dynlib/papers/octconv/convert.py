@@ -20,6 +20,8 @@ from dynlib.graphs import (
     LINEAR,
     MUL,
     NORM,
+    PART,
+    SHUFFLE,
     TRANSPOSED,
     finish,
     probe,
@@ -91,7 +93,8 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     mode. The model is read as it stands for an image of 224 px; where it takes other channels, or one size alone, an
     `example` (N, C, [T,] H, W) says which. Maps that do not divide the image, as behind unpadded layers, are taken for
     the example's own size if all that have a low band are even there; the network then takes no other.
-    Raises InputError naming the layer that cannot be split, or the operation that nobody taught us.
+    What nobody taught us, as a channel shuffle, stays as it is between plain maps. Raises InputError naming the layer
+    that cannot be split, or the operation that leaves no layer with a low band.
     """
     how = probe(example)
     model = copied(model)
@@ -107,13 +110,15 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     carriers: list[tuple[str, int]] = []
     divides = True  # the image, by every map
     for node in list(traced.graph.nodes):
-        if plan.layouts[node] is None or plan.roles[node] == INPUT:
+        sources = node.all_input_nodes
+        if None in (plan.roles[node], plan.layouts[node], *[plan.layouts[source] for source in sources[:1]]):
+            continue
+        if plan.roles[node] in (INPUT, PART, SHUFFLE):
             continue
         if node in plan.vectors:
             _rewrite_vector(traced, node, plan)
             continue
-        source = node.all_input_nodes[0]
-        inp, out = plan.split(source), plan.split(node)
+        inp, out = plan.split(sources[0]), plan.split(node)
         pooled = plan.roles[node] in (CONV, SHORTCUT) and config.downsampling == AVERAGE and _is_strided(node, plan)
         if out.low or pooled:
             layer = str(node.target if node.op == "call_module" else node.name)

@@ -7,6 +7,8 @@ something that reads it wants a plain tensor; else its share alpha is low.
 A gate is a product of a map with one number a channel, pooled from a map (squeeze and excitation). The means of the
 high and of the low channels are one vector, so the layers of the gate are plain and shared by both bands, as in the
 authors' code; only the last one's rows stand in the order of the map that it gates.
+
+An operation that nobody taught us reads plain tensors and yields plain ones: a channel shuffle, attention.
 """
 
 from fnmatch import fnmatch
@@ -29,10 +31,13 @@ from dynlib.graphs import (
     LINEAR,
     MUL,
     NORM,
+    PART,
     POINTWISE,
     POOL,
+    SHUFFLE,
     TRANSPOSED,
     Classes,
+    find_role,
     probe_px,
     reduction,
     role,
@@ -49,12 +54,12 @@ Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that ma
 class Plan:
     """The settled splits of a traced network, for a share `alpha`; `vanilla` are names of layers with a plain output.
 
-    Raises InputError naming the operation that nobody taught us, or the pattern that fits no layer.
+    Raises InputError naming the pattern that fits no layer, or the operation without a rule that leaves nothing low.
     """
 
     def __init__(self, traced: fx.GraphModule, alpha: float, vanilla: tuple[str, ...]):
         self.traced, self.alpha = traced, alpha
-        self.roles = {node: role(traced, node, {PadShortcut: SHORTCUT}) for node in traced.graph.nodes}
+        self.roles = {node: find_role(traced, node, {PadShortcut: SHORTCUT}) for node in traced.graph.nodes}
         self.layouts: dict[fx.Node, Layout | None] = {}
         self.vectors: set[fx.Node] = set()  # one number a channel, plain tensors in the order of their layout
         self.entrances: list[tuple[fx.Node, fx.Node]] = []  # (addition, plain operand) where the stem meets an octave
@@ -68,6 +73,9 @@ class Plan:
             self.layouts[node] = self._layout(node)
         for node in named if vanilla else self._last_stage():
             self._mark(self.layouts[node])
+        unknown = [node for node in traced.graph.nodes if self.roles[node] is None]
+        if unknown and alpha and not any(self.split(conv).low for conv in self.convs if self.layouts[conv]):
+            role(traced, unknown[0])  # names it
 
     def split(self, node: fx.Node) -> Split:
         """The settled split of a node's output; a vector is one plain tensor."""
@@ -105,10 +113,10 @@ class Plan:
         first = self.layouts[inputs[0]] if inputs else None
         if kind == INPUT:
             return self._fresh(node, plain=True)
-        if first is None:  # behind the last map
+        if first is None or kind in (None, PART, SHUFFLE):  # behind the last map, or unknown
             for value in inputs:
                 self._mark(self.layouts[value])
-            return None
+            return self._fresh(node, plain=True) if self._is_map(node) else None
         if kind == MUL:
             return self._gated(node)
         if inputs[0] in self.vectors or (kind == GLOBAL_POOL and self._is_gate(node)):
@@ -133,6 +141,11 @@ class Plan:
         for value in inputs:  # global pooling, flattening, a linear layer: they read plain tensors
             self._mark(self.layouts[value])
         return None
+
+    def _is_map(self, node: fx.Node) -> bool:
+        """Whether a node yields a map of each image, as far as its shape tells."""
+        image, shape = next(iter(self.layouts)).meta["shape"], node.meta["shape"]
+        return shape is not None and len(shape) == len(image) and shape[0] == 1 and prod(shape[2:]) > 1
 
     def _tie(self, node: fx.Node, a: fx.Node, b: fx.Node) -> Layout:
         """Layout of an addition: both sides alike, the stem's side adapted on its way in."""

@@ -26,6 +26,8 @@ Departures from the paper, each with its reason:
 - Kernels are the network's own, masked, not redrawn for their smaller fan-in: batch norm makes their scale irrelevant,
   and one stage stays the network itself.
 - A parameter-free shortcut pads stage by stage; padded as a whole it would leak late channels into early stages.
+- Of a grouped convolution a stage has its part of each group; channels are shuffled and parted (ShuffleNet) stage by
+  stage, so that none gets all its channels from late stages.
 - How thresholds are preset is not told: three rules, all on images held out of the training split.
 - The reward's form and exponent are MnasNet's; it is taken on held-out images, where the note speaks of test images.
 - In the records the search's candidates share weights, and four are retrained, not ten: a CPU cannot train each by

@@ -13,7 +13,7 @@ from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.graphs import CONV, LINEAR, finish
 from dynlib.papers.s2dnas.exits import Outcome, choices, collect, leave, set_thresholds
-from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
+from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceGroups, PieceLinear, PiecePick, PieceShortcut
 from dynlib.papers.s2dnas.owners import SHORTCUT, Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
 from dynlib.settings import check_choice
@@ -119,6 +119,8 @@ def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> 
             new = PieceShortcut(old.stride, old.before / max(old.new_channels, 1))
         elif getattr(old, "groups", 1) == 1:
             new = (PieceLinear if kind == LINEAR else PieceConv2d)(old)
+        elif old.groups < old.in_channels:
+            new = PieceGroups(old)
         else:
             continue
         traced.set_submodule(node.target, new)
@@ -137,8 +139,7 @@ def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> 
 def recut(model: fx.GraphModule, config: Config) -> None:
     """Give a network from `convert` other cuts and reuse in place, with as many stages; weights and thresholds stay.
 
-    Raises InputError for another number of stages, where the layers cannot be cut so, and where a grouped layer's group
-    would have two owners.
+    Raises InputError for another number of stages, and where the layers cannot be cut so.
     """
     cuts, reuse = config.for_groups(model.meta["groups"])
     model.meta["settings"] = f"cuts {cuts}, reuse {reuse}"
@@ -154,17 +155,11 @@ def recut(model: fx.GraphModule, config: Config) -> None:
                 raise InputError(f"cuts make {config.stages} stages; this network has {len(layer)} heads, convert anew")
             everything = ((1,) * (config.stages * (config.stages - 1) // 2),) * model.meta["groups"]
             layer.cut(columns(source["owners"], source["made_at"], everything, config.stages))
-        elif isinstance(layer, PieceConv2d | PieceLinear):
+        elif isinstance(layer, PieceConv2d | PieceGroups | PieceLinear):
             rows = owned(node, config.stages)
             layer.cut(rows, columns(source["owners"], source["made_at"], reuse, config.stages))
-        elif isinstance(layer, PieceShortcut):
+        elif isinstance(layer, PiecePick | PieceShortcut):
             layer.cut(owned(node, config.stages), owned(node.all_input_nodes[0], config.stages))
-        elif isinstance(layer, nn.Conv2d) and 1 < layer.groups < layer.in_channels:
-            whole = node.meta["owners"].view(layer.groups, -1)
-            if not torch.equal(whole.amin(1), whole.amax(1)):
-                raise InputError(
-                    f"{node.target}: {layer.groups} groups of {whole.shape[1]} channels; the cuts go through a group"
-                )
 
 
 def owned(node: fx.Node, stages: int) -> list[Tensor]:
@@ -238,11 +233,11 @@ def _macs(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str,
         layer = model.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, Heads):
             found[node.target] = layer.stage_macs()
-        elif isinstance(layer, PieceConv2d):
+        elif isinstance(layer, PieceConv2d | PieceGroups):
             found[node.target] = layer.stage_macs(sizes[node.target][1] * sizes[node.target][2])
         elif isinstance(layer, PieceLinear):
             found[node.target] = layer.stage_macs(1)
-        elif isinstance(layer, nn.Conv2d):  # grouped: each output has its own few inputs
+        elif isinstance(layer, nn.Conv2d):  # depthwise: each output has its own input
             each = sizes[node.target][1] * sizes[node.target][2] * layer.weight[0].numel()
             found[node.target] = [each * len(own) for own in owned(node, stages)]
     return found
@@ -276,7 +271,7 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     by_layer = {name: sum(macs) for name, macs in _macs(module, input_size).items()}
     params = sum(p.numel() for p in module.parameters())
     for layer in module.modules():
-        if isinstance(layer, PieceConv2d | PieceLinear):
+        if isinstance(layer, PieceConv2d | PieceGroups | PieceLinear):
             params -= layer.weight.numel() - sum(layer.stage_macs(1))
         elif isinstance(layer, Heads):
             params -= sum(head.weight.numel() for head in layer) - sum(layer.stage_macs())

@@ -4,7 +4,7 @@ Trained, a kernel is dense and multiplied by its 0/1 mask: full dense time. In e
 convolution a stage, so what is counted is what the method costs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,9 +23,9 @@ class Exits(NamedTuple):
 
 
 def index(channels: Tensor) -> Index:
-    """A slice where the channels (int64, ascending) are neighbours: it copies nothing."""
+    """A slice where the channels (int64) are neighbours in order: it copies nothing."""
     first, last = int(channels[0]), int(channels[-1]) + 1
-    return slice(first, last) if last - first == len(channels) else channels
+    return slice(first, last) if bool((channels.diff() == 1).all()) else channels
 
 
 def _at(channels: Index, x: Tensor) -> Index:
@@ -86,6 +86,73 @@ class PieceConv2d(Pieces, nn.Conv2d):
         return self.run(x, self._conv_forward)
 
 
+class Block(NamedTuple):
+    """A part of a grouped kernel that is a convolution of its own: channels (indices) in order, groups."""
+
+    own: Tensor
+    read: Tensor
+    groups: int
+
+
+class PieceGroups(nn.Conv2d):
+    """A convolution in groups with the kernel of `conv`, block-triangular in each group that has several owners."""
+
+    def __init__(self, conv: nn.Conv2d):
+        size = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
+        super().__init__(*size, conv.groups, bias=False, padding_mode=conv.padding_mode, device="meta")
+        self.weight, self.bias = conv.weight, conv.bias
+
+    def cut(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> None:
+        """Give each stage its part of every group, in place; the weights stay."""
+        self.blocks = [self._blocks(own, read) for own, read in zip(rows, columns, strict=True)]
+        self.columns = [torch.cat([block.read for block in blocks]).unique() for blocks in self.blocks]
+        mask = torch.zeros(self.weight.shape[:2])
+        for block in [block for blocks in self.blocks for block in blocks]:
+            for own, read in zip(block.own.chunk(block.groups), block.read.chunk(block.groups), strict=True):
+                mask[own[:, None], read % self.weight.shape[1]] = 1
+        self.register_buffer("mask", mask[..., None, None].to(self.weight.device), persistent=False)
+        order = torch.cat([block.own for blocks in self.blocks for block in blocks]).argsort()
+        self._order = None if torch.equal(order, torch.arange(len(order))) else order
+
+    def _blocks(self, own: Tensor, read: Tensor) -> list[Block]:
+        """What a stage computes: whole groups together, and each group of which it has a part."""
+        found, sides = [], (self.out_channels // self.groups, self.weight.shape[1])
+        for group in range(self.groups):
+            out, inp = (c[c // side == group] for c, side in zip((own, read), sides, strict=True))
+            if not len(out):
+                continue
+            whole = (len(out), len(inp)) == sides
+            if whole and found and found[-1].groups:
+                last = found.pop()
+                found.append(Block(torch.cat([last.own, out]), torch.cat([last.read, inp]), last.groups + 1))
+            else:
+                found.append(Block(out, inp, int(whole)))
+        return [block._replace(groups=max(block.groups, 1)) for block in found]
+
+    def kernel(self, block: Block) -> Tensor:
+        """The weights of a block."""
+        local = block.read[: len(block.read) // block.groups] % self.weight.shape[1]
+        return self.weight[_at(index(block.own), self.weight)][:, _at(index(local), self.weight)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_in, H, W) -> (N, C_out, H', W')."""
+        if self.training or len(self.blocks) == 1 or self.padding_mode != "zeros":
+            return self._conv_forward(x, self.weight * self.mask, self.bias)
+        parts = []
+        for block in [block for blocks in self.blocks for block in blocks]:
+            own, read = _at(index(block.own), x), _at(index(block.read), x)
+            bias = None if self.bias is None else self.bias[own]
+            how = (self.stride, self.padding, self.dilation, block.groups)
+            parts.append(F.conv2d(x[:, read], self.kernel(block), bias, *how))  # eq-s2dnas-piece
+        y = torch.cat(parts, 1)
+        return y if self._order is None else y[:, self._order.to(y.device)]
+
+    def stage_macs(self, positions: int) -> list[int]:
+        """MACs of each stage's part, applied at `positions` pixels."""
+        each = self.weight[0, 0].numel() * positions
+        return [sum(each * len(b.own) * len(b.read) // b.groups for b in blocks) for blocks in self.blocks]
+
+
 class PieceLinear(Pieces, nn.Linear):
     """A hidden linear layer, block-triangular like `PieceConv2d`."""
 
@@ -126,6 +193,38 @@ class PieceShortcut(nn.Module):
         """(N, C_in, H, W) -> (N, C_out, H / stride, W / stride), rounding up."""
         near = x[:, :, :: self.stride, :: self.stride]
         return F.pad(near, (0, 0, 0, 0, 0, 1)).index_select(1, self.source.to(x.device))
+
+
+class PiecePick(nn.Module):
+    """Channels in another order, or some of them, stage by stage: a channel shuffle, or one of several equal parts.
+
+    As a whole it would hand channels of a late stage to an early one, and leave some stage none.
+    """
+
+    def __init__(self, pick: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.pick = pick  # of the channels of one stage
+
+    def cut(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> None:
+        """Give each stage its channels: `rows` are its outputs, `columns` its inputs."""
+        source = torch.empty(sum(map(len, rows)), dtype=torch.long)
+        for own, read in zip(rows, columns, strict=True):
+            source[own] = self.pick(read)
+        self.register_buffer("source", source, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> the same or fewer channels."""
+        return x.index_select(1, self.source.to(x.device))
+
+
+def shuffled(groups: int, channels: Tensor) -> Tensor:
+    """The first of each group, then the second of each: ShuffleNet's (Zhang et al., CVPR 2018)."""
+    return channels.view(groups, -1).T.flatten()
+
+
+def part(index: int, count: int, channels: Tensor) -> Tensor:
+    """One of `count` equal parts."""
+    return channels.view(count, -1)[index]
 
 
 class Heads(nn.ModuleList):

@@ -5,7 +5,9 @@ cuts of its map size; everything else passes its input's owners on. Which map si
 the additions: a stem that is pooled and then added to is cut like what is added.
 """
 
+import operator
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from math import prod
 from typing import NamedTuple
@@ -26,17 +28,22 @@ from dynlib.graphs import (
     MUL,
     NORM,
     OUTPUT,
+    PART,
     POINTWISE,
     POOL,
     SHAPE,
+    SHUFFLE,
     Classes,
+    find_role,
     probe,
     role,
     trace,
 )
+from dynlib.papers.s2dnas.layers import PiecePick, part, shuffled
 
 SHORTCUT = "shortcut"  # parameter-free: subsample and pad
 LEAVES = {PadShortcut: SHORTCUT}
+_PICKS = {PiecePick: SHUFFLE}
 
 
 class Block(NamedTuple):
@@ -70,7 +77,8 @@ class Plan:
     def __init__(self, model: nn.Module, example: Tensor | None = None):
         self.traced = trace(model, leaves=tuple(LEAVES), **probe(example))
         as_shortcuts(self.traced)
-        self.roles = {node: role(self.traced, node, LEAVES) for node in self.traced.graph.nodes}
+        _as_picks(self.traced)
+        self.roles = {node: role(self.traced, node, LEAVES | _PICKS) for node in self.traced.graph.nodes}
         self._classes = Classes()
         self.layouts: dict[fx.Node, Layout | None] = {}
         self.head = self._head()
@@ -140,6 +148,8 @@ class Plan:
             return layouts[0]
         if kind in (GLOBAL_POOL, FLATTEN):
             return self._pooled(node, layouts[0])
+        if kind == SHUFFLE:
+            return self._picked(node, layouts[0])
         if kind in (ADD, MUL):
             return self._tied(node, layouts)
         if kind == CAT:
@@ -181,6 +191,16 @@ class Plan:
                     self._classes.union(a.size, b.size)
         return first
 
+    def _picked(self, node: fx.Node, source: Layout) -> Layout:
+        """Layout of a shuffle, or of a part: blocks that are all alike, the same or some of them."""
+        taken, pick = node.meta["shape"][1], self.traced.get_submodule(node.target).pick
+        count = len(source) * taken // sum(block.channels * block.repeat for block in source)
+        if len({block[1:] for block in source}) > 1 or len(source) % pick.args[-1]:
+            raise InputError(f"{node.name}: its channels were not made in equal numbers by equal layers; no stage fits")
+        for block in source[1:]:
+            self._classes.union(source[0].size, block.size)
+        return source[:count]
+
     def _joined(self, node: fx.Node) -> Layout:
         if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
             raise InputError(f"{node.name}: only a concatenation of channels, dim 1, can be cut into stages")
@@ -188,6 +208,42 @@ class Plan:
         if any(block.size is None for block in layout):
             raise InputError(f"{node.name}: the image meets a feature map; no stage owns the image")
         return layout
+
+
+def _as_picks(traced: fx.GraphModule) -> None:
+    """Put layers in the place of channel shuffles, see `graphs.SHUFFLE`, and of the parts that chunk gives."""
+    for node in list(traced.graph.nodes):
+        kind, last = find_role(traced, node), node
+        if kind == SHUFFLE:
+            grouped, source = node.args[0], node.args[0].args[0]
+            while len(last.users) == 1 and last.target not in ("view", "reshape"):
+                last = next(iter(last.users))
+                if last.target not in ("contiguous", "view", "reshape"):
+                    break
+            n, channels, *side = source.meta["shape"]
+            groups = grouped.meta["shape"][1]
+            pick, wanted = partial(shuffled, groups), [(n, groups, channels // groups, *side), (n, channels, *side)]
+            if [grouped.meta["shape"], last.meta.get("shape")] != wanted:
+                continue
+        elif kind == PART and node.target is operator.getitem and isinstance(node.args[1], int):
+            chunks, source = node.args[0], node.args[0].args[0]
+            told = (*chunks.args[1:], *chunks.kwargs.values())
+            if told[1:] != (1,):
+                continue
+            pick = partial(part, node.args[1], told[0])
+        else:
+            continue
+        name = f"{last.name}_pick"
+        traced.add_submodule(name, PiecePick(pick))
+        with traced.graph.inserting_before(last):
+            new = traced.graph.call_module(name, (source,))
+        new.meta["shape"] = last.meta["shape"]
+        last.replace_all_uses_with(new)
+    for node in reversed(list(traced.graph.nodes)):
+        idle = find_role(traced, node) in (SHAPE, PART, SHUFFLE, FLATTEN) or node.target == "contiguous"
+        if idle and not node.users:
+            traced.graph.erase_node(node)
+    traced.recompile()
 
 
 def owners(

@@ -12,7 +12,16 @@ from torch import Tensor, fx, nn
 
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.graphs import CAT, FLATTEN, INPUT, NORM, SHAPE, find_role
-from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceLinear, PieceShortcut
+from dynlib.papers.s2dnas.layers import (
+    ExitRule,
+    Heads,
+    PieceConv2d,
+    PieceGroups,
+    PieceLinear,
+    PiecePick,
+    PieceShortcut,
+    index,
+)
 
 Piece = tuple[fx.Node, int]  # what one stage owns of a node's output
 
@@ -59,7 +68,8 @@ class _Writer:
     def _columns(self, node: fx.Node) -> Tensor | None:
         """Channels that this stage reads of a mixing layer's input; None for other nodes."""
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
-        return layer.columns[self.stage] if isinstance(layer, Heads | PieceConv2d | PieceLinear) else None
+        mixes = isinstance(layer, Heads | PieceConv2d | PieceGroups | PieceLinear)
+        return layer.columns[self.stage] if mixes else None
 
     def _sources(self, node: fx.Node) -> list[Piece]:
         """The pieces of its input that a mixing layer reads, in order."""
@@ -81,7 +91,7 @@ class _Writer:
 
     def _step(self, node: fx.Node) -> None:
         """Write this stage's piece of one node, where it has one."""
-        kind = find_role(self.model, node, {PieceShortcut: "shortcut"})
+        kind = find_role(self.model, node, {PieceShortcut: "shortcut", PiecePick: "shuffle"})
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, Heads):
             self.logits = self._call(_linear(layer[self.stage], self._read(node)), self._gather(node))
@@ -91,6 +101,8 @@ class _Writer:
             return
         if isinstance(layer, PieceConv2d):
             new = self._call(_conv(layer, own, self._read(node)), self._gather(node))
+        elif isinstance(layer, PieceGroups):
+            new = self._call(GroupBlocks(layer, self.stage, self._gathered(node)), self._gather(node))
         elif isinstance(layer, PieceLinear):
             new = self._call(_linear(layer, self._read(node), own), self._gather(node))
         elif kind == CAT:
@@ -106,8 +118,12 @@ class _Writer:
         if isinstance(layer, PieceShortcut):
             read = len(self._own(node.all_input_nodes[0]))
             return self._call(PadShortcut(read, len(own), layer.stride, layer.before(read, len(own))), source)
+        if isinstance(layer, PiecePick):
+            pick = PiecePick(layer.pick)
+            pick.cut([torch.arange(len(own))], [torch.arange(len(self._own(node.all_input_nodes[0])))])
+            return self._call(pick, source)
         if isinstance(layer, nn.Conv2d):
-            return self._call(_grouped(layer, own), source)
+            return self._call(_depthwise(layer, own), source)
         if kind == NORM:
             return self._call(_norm(layer, own), source)
         if kind == FLATTEN:
@@ -121,6 +137,11 @@ class _Writer:
         """The channels that a mixing layer reads, in the order in which `_gather` lines them up."""
         owners, columns = node.all_input_nodes[0].meta["owners"], self._columns(node)
         return columns[owners[columns].argsort(stable=True)]
+
+    def _gathered(self, node: fx.Node) -> Tensor:
+        """All channels of what `_gather` lines up, read or not."""
+        owners = node.all_input_nodes[0].meta["owners"]
+        return torch.cat([(owners == stage).nonzero().flatten() for _, stage in self._sources(node)])
 
     def _gather(self, node: fx.Node) -> fx.Node:
         """The pieces that a mixing layer reads as one tensor; two readers of the same share it."""
@@ -154,10 +175,32 @@ def _conv(layer: nn.Conv2d, own: Tensor, read: Tensor) -> nn.Conv2d:
     return new
 
 
-def _grouped(layer: nn.Conv2d, own: Tensor) -> nn.Conv2d:
-    """Whole groups of a grouped or depthwise convolution."""
+class GroupBlocks(nn.Module):
+    """A stage's part of a grouped convolution, a convolution a block; it reads `read`, channels in this order."""
+
+    def __init__(self, layer: PieceGroups, stage: int, read: Tensor):
+        super().__init__()
+        place = torch.empty(layer.in_channels, dtype=torch.long)
+        place[read] = torch.arange(len(read))
+        self.convs, self.reads = nn.ModuleList(), []
+        for block in layer.blocks[stage]:
+            size = (len(block.read), len(block.own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+            conv = nn.Conv2d(*size, block.groups, bias=False, padding_mode=layer.padding_mode, device="meta")
+            conv.weight = nn.Parameter(layer.kernel(block).detach().clone(), requires_grad=False)
+            conv.bias = _part(layer.bias, block.own)
+            self.convs.append(conv)
+            self.reads.append(index(place[block.read]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C_read, H, W) -> (N, C_own, H', W')."""
+        parts = [conv(x[:, read]) for conv, read in zip(self.convs, self.reads, strict=True)]
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
+def _depthwise(layer: nn.Conv2d, own: Tensor) -> nn.Conv2d:
+    """A depthwise convolution of a part of the channels."""
     groups = len(own) * layer.groups // layer.out_channels
-    size = (groups * layer.weight.shape[1], len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    size = (groups, len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     new = nn.Conv2d(*size, groups, bias=False, padding_mode=layer.padding_mode, device="meta")
     new.weight, new.bias = _part(layer.weight, own), _part(layer.bias, own)
     return new
