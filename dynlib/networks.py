@@ -1,14 +1,16 @@
 """Graphs as networks that can be saved whole, and weights that know the settings they belong to."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from torch import fx, nn
 
 from dynlib.errors import InputError
 
 
-class _Ref(NamedTuple):
+@dataclass(frozen=True)
+class _Ref:
     """A node of a graph that is written to a file, by name."""
 
     name: str
@@ -57,21 +59,13 @@ def _revived(name: str, held: Mapping[str, Any], nodes: list) -> Network:
     holder, graph, made = nn.Module(), fx.Graph(), {}
     vars(holder).update({key: value for key, value in held.items() if key in ("_parameters", "_buffers", "_modules")})
     for op, node, target, args, kwargs, meta in nodes:
-        args, kwargs = (_resolved(value, made) for value in (args, kwargs))
+        args, kwargs = (
+            fx.node.map_aggregate(value, lambda leaf: made[leaf.name] if isinstance(leaf, _Ref) else leaf)
+            for value in (args, kwargs)
+        )
         made[node] = graph.create_node(op, target, args, kwargs, name=node)
         made[node].meta.update(meta)
     network = Network(holder, graph, class_name=name)
-    vars(network).update({key: value for key, value in held.items() if key not in ("_modules",)})
-    for key, part in held["_modules"].items():
-        network._modules[key] = part
+    vars(network).update({key: value for key, value in held.items() if key != "_modules"})
+    network._modules.update(held["_modules"])
     return network
-
-
-def _resolved(value: Any, made: Mapping[str, fx.Node]) -> Any:
-    if isinstance(value, _Ref):
-        return made[value.name]
-    if isinstance(value, tuple | list):
-        return type(value)(_resolved(part, made) for part in value)
-    if isinstance(value, Mapping):
-        return {key: _resolved(part, made) for key, part in value.items()}
-    return value

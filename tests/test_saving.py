@@ -25,6 +25,18 @@ def test_a_loaded_network_with_stages_can_be_cut_anew_and_split():
     )
 
 
+def test_a_slice_as_long_as_another_map_says_is_saved_with_its_network():
+    class Cropped(people.Body):
+        def forward(self, x):
+            x = super().forward(x)
+            return x[:, : x.shape[1] // 2]
+
+    converted = drnet.convert(Cropped(people.normed).eval(), drnet.Config(**SMALL)).eval()
+    loaded = pickle.loads(pickle.dumps(converted))  # noqa: S301  it was written on this line
+    x = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(x, resolution=0).logits, converted(x, resolution=0).logits)
+
+
 @pytest.mark.parametrize(
     ("key", "one", "two", "words"),
     [

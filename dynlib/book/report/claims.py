@@ -47,14 +47,14 @@ def claims(key: str, table: str | None = None, folder: Path = CLAIMS) -> pd.Data
     return frame if table is None else frame[frame.table == table].reset_index(drop=True)
 
 
-def orders(key: str | None = None, folder: Path = CLAIMS) -> pd.DataFrame:
+def orders(key: str | None = None) -> pd.DataFrame:
     """The orders that papers claim, one a line; of one paper where it is given.
 
     `above` and `below` name rows of studies, `study/row`, several joined by `|` for a curve; `row:name` takes another
     quantity of the same records, `row@front` the operating points of a network with exits. `metric` is compared, at
     equal `cost` where that is `macs`. Raises InputError for a file that is none.
     """
-    frame = read(folder / "orders.csv", ORDERS)
+    frame = read(CLAIMS / "orders.csv", ORDERS)
     return frame if key is None else frame[frame.key == key].reset_index(drop=True)
 
 

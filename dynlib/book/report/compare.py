@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
@@ -95,14 +95,7 @@ def verdicts(key: str | None = None) -> pd.DataFrame:
     lines = []
     for order in orders(key).itertuples(index=False):
         found = compare(order.key, order.above, order.below, order.metric, order.cost)
-        line = {
-            "id": order.id,
-            "key": order.key,
-            "claim": order.claim,
-            "source": order.source,
-            "verdict": found.verdict,
-        }
-        lines.append(line | {name: getattr(found, name) for name in ("seeds", "mean", "low", "high")})
+        lines.append({name: getattr(order, name) for name in ("id", "key", "claim", "source")} | asdict(found))
     return pd.DataFrame(lines)
 
 

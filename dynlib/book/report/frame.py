@@ -13,7 +13,7 @@ COSTS = ("macs_expected", "expected_macs", "macs")  # of the mean image: the fir
 
 
 @lru_cache
-def trainings(key: str, folder: Path = RESULTS) -> pd.DataFrame:
+def trainings(key: str) -> pd.DataFrame:
     """A line a training record of one paper that a study asks for.
 
     Columns: study, row, seed, every metric that is one number (accuracies are fractions, costs integer MACs), `cost`,
@@ -24,23 +24,23 @@ def trainings(key: str, folder: Path = RESULTS) -> pd.DataFrame:
     for row in rows(key):
         asked.setdefault(row.digest, []).append((row.study, row.name))
     lines = []
-    for record in records.find(key, "training", campaign.PROFILE, folder):
+    for record in records.find(key, "training", campaign.PROFILE):
         single = {name: value for name, value in record.metrics.items() if isinstance(value, int | float)}
         cost = next(record.metrics[name] for name in COSTS if name in record.metrics)
-        rest = {"seed": record.seed, "cost": cost, "path": records.path_of(record, folder), "record": record}
+        rest = {"seed": record.seed, "cost": cost, "path": records.path_of(record), "record": record}
         lines += [{"study": study, "row": name, **single, **rest} for study, name in asked.get(record.config_hash, ())]
     return pd.DataFrame(lines, columns=None if lines else ["study", "row", "seed", "cost", "path", "record"])
 
 
 @lru_cache
-def latencies(key: str, dtype: str = "float32", threads: int = 1, folder: Path = RESULTS) -> pd.DataFrame:
+def latencies(key: str, dtype: str = "float32", folder: Path = RESULTS) -> pd.DataFrame:
     """A line a latency record of one paper: arch, size, batch, threads, shares, octaves, metrics, device, path, record.
 
-    Those of one number format and one number of threads. Every setting of the method stands under its own name.
+    Those of one number format and one thread. Every setting of the method stands under its own name.
     """
     lines = []
     for record in records.find(key, "latency", folder=folder):
-        if (record.metrics["dtype"], record.metrics["threads"]) != (dtype, threads):
+        if (record.metrics["dtype"], record.metrics["threads"]) != (dtype, 1):
             continue
         asked = {name: value for name, value in record.config.items() if name != "method"}
         rest = {"device": record.environment["device"], "path": records.path_of(record, folder), "record": record}

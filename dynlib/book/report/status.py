@@ -42,9 +42,9 @@ def tables(folder: Path = CLAIMS) -> pd.DataFrame:
     return frame
 
 
-def status(key: str | None = None, folder: Path = CLAIMS) -> pd.DataFrame:
+def status(key: str | None = None) -> pd.DataFrame:
     """`tables` with every verdict filled in, of one paper where it is given."""
-    frame = tables(folder)
+    frame = tables()
     judged = dict(verdicts()[["id", "verdict"]].itertuples(index=False))
     frame["verdict"] = [line.verdict or _judged(line, judged) for line in frame.itertuples(index=False)]
     return frame if key is None else frame[frame.key == key].reset_index(drop=True)
