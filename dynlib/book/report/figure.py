@@ -190,11 +190,10 @@ def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
     panels += [("ours: ResNet-20 on CIFAR-10, two epochs from trained weights", ours, "macs", macs)]
     panels += [("ours, over the clock: one picture, one CPU thread", ours.dropna(subset=["ms"]), "ms", time)]
     panels = [panel for panel in panels if len(panel[1])]
-    drawn, colours = (
-        Figure(figsize=(7, 2.7 * len(panels)), layout="constrained"),
-        dict(zip(METHODS, PALETTE, strict=False)),
-    )
-    axes = drawn.subplots(len(panels), squeeze=False)[:, 0]
+    heights = [1.3 + 0.22 * len(frame) for _, frame, _, _ in panels]  # inches: room for a label a point
+    drawn = Figure(figsize=(7, sum(heights)), layout="constrained")
+    colours = dict(zip(METHODS, PALETTE, strict=False))
+    axes = drawn.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
     for ax, (title, frame, x, (plain, factor, words)) in zip(axes, panels, strict=True):
         ax.set_title(title, loc="left", fontsize=SMALL + 1)
         ax.axhline(0, color=PALE, linewidth=0.6, zorder=1)
