@@ -274,3 +274,13 @@ def test_kept_accuracy_has_published_points_hollow_ours_with_intervals_and_a_clo
     timed = plots.kept(told, ours.assign(ms=[1.5, math.nan]), 2.0).axes[2]
     assert {text.get_text() for text in timed.texts} == {"plain", "b"}
     assert timed.get_xlabel() == "milliseconds an image"
+
+
+def test_a_breakdown_shares_the_clock_among_kinds_of_work_and_marks_what_the_macs_promise():
+    spent = {"static": {"Conv": 6.0, "Relu": 2.0}, "method": {"Gemm": 2.0, "Gather": 1.0}}
+    line = {"label": "a", "macs_ratio": 4.0, "operators_ms": spent, "static_ms": 10.0, "method_ms": 5.0}
+    ax = Figure().subplots()
+    plots.breakdown(ax, pd.DataFrame([line]))
+    widths = [round(bar.get_width(), 6) for bar in ax.patches][:10]  # products, pooling, moving, elementwise, between
+    assert widths == [60, 0, 0, 20, 20, 20, 0, 10, 0, 20]
+    assert list(ax.lines[0].get_xdata()) == [25, 25]
