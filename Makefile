@@ -53,21 +53,11 @@ LATENCY := \
   "wae --arch vgg16 --size 224 --threads 2" \
   "octconv --arch resnet50 --size 224 --threads 2 -p alpha=0.5" \
   "drnet --arch resnet50 --size 224 --threads 2 --shares 0.3,0.25,0.45" \
-  "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.1" \
-  "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.25" \
-  "sampling --arch resnet101 --size 992x1664 --batch 1 -p density=0.5" \
-  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 -p density=0.1" \
-  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 -p density=0.25" \
-  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 -p density=0.5" \
-  "sampling --arch resnet101_stage2 --size 248x416 --batch 1 -p density=0.1" \
-  "sampling --arch resnet101_stage2 --size 248x416 --batch 1 -p density=0.25" \
-  "sampling --arch resnet101_stage2 --size 248x416 --batch 1 -p density=0.5" \
-  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 -p density=0.1" \
-  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 -p density=0.25" \
-  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 -p density=0.5" \
-  "sampling --arch resnet101_stage4 --size 62x104 --batch 1 -p density=0.1" \
-  "sampling --arch resnet101_stage4 --size 62x104 --batch 1 -p density=0.25" \
-  "sampling --arch resnet101_stage4 --size 62x104 --batch 1 -p density=0.5"
+  "sampling --arch resnet101 --size 992x1664 --batch 1 --repeats 7 -p density=0.1" \
+  "sampling --arch resnet101 --size 992x1664 --batch 1 --repeats 7 -p density=0.25" \
+  "sampling --arch resnet101 --size 992x1664 --batch 1 --repeats 7 -p density=0.5" \
+  "sampling --arch resnet101_stage1 --size 248x416 --batch 1 --repeats 7 -p density=0.25" \
+  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 --repeats 7 -p density=0.25"
 
 PY       := .venv/bin/python
 HTML     := _build/html/index.html
