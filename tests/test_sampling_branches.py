@@ -150,6 +150,15 @@ def test_a_branch_that_cannot_be_computed_by_position_is_left_alone(branch):
         sampling.convert(Residual(*branch), sampling.Config())
 
 
+def test_a_block_that_may_be_given_more_than_its_map_is_left_alone():
+    class Optional(Residual):
+        def forward(self, x, shortcut=None):
+            return self.layers(x) + (x if shortcut is None else shortcut)
+
+    with pytest.raises(InputError, match="Optional has no residual block to sample"):
+        sampling.convert(Optional(nn.Conv2d(4, 4, 3, 1, 1)), sampling.Config())
+
+
 def test_what_has_no_form_yet_is_refused_by_name():
     _, net = pair("depthwise")
     with pytest.raises(InputError, match=r"^features\.\S+: only the sampled blocks of ResNets have a form"):

@@ -7,6 +7,7 @@ computed at the samples alone. With one mask it is the branch's; with two, what 
 reads neighbours has its own; with three, the last convolution too.
 """
 
+import inspect
 import operator
 from typing import NamedTuple
 
@@ -35,6 +36,8 @@ class Integration(NamedTuple):
 def branch_of(block: nn.Module, masks: int) -> "Branch | None":
     """What `sampled_branch` asks of a block, or None where it is no such block. Nothing is changed."""
     if {"samplers", "fillers"} & dict(block.named_children()).keys():  # names that it will need
+        return None
+    if len(inspect.signature(block.forward).parameters) != 1:  # whoever calls it may give more than the map
         return None
     try:
         branch = Branch(trace(block, leaves=(Permute,), size=None), masks)
