@@ -216,7 +216,7 @@ def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
 
 WORK = {  # what operators of ONNX do; all others are arithmetic on single elements
     "products": "Conv FusedConv ConvTranspose MatMul FusedMatMul Gemm FusedGemm QLinearConv QLinearMatMul QGemm",
-    "pooling, resizing": "AveragePool MaxPool GlobalAveragePool ReduceMean Resize QLinearAveragePool",
+    "pooling, resizing": "AveragePool MaxPool GlobalAveragePool ReduceMean Resize Upsample QLinearAveragePool",
     "moving": "Concat Slice Split Pad Reshape Transpose Expand Gather GatherND ScatterND NonZero Where ReorderInput "
     "ReorderOutput QLinearConcat QuantizeLinear DequantizeLinear",
 }
@@ -226,10 +226,9 @@ def breakdown(ax: Axes, frame: pd.DataFrame) -> None:
     """Where the time goes: two bars a line, the plain network's and the method's, in ONNX Runtime, by kind of work.
 
     Frames have `label`, `macs_ratio`, `operators_ms` (of both sides, as in a record), `static_ms`, `method_ms`.
-    All is a share of the plain network's time; a tick marks what the MACs promise, and what the operators do not
-    explain is time between the graphs.
+    All is a share of the plain network's time; a tick marks what the MACs promise.
     """
-    kinds = [*WORK, "elementwise", "between graphs"]
+    kinds = [*WORK, "elementwise", "outside of operators"]
     known = {operator: kind for kind, operators in WORK.items() for operator in operators.split()}
     for place, line in enumerate(frame.itertuples()):
         for side, height in (("static", place - 0.19), ("method", place + 0.19)):
@@ -237,7 +236,7 @@ def breakdown(ax: Axes, frame: pd.DataFrame) -> None:
             shares = dict.fromkeys(kinds, 0.0)
             for operator, time_ms in spent.items():
                 shares[known.get(operator, "elementwise")] += time_ms
-            shares["between graphs"] = max(0.0, clock - sum(spent.values()))
+            shares["outside of operators"] = max(0.0, clock - sum(spent.values()))
             left = 0.0
             for kind, colour in zip(kinds, PALETTE, strict=False):
                 width = 100 * shares[kind] * clock / max(clock, sum(spent.values())) / line.static_ms
