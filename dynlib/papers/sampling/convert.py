@@ -162,16 +162,21 @@ def _costs(
     """The same from what the masked dense form costs and from the shapes (C, H, W) behind its layers."""
     by_layer = dict(dense)
     for name, block in sampled_blocks(module).items():
-        shares = [
-            density[f"{name}.samplers.{i}"] if isinstance(density, dict) else density for i in range(len(block.shares))
-        ]
         for conv, mask in block.masked.items():
-            by_layer[f"{name}.{conv}"] = dense[f"{name}.{conv}"] * shares[mask]  # eq-sampling-cost
+            d = _at(density, f"{name}.samplers.{mask}")
+            conv = f"{name}.{conv}"
+            by_layer[conv] = dense[conv] * d  # eq-sampling-cost
         for filler, (conv, mask) in block.filled.items():
-            if (layer := f"{name}.{filler}") in by_layer:
-                outputs, window = math.prod(sizes[f"{name}.{conv}"]), module.get_submodule(layer).window ** 2
-                by_layer[layer] = window * outputs * shares[mask] * (1 - shares[mask])  # likewise
+            d, filler = _at(density, f"{name}.samplers.{mask}"), f"{name}.{filler}"
+            if filler in by_layer:
+                outputs = math.prod(sizes[f"{name}.{conv}"])
+                window = module.get_submodule(filler).window ** 2
+                by_layer[filler] = window * outputs * d * (1 - d)  # likewise
     return by_layer
+
+
+def _at(density: Density, sampler: str) -> float:
+    return density[sampler] if isinstance(density, dict) else density
 
 
 def macs_by_choice(module: nn.Module, input_size: int | tuple[int, int]) -> dict[str, int]:
