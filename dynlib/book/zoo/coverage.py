@@ -49,7 +49,6 @@ REASONS = {  # part of a refusal -> the same in a few words, for a table
     "differs in training mode": "another forward in training",
     "ends in one linear layer": "another kind of head",
     "not that of linear layers": "another kind of head",
-    "cuts go through a group": "groups of channels that the cuts divide",
     "in equal numbers by equal layers": "parts of unequal layers",
     "mixes channels": "channels in another order",
     "maps that divide the image": "maps that do not divide the image",

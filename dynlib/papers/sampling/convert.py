@@ -167,7 +167,8 @@ def _costs(
             conv = f"{name}.{conv}"
             by_layer[conv] = dense[conv] * d  # eq-sampling-cost
         for filler, (conv, mask) in block.filled.items():
-            d, filler = _at(density, f"{name}.samplers.{mask}"), f"{name}.{filler}"
+            d = _at(density, f"{name}.samplers.{mask}")
+            filler = f"{name}.{filler}"
             if filler in by_layer:
                 outputs = math.prod(sizes[f"{name}.{conv}"])
                 window = module.get_submodule(filler).window ** 2
