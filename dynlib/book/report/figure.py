@@ -209,7 +209,7 @@ def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
             ends[line["label"]] = (at, 100 * line["points"])
             ax.plot(*ends[line["label"]], mark, color=colour, markerfacecolor=ground or colour, markersize=7)
         ax.margins(y=0.2)
-        ax.set(xlim=(0, 1.1 * factor * plain), xlabel=words, ylabel="points")
+        ax.set(xlim=(0, 1.2 * factor * max([plain, *frame[x]])), xlabel=words, ylabel="points")
         _label(ax, ends, dict.fromkeys(ends, INK))
     return drawn
 
