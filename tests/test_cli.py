@@ -224,6 +224,9 @@ class Held:
     def __call__(self, images):
         return self.module(images)
 
+    def operators_ms(self, images, choices):
+        return {"Conv": float(len(choices))}
+
 
 def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(book, stopwatch, monkeypatch):
     monkeypatch.setattr(octconv, "deploy", lambda module, example, **how: Held(module, example.shape))
@@ -231,7 +234,8 @@ def test_the_measured_pair_is_the_network_and_its_deployed_form_in_eval_mode(boo
     main(["latency", "octconv", *SMALL, "-p", "vanilla=[layer3.*]"])
     ((factory, arguments, _),) = stopwatch
     assert factory == "dynlib.book.paperscale:latency_pair" and json.loads(json.dumps(arguments)) == arguments
-    static, methods, images, _ = paperscale.latency_pair(batch=3, **arguments)
+    static, methods, images, facts = paperscale.latency_pair(batch=3, **arguments)
+    assert facts["operators_ms"]["method"] == {"Conv": paperscale.latency.CALLS}
     assert list(methods) == ["onnxruntime", "openvino"]
     for method in methods.values():
         assert images.shape == method.shape == (3, 3, 32, 32)

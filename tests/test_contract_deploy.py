@@ -115,7 +115,7 @@ from dynlib import runtime
 net = runtime.load(sys.argv[1], threads=1)
 found = net(np.load(sys.argv[2]))
 np.save(sys.argv[3], found if isinstance(found, np.ndarray) else found.logits)
-ours = {"dynlib", "dynlib.engines", "dynlib.errors", "dynlib.runtime"}
+ours = {"dynlib", *(f"dynlib.{name}" for name in ("decisions", "deployed", "engines", "errors", "runtime"))}
 assert {name for name in sys.modules if name.startswith("dynlib")} == ours
 """
 

@@ -148,7 +148,13 @@ def test_the_timed_method_takes_its_decisions_from_outside():
     network, methods, images, facts = paperscale.latency_pair(
         4, "drnet", config, "cifar_resnet8", [32, 32], [0.75, 0.25]
     )
-    assert isinstance(network, nn.Module) and facts.keys() == {"export_s", "load_s", "peak_mb", "left_out"}
+    assert isinstance(network, nn.Module) and facts.keys() == {
+        "export_s",
+        "load_s",
+        "peak_mb",
+        "left_out",
+        "operators_ms",
+    }
     assert list(methods) == ["onnxruntime", "openvino"] and not facts["left_out"]
     for method in methods.values():
         choices = torch.cat([method(images).choice for _ in range(paperscale.STREAM)])
