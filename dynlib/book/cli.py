@@ -3,6 +3,7 @@
 Commands import what they need when they run, so that help and the list come at once, without torch.
 """
 
+import contextlib
 import errno
 import os
 import sys
@@ -43,11 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         message, status = "error: there is too little memory for this; give a smaller size, batch or network", 2
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or closing it would fail once more
+        _close_output()
         return 2
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
+        if error.filename is None:  # the output itself
+            _close_output()
         message, status = f"error: cannot write {error.filename or 'what was asked for'}: {error.strerror}", 2
     else:
         stopped = "stopped; nothing half-written is left, and training will go on from its last whole epoch"
@@ -174,3 +177,9 @@ def data(
     from dynlib.data import pack
 
     print(pack(name, root))
+
+
+def _close_output() -> None:
+    """Let what is still to be written go nowhere: it would fail once more, at the end."""
+    with contextlib.suppress(OSError):  # where it is no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
