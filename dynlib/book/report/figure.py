@@ -190,7 +190,7 @@ def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
     panels += [("ours: ResNet-20 on CIFAR-10, two epochs from trained weights", ours, "macs", macs)]
     panels += [("ours, over the clock: one picture, one CPU thread", ours.dropna(subset=["ms"]), "ms", time)]
     panels = [panel for panel in panels if len(panel[1])]
-    heights = [1.3 + 0.22 * len(frame) for _, frame, _, _ in panels]  # inches: room for a label a point
+    heights = [1.3 + 0.26 * len(frame) for _, frame, _, _ in panels]  # inches: room for a label a point
     drawn = Figure(figsize=(7, sum(heights)), layout="constrained")
     colours = dict(zip(METHODS, PALETTE, strict=False))
     axes = drawn.subplots(len(panels), squeeze=False, height_ratios=heights)[:, 0]
@@ -287,13 +287,15 @@ def _label(ax: Axes, ends: Mapping[str, tuple], colours: Mapping[str, str], drop
     for stack in stacks:
         for place, name in enumerate(stack):
             lift = middle(stack) + line * (place - (len(stack) - 1) / 2) - at[name][1]
-            _write(ax, name, ends[name], (8, lift - drop), color=colours[name])
+            _write(ax, name, ends[name], (11, lift - drop), color=colours[name])
 
 
 def _write(ax: Axes, text: str, at: tuple, offset: tuple, *, color: str, ha: str = "left") -> None:
     """Text beside a point, `offset` points away, over the lines behind and under the marks of the data."""
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     style = {"ha": ha, "va": "center", "size": SMALL, "color": color, "zorder": 1.5, "annotation_clip": False}
+    if abs(offset[1]) > 0.7 * SMALL:  # no longer beside its point: a line leads there
+        style["arrowprops"] = {"arrowstyle": "-", "color": PALE, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
     ax.annotate(text, at, offset, textcoords="offset points", bbox=ground, **style)
 
 
