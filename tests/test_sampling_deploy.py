@@ -80,6 +80,13 @@ def test_a_segmentation_network_and_a_detectors_backbone_are_deployed():
             torch.testing.assert_close(maps[name], value, rtol=1e-3, atol=1e-3)
 
 
+def test_late_stages_alone_are_sampled_and_deployed():
+    net, x = network("bottleneck"), images(2, 96)
+    net.layer3, net.layer4 = (convert(stage, Config(density=0.4)) for stage in (net.layer3, net.layer4))
+    with torch.no_grad():
+        torch.testing.assert_close(deploy(net.eval(), x)(x), net(x), **CLOSE)
+
+
 # -------------------------------------------------------------------------------------------------------------- choices
 
 
