@@ -57,7 +57,8 @@ LATENCY := \
   "sampling --arch resnet101 --size 992x1664 --batch 1 --repeats 7 -p density=0.25" \
   "sampling --arch resnet101 --size 992x1664 --batch 1 --repeats 7 -p density=0.5" \
   "sampling --arch resnet101_stage1 --size 248x416 --batch 1 --repeats 7 -p density=0.25" \
-  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 --repeats 7 -p density=0.25"
+  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 --repeats 7 -p density=0.25" \
+  "sampling --arch resnet101_stage3 --size 124x208 --batch 1 --repeats 7 -p density=0.25 -p pruned=0.5"
 
 PY       := .venv/bin/python
 HTML     := _build/html/index.html

@@ -14,7 +14,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 
 from dynlib.book.records import Record, config_hash
-from dynlib.book.report import figure as plots
+from dynlib.book.report import breakdown, figure as plots
 from dynlib.errors import InputError
 
 
@@ -280,7 +280,7 @@ def test_a_breakdown_shares_the_clock_among_kinds_of_work_and_marks_what_the_mac
     spent = {"static": {"Conv": 6.0, "Relu": 2.0}, "method": {"Gemm": 2.0, "Gather": 1.0}}
     line = {"label": "a", "macs_ratio": 4.0, "operators_ms": spent, "static_ms": 10.0, "method_ms": 5.0}
     ax = Figure().subplots()
-    plots.breakdown(ax, pd.DataFrame([line]))
+    breakdown.breakdown(ax, pd.DataFrame([line]))
     widths = [round(bar.get_width(), 6) for bar in ax.patches][:10]  # products, pooling, moving, elementwise, between
     assert widths == [60, 0, 0, 20, 20, 20, 0, 10, 0, 20]
     assert list(ax.lines[0].get_xdata()) == [25, 25]

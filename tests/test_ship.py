@@ -14,7 +14,7 @@ from dynlib.paths import BOOK, ROOT
 
 PAGE = (BOOK / "ship.md").read_text(encoding="utf-8")
 SMALLER = {'resnet50(weights="DEFAULT")': "resnet18(num_classes=3)", "resnet50": "resnet18", "epochs=10": "epochs=1"}
-FOLDERS = ["octave", "wae", "drnet", "s2dnas", "sampling"]
+FOLDERS = ["plain", "int8", "octave", "wae", "drnet", "s2dnas", "sampling"]
 BARE = """
 import sys
 for name in ("torch", "torchvision", "pandas"):
@@ -39,6 +39,7 @@ def scope(tmp_path_factory):
     images, labels = torch.rand(8, 3, 64, 64, generator=generator), torch.arange(8) % 3
     loader = DataLoader(TensorDataset(images, labels), batch_size=4, shuffle=True)
     names = {"loader": loader, "held_out": loader, "valid": loader, "example": images[:2]}
+    names |= {"images": images, "smaller": images[:2, :, ::2, ::2]}
     folder = tmp_path_factory.mktemp("shipped")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

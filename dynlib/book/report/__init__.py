@@ -10,6 +10,7 @@
     status    what has become of every table and figure of the papers
     table     a frame as a page shows it; the paper's numbers beside ours
     figure    pictures of frames
+    breakdown where the time goes, as a picture
 
 Sentences are written on the pages, by people; `expect` stops a page whose words no longer hold.
 """

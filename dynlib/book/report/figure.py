@@ -209,46 +209,9 @@ def kept(told: pd.DataFrame, ours: pd.DataFrame, plain_ms: float) -> Figure:
             ends[line["label"]] = (at, 100 * line["points"])
             ax.plot(*ends[line["label"]], mark, color=colour, markerfacecolor=ground or colour, markersize=7)
         ax.margins(y=0.2)
-        ax.set(xlim=(0, 1.2 * factor * max([plain, *frame[x]])), xlabel=words, ylabel="points")
+        ax.set(xlim=(0, 1.15 * factor * max([plain, *frame[x]])), xlabel=words, ylabel="points against plain")
         _label(ax, ends, dict.fromkeys(ends, INK))
     return drawn
-
-
-WORK = {  # what operators of ONNX do; all others are arithmetic on single elements
-    "products": "Conv FusedConv ConvTranspose MatMul FusedMatMul Gemm FusedGemm QLinearConv QLinearMatMul QGemm",
-    "pooling, resizing": "AveragePool MaxPool GlobalAveragePool ReduceMean Resize Upsample QLinearAveragePool",
-    "moving": "Concat Slice Split Pad Reshape Transpose Expand Gather GatherND ScatterND NonZero Where ReorderInput "
-    "ReorderOutput QLinearConcat QuantizeLinear DequantizeLinear",
-}
-
-
-def breakdown(ax: Axes, frame: pd.DataFrame) -> None:
-    """Where the time goes: two bars a line, the plain network's and the method's, in ONNX Runtime, by kind of work.
-
-    Frames have `label`, `macs_ratio`, `operators_ms` (of both sides, as in a record), `static_ms`, `method_ms`.
-    All is a share of the plain network's time; a tick marks what the MACs promise.
-    """
-    kinds = [*WORK, "elementwise", "outside of operators"]
-    known = {operator: kind for kind, operators in WORK.items() for operator in operators.split()}
-    for place, line in enumerate(frame.itertuples()):
-        for side, height in (("static", place - 0.19), ("method", place + 0.19)):
-            spent, clock = line.operators_ms[side], getattr(line, f"{side}_ms")
-            shares = dict.fromkeys(kinds, 0.0)
-            for operator, time_ms in spent.items():
-                shares[known.get(operator, "elementwise")] += time_ms
-            shares["outside of operators"] = max(0.0, clock - sum(spent.values()))
-            left = 0.0
-            for kind, colour in zip(kinds, PALETTE, strict=False):
-                width = 100 * shares[kind] * clock / max(clock, sum(spent.values())) / line.static_ms
-                ax.barh(height, width, 0.34, left, color=colour, alpha=0.45 if side == "static" else 1)
-                left += width
-        ax.plot([100 / line.macs_ratio] * 2, [place + 0.02, place + 0.36], color=INK, linewidth=2)
-    for kind, colour in zip(kinds, PALETTE, strict=False):
-        ax.barh(0, 0, color=colour, label=kind)
-    ax.set_yticks(range(len(frame)), frame.label)
-    ax.invert_yaxis()
-    ax.set_xlabel("share of the plain network's time (%)")
-    ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=3)
 
 
 def _axis(axis, quantity: str, values: Iterable[float]) -> float:
@@ -270,17 +233,29 @@ def _colours(names: Iterable[str]) -> dict[str, str]:
 
 
 def _label(ax: Axes, ends: Mapping[str, tuple], colours: Mapping[str, str], drop: float = 0) -> None:
-    """Write each name to the right of its point, `drop` points lower; stack those that would cover each other."""
+    """Write each name to the right of its point, `drop` points lower; stack those that would cover each other.
+
+    A name that would lie over another point stands on the left, if there is room.
+    """
     line = 1.3 * SMALL
     ax.apply_aspect()
     ax.get_xlim(), ax.get_ylim()  # asking settles the limits, so that places on the figure are known
     at = {name: ax.transData.transform(end) * 72 / ax.figure.dpi for name, end in ends.items()}
-    end = {name: at[name][0] + 12 + 0.56 * SMALL * len(name) for name in at}  # where a name ends, about
+    size = {name: 15 + 0.56 * SMALL * len(name) for name in at}  # about
+
+    def is_over(name: str, side: int) -> bool:  # 1 for the right, -1 for the left
+        away = [side * (at[other] - at[name]) for other in at if other != name]
+        return any(SMALL < x < size[name] and abs(y) < 0.7 * line for x, y in away)
+
+    on_left = [name for name in at if is_over(name, 1) and not is_over(name, -1)]
+    for name in on_left:
+        _write(ax, name, ends[name], (-9, -drop), color=colours[name], ha="right")
     stacks: list[list[str]] = []
     middle = lambda stack: np.mean([at[name][1] for name in stack])  # noqa: E731
-    for name in sorted(at, key=lambda name: at[name][1]):
+    meet = lambda a, b: at[a][0] < at[b][0] + size[b] and at[b][0] < at[a][0] + size[a]  # noqa: E731
+    for name in sorted(at.keys() - {*on_left}, key=lambda name: at[name][1]):
         stacks.append([name])
-        while len(stacks) > 1 and any(at[a][0] < end[b] and at[b][0] < end[a] for a in stacks[-1] for b in stacks[-2]):
+        while len(stacks) > 1 and any(meet(a, b) for a in stacks[-1] for b in stacks[-2]):
             if middle(stacks[-1]) - middle(stacks[-2]) >= line * (len(stacks[-1]) + len(stacks[-2])) / 2:
                 break
             stacks[-2:] = [stacks[-2] + stacks[-1]]
