@@ -65,7 +65,9 @@ def drawn(ax) -> list:
 def boxes(ax) -> list:
     """The rectangles that the labels cover on the figure."""
     renderer = FigureCanvasAgg(ax.figure).get_renderer()
-    return [text.get_window_extent(renderer) for text in ax.texts]
+    for text in ax.texts:
+        text.update_positions(renderer)
+    return [mpl.text.Text.get_window_extent(text, renderer) for text in ax.texts]  # without the line to the point
 
 
 # --- accuracy against cost
