@@ -67,6 +67,8 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
     else in training than in evaluation mode, naming the first such layer.
     """
     name, place = type(model).__name__, next(iter(model.parameters()), None)
+    if isinstance(model, Network):
+        raise InputError(f"{name}: was converted already; of the methods drnet alone goes around another one")
     graphs = []
     for training in (False, True):
         tracer = _Tracer(is_leaf)
@@ -189,7 +191,7 @@ def _agreeing(name: str, evaluation: fx.Graph, training: fx.Graph) -> dict[fx.No
     """Every F.dropout of the first graph with its probability; the graphs must agree in all else."""
     drops = {}
     for one, two in zip(evaluation.nodes, training.nodes, strict=False):
-        where = f"{name}: {_layer(one)}"
+        where = f"{name}: {layer(one)}"
         if one.target is two.target is F.dropout:
             off, on = (_argument(node, 2, "training", True) for node in (one, two))
             if off:
@@ -215,7 +217,7 @@ def _written(node: fx.Node) -> tuple:
     return node.op, node.target if node.op == "call_function" else "", *(constant.sub("", str(word)) for word in words)
 
 
-def _layer(node: fx.Node) -> str:
+def layer(node: fx.Node) -> str:
     """The layer in whose forward a node lies, and the node."""
     path = next(reversed(node.meta.get("nn_module_stack") or {"": ""}))
     return f"{path}, {node.name:.60}" if path else f"{node.name:.60}"
