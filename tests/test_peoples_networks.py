@@ -114,7 +114,7 @@ OWN = {
 NO_BLOCK, NO_HEAD, NO_MAP = (
     "has no residual block to sample",
     "ends in one linear layer",
-    "that of linear layers behind a",
+    "linear layers behind the last map",
 )
 OWN_REFUSED = {(name, "sampling"): NO_BLOCK for name in OWN if name != "cifar"}
 OWN_REFUSED |= {(name, "s2dnas"): NO_HEAD for name in ("transposed", "layer", "function")}
