@@ -67,7 +67,7 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
     else in training than in evaluation mode, naming the first such layer.
     """
     name, place = type(model).__name__, next(iter(model.parameters()), None)
-    if isinstance(model, Network):
+    if isinstance(model, Network) and model.settings():
         raise InputError(f"{name}: was converted already; of the methods drnet alone goes around another one")
     graphs = []
     for training in (False, True):
