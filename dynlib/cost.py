@@ -9,16 +9,19 @@ counted while it really runs, on the example given.
 
 import contextlib
 import copy
+import operator
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.convnext import CNBlock
+from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, image_channels, watching
@@ -208,6 +211,13 @@ Shape = tuple  # sizes of one image: (C, H, W); a pair of tensors has a pair of 
 Formula = Callable[[nn.Module, Shape, Shape], int]  # (module, shape of its inputs, shape of its output) -> MACs
 
 
+def window_macs(m: ShiftedWindowAttention, inputs: tuple[Shape, ...], output: Shape) -> int:
+    """MACs of attention within windows on a map (H, W, C) padded to whole ones, without those of layers inside."""
+    positions = prod(ceil(side / window) * window for side, window in zip(output[:2], m.window_size, strict=True))
+    products = 2 * prod(m.window_size) * output[2]  # of queries and keys, and with values
+    return positions * (m.qkv.weight.numel() + products + m.proj.weight.numel())
+
+
 class Costed:
     """A layer that brings its own formula, which also stands for all modules inside it."""
 
@@ -221,12 +231,14 @@ _FORMULAS: dict[type, Formula] = {
     nn.modules.conv._ConvTransposeNd: lambda m, inputs, output: conv_macs(m, inputs[0][1:]),
     nn.modules.conv._ConvNd: lambda m, inputs, output: conv_macs(m, output[1:]),
     nn.Linear: lambda m, inputs, output: m.weight.numel() * prod(output[:-1]),
+    ShiftedWindowAttention: window_macs,
 }
 _FREE = (
     nn.modules.batchnorm._NormBase,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.PReLU,
+    CNBlock,
 )  # parameters, yet no multiply-accumulates
 
 
@@ -244,7 +256,8 @@ def closed_form(module: nn.Module, input_size: int | tuple[int, ...], channels: 
     """The MACs of one image as a sum of formulas over modules; equals `count` where all products lie in such modules.
 
     Args:
-        module: of `Costed` layers, convolutions (plain and transposed, any dimension, any groups), linear layers.
+        module: of `Costed` layers, convolutions (plain and transposed, any dimension, any groups), linear layers,
+            attention within windows.
         input_size: pixels of the image; an int is a square.
         channels: of the image; None is what `ops.image_channels` says.
 
@@ -258,8 +271,8 @@ def closed_form(module: nn.Module, input_size: int | tuple[int, ...], channels: 
             continue
         if isinstance(m, tuple(_FORMULAS)):
             leaves[name] = m
-            inside = (*inside, f"{name}." if name else "")
-        elif not isinstance(m, _FREE) and any(True for _ in m.parameters(recurse=False)):
+            inside = inside if isinstance(m, ShiftedWindowAttention) else (*inside, f"{name}." if name else "")
+        elif any(True for _ in m.parameters(recurse=False)) and not isinstance(m, _FREE) and not _only_scales(m):
             what = f"{name or 'the network'} is a {type(m).__name__}"
             raise InputError(f"{what}, which has parameters and no formula; let it be a `Costed`")
     by_layer: dict[str, int] = {}
@@ -268,6 +281,13 @@ def closed_form(module: nn.Module, input_size: int | tuple[int, ...], channels: 
         by_layer[name] = by_layer.get(name, 0) + formula(leaves[name], inputs, output)
     by_layer = {name: macs for name, macs in by_layer.items() if macs}
     return Cost(sum(by_layer.values()), _params(module), by_layer)
+
+
+def _only_scales(m: nn.Module) -> bool:
+    """Whether a graph does nothing with parameters of its own but multiply and add them, number by number."""
+    nodes = m.graph.nodes if isinstance(m, fx.GraphModule) else ()
+    readers = [user.target for node in nodes if node.op == "get_attr" for user in node.users]
+    return bool(readers) and all(target in (operator.mul, operator.add) for target in readers)
 
 
 def _calls(

@@ -11,15 +11,19 @@ from collections.abc import Callable, Hashable, Mapping
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
+from torchvision.models.convnext import CNBlock, LayerNorm2d
+from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2, ShiftedWindowAttention
 from torchvision.ops import StochasticDepth
 
 from dynlib import settings
 from dynlib.errors import InputError
 from dynlib.ops import evaluating, image_channels
-from dynlib.tracing import follow, read_what_was_written
+from dynlib.tracing import follow, lies_in, read_what_was_written
 
 PROBE_PX = 224  # side of the image for which shapes are found; the maps of usual networks divide it
 PROBE_FRAMES = 16  # of the clip for which those of a network with three-dimensional convolutions are found
+
+WHOLE = (StochasticDepth, LayerNorm2d, CNBlock, ShiftedWindowAttention, PatchMerging, PatchMergingV2)  # not looked into
 
 # Role: what a node does to the channel dimension (dim 1).
 CONV, TRANSPOSED, LINEAR = "conv", "transposed conv", "linear"  # mixes channels by a kernel
@@ -103,7 +107,7 @@ def trace(
     InputError where torch.fx cannot follow the model or the model does not take such an image or clip; `remedy` is
     then the end of the message.
     """
-    kept = (*leaves, StochasticDepth)
+    kept = (*leaves, *WHOLE)
     traced = follow(model, lambda part: isinstance(part, kept) or _module_role(type(part)) is not None)
     traced.meta["modes"] = {path: part.training for path, part in model.named_modules()}
     if size is None:
@@ -238,7 +242,8 @@ def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] |
     name = getattr(what, "__name__", str(what))
     known = {kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS} | _METHODS.keys()
     close = ", ".join(settings.nearest(name, sorted(known))[: settings.NEAREST])
-    raise InputError(f"{node.name:.60}: no rule for the operation {name:.60}; the closest known are {close}")
+    where = node.target if node.op == "call_module" else lies_in(node)
+    raise InputError(f"{where:.90}: no rule for the operation {name:.60}; the closest known are {close}")
 
 
 def probe_px(graph: fx.Graph) -> tuple[int, int]:

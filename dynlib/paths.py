@@ -82,10 +82,11 @@ def _remove_left(path: Path) -> None:
 def check_writable(path: Path) -> None:
     """Find out now, not after hours of work, whether `path` can be written; nothing is left behind.
 
-    Raises InputError where it cannot.
+    Raises InputError where it cannot, or is a folder.
     """
     try:
-        path.exists()  # a name that is too long is refused here
+        if path.is_dir():  # a name that is too long is refused here
+            raise InputError(f"cannot write {path}: it is a folder; give the name of a file")
         folder = next(parent for parent in path.absolute().parents if parent.exists())
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:

@@ -67,6 +67,8 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
     else in training than in evaluation mode, naming the first such layer.
     """
     name, place = type(model).__name__, next(iter(model.parameters()), None)
+    if isinstance(model, Network) and model.settings():
+        raise InputError(f"{name}: was converted already; of the methods drnet alone goes around another one")
     graphs = []
     for training in (False, True):
         tracer = _Tracer(is_leaf)
@@ -77,8 +79,9 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
             raise
         except Exception as error:  # of the model's own code, which meets stand-ins in place of tensors
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            where = next(reversed(tracer.module_stack), "it")  # left there by what was raised
             raise InputError(
-                f"{name}: torch.fx cannot trace it ({reason:.150}); allowed are models without branches on data"
+                f"{name}: torch.fx cannot trace {where} ({reason:.120}); allowed are models without branches on data"
             ) from error
         graphs.append(graph)
     drops = _agreeing(name, *graphs)
@@ -189,7 +192,7 @@ def _agreeing(name: str, evaluation: fx.Graph, training: fx.Graph) -> dict[fx.No
     """Every F.dropout of the first graph with its probability; the graphs must agree in all else."""
     drops = {}
     for one, two in zip(evaluation.nodes, training.nodes, strict=False):
-        where = f"{name}: {_layer(one)}"
+        where = f"{name}: {lies_in(one)}"
         if one.target is two.target is F.dropout:
             off, on = (_argument(node, 2, "training", True) for node in (one, two))
             if off:
@@ -215,7 +218,7 @@ def _written(node: fx.Node) -> tuple:
     return node.op, node.target if node.op == "call_function" else "", *(constant.sub("", str(word)) for word in words)
 
 
-def _layer(node: fx.Node) -> str:
+def lies_in(node: fx.Node) -> str:
     """The layer in whose forward a node lies, and the node."""
     path = next(reversed(node.meta.get("nn_module_stack") or {"": ""}))
     return f"{path}, {node.name:.60}" if path else f"{node.name:.60}"

@@ -4,9 +4,11 @@ from functools import cache
 
 import torch
 from torch import nn
-from torchvision.models import DenseNet, MobileNetV2, ResNet
+from torchvision.models import DenseNet, MobileNetV2, ResNet, SqueezeNet
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
 from dynlib import backbones, export
 from dynlib.backbones.cifar_resnet import CifarResNet
@@ -24,6 +26,11 @@ def mobile(use_hs=True):
     return MobileNetV3(settings, 64, 10)
 
 
+def swin(**more):
+    """Windows of 4 x 4 patches, shifted in the second block of each stage; 2 and 4 heads."""
+    return SwinTransformer([2, 2], 16, [2, 2], [2, 4], [4, 4], num_classes=10, **more)
+
+
 METHODS = {"wae": wae, "octconv": octconv, "s2dnas": s2dnas, "sampling": sampling, "drnet": drnet}
 FOUR = [1, 1, 1, 1]  # blocks
 NETWORKS = {
@@ -38,6 +45,10 @@ NETWORKS = {
     "dense": lambda: DenseNet(12, (2, 2), 24, bn_size=2, num_classes=10),
     "depthwise": lambda: MobileNetV2(10, 0.25, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]),
     "gated": mobile,
+    "scored map": lambda: SqueezeNet("1_1", 10),
+    "channels last": lambda: ConvNeXt([CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 1)], 0.1, 0.5, 10),
+    "windows": swin,
+    "windows, second form": lambda: swin(block=SwinTransformerBlockV2, downsample_layer=PatchMergingV2),
     "vgg": lambda: backbones.build("cifar_vgg16_bn", 10, width=16),
 }
 

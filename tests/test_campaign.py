@@ -111,6 +111,21 @@ def test_a_run_that_fails_costs_the_others_nothing(studies, tmp_path):
     assert errors[2].startswith("no data in")
 
 
+def test_an_accelerator_that_is_none_and_a_folder_for_an_archive_are_refused_before_anything_begins(studies, tmp_path):
+    todo = campaign.missing(campaign.rows(studies), tmp_path / "results")
+    for wrong, words in (({"accelerator": "tpu"}, "accelerator is 'tpu'"), ({"archive": tmp_path}, "it is a folder")):
+        with pytest.raises(InputError, match=words):
+            campaign.run(todo, folder=tmp_path / "results", checkpoints=tmp_path / "runs", root=None, **wrong)
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_archive_without_a_whole_record_is_refused(tmp_path):
+    archive = tmp_path / "records.jsonl"
+    archive.write_text("[" * 100_000)
+    with pytest.raises(InputError, match=r"records\.jsonl, line 1, is not a record"):
+        campaign.bring_in(archive, tmp_path)
+
+
 def test_nothing_is_begun_that_would_end_too_late(studies, tmp_path):
     assert run(tmp_path, studies, minutes=59.0) == []  # a row without records is taken for an hour
 

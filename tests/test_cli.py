@@ -304,3 +304,16 @@ def test_a_record_that_cannot_be_written_is_wrong_input(book, capsys, photograph
     monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained before looking"))
     line = refusal(capsys, "train", "octconv", "--data-root", str(photographs), "--out", str(blocked))
     assert f"cannot write {blocked}" in line
+
+
+def test_an_option_without_a_value_is_named_and_nothing_is_written(book, capsys):
+    for option in ("--out", "--weights", "--size"):
+        given = {"--out": "new", option: ""}
+        line = refusal(capsys, "deploy", "octconv", *SMALL[:2], *(word for pair in given.items() for word in pair))
+        assert line == f"error: {option} is empty; give it a value\n"
+    assert book.files() == []
+
+
+def test_octaves_do_not_go_into_a_method_that_looks_into_layers(capsys):
+    words = "was converted already; of the methods drnet alone goes around another one"
+    assert words in refusal(capsys, "latency", "octconv", *SMALL, "--octaves", "0.5")

@@ -117,10 +117,12 @@ COSTED = [
     ("sampling", "wide", {"interpolation": "convolution", "masks": 3}, 96),
     ("sampling", "bottleneck", {"interpolation": "reuse"}, 96),
     ("sampling", "basic", {"masks": 1}, 96),
+    ("sampling", "channels last", {}, 96),
     ("sampling", "basic", {"sampling": "uniform", "density": 0.5}, 96),
     ("drnet", "projection", {"predictor_width": 0.125}, 64),
     ("drnet", "projection", {"predictor_width": 0.125}, (32, 64)),
     ("wae", "resnet18", {}, 64),
+    *(("wae", name, {}, 72) for name in ("scored map", "channels last", "windows", "windows, second form")),
     ("wae", "projection", {"variant": "wavelet"}, (32, 64)),
 ]
 

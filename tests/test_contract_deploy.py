@@ -19,6 +19,7 @@ from dynlib.paths import ROOT
 
 DEPLOYED = [
     *(("wae", "projection", {"variant": variant}) for variant in ("wae", "low", "wavelet", "downscaled")),
+    *(("wae", name, {}) for name in ("scored map", "channels last", "windows", "windows, second form")),
     *(("octconv", name, {}) for name in ("basic", "grouped", "pre-activation", "dense", "depthwise")),
     *(
         ("octconv", "pad", settings)

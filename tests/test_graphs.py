@@ -98,7 +98,7 @@ class Calls(nn.Module):
         (Calls(torch.sin), r"^sin: no rule for the operation sin; the closest known are "),
         (Calls(lambda x: x.cos()), r"^cos: no rule for the operation cos"),
         (Calls(operator.neg), r"^neg: no rule"),
-        (nn.Sequential(nn.InstanceNorm2d(3)), r"^_0: no rule for the operation InstanceNorm2d"),
+        (nn.Sequential(nn.InstanceNorm2d(3)), r"^0: no rule for the operation InstanceNorm2d"),
     ],
 )
 def test_an_operation_that_nobody_taught_us_names_its_node(net, says):
@@ -114,6 +114,7 @@ def test_an_operation_that_nobody_taught_us_names_its_node(net, says):
     ("net", "says"),
     [
         (Calls(lambda x: x if x.sum() > 0 else -x), r"^Calls: torch.fx cannot trace it \(.*\); allowed are models"),
+        (nn.Sequential(nn.ReLU(), nn.Sequential(Calls(bool))), r"^Sequential: torch.fx cannot trace 1.0 \("),
         (nn.Sequential(nn.Conv2d(1, 2, 3), nn.Linear(5, 2)), r"^Sequential: does not run on a 1x224x224 image: "),
     ],
 )

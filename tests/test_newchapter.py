@@ -64,9 +64,13 @@ def test_its_tests_fail_until_it_is_filled_in(clone, created):
     ("key", "title", "message"),
     [
         ("Toy", "A toy", "key is 'Toy'; allowed: 2 to 21 lower-case letters"),
-        ("drnet", "A toy", "key is 'drnet', which is taken"),
+        ("drnet", "A toy", "key is 'drnet', a chapter or a word of Python"),
+        ("class", "A class", "key is 'class', a chapter or a word of Python"),
+        ("comparison", "Another", "key is 'comparison', a chapter or a word of Python"),
+        ("toy2", "A\ttoy", "title is .*; allowed: 1 to 80 letters"),
         ("toy2", 'A "toy"', "title is .*; allowed: 1 to 80 letters, without quotes"),
-        ("toy", "A toy", "is there already; nothing was written"),
+        ("toy", "A toy", "key is 'toy', a chapter or a word of Python"),
+        ("papers", "A toy", "test_papers.py is there already; nothing was written"),
     ],
 )
 def test_a_key_that_is_none_or_taken_is_refused_and_nothing_written(clone, created, key, title, message):

@@ -234,7 +234,7 @@ TWICE = conv()
     [
         (
             chain(conv(), nn.GroupNorm(2, 8)),
-            r"_4: no rule for the operation GroupNorm; the closest known are ",
+            r"^4: no rule for the operation GroupNorm; the closest known are ",
         ),
         (Sum(torch.mul), r"mul: no rule for the operation mul"),
         (Sum(lambda x, y: torch.add(x, y, alpha=2)), r"add: only the plain sum of two maps"),

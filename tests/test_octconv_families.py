@@ -21,9 +21,9 @@ from dynlib.paths import SURVEYS
 REFUSED = {  # name: the reason, with the node or layer it lies in
     "alexnet": r"^features\.3: 224 px become 27 px; octaves need maps that divide the image",
     "inception_v3": r"^Conv2d_2a_3x3\.conv: 299 px become 147 px; octaves need maps that divide the image",
-    "convnext_tiny": r"^permute: no rule for the operation permute",  # layer norm over the channels
-    "swin_t": r"shifted_window_attention: differs in training mode",  # its dropout is an argument
-    "vit_b_16": r"no rule for the operation",
+    "convnext_tiny": r"^features\.0\.1 \(LayerNorm2d\): norms over all channels, which octaves hold at two sizes",
+    "swin_t": r"^SwinTransformer: features\.0\.0 is its only convolution",
+    "vit_b_16": r"^VisionTransformer: conv_proj is its only convolution",
     "mvit_v1_b": r"no rule for the operation",
 }
 CONVERTS = [arch for arch in TRIED if arch not in REFUSED]

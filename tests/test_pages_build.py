@@ -80,3 +80,11 @@ def test_without_an_address_of_the_repository_no_button_leads_there(tmp_path):
         config.write_text(f"{config.read_text().partition('repository')[0]}repository: {{url: {address}}}\n{buttons}")
         pages.build(source, target)
         assert ("github.com/a/b" in (target / "p3.html").read_text()) is there
+
+
+def test_what_stopped_a_build_is_a_line_that_says_so():
+    told = {"Sphinx error:\nroot file intro.md not found\n": "root file intro.md not found", "Running:\n": "no reason"}
+    assert all(pages._complaint(text).startswith(line) for text, line in told.items())
+    assert (
+        pages._complaint("one\nx.md:3: \x1b[31mWARNING: undefined label:\x1b[0m") == "x.md:3: WARNING: undefined label:"
+    )

@@ -43,6 +43,14 @@ def test_a_page_that_is_not_built_is_named(site):
         pdf.joined(site)
 
 
+def test_pages_that_are_not_there_and_a_folder_to_write_are_named_before_a_browser_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: name)
+    with pytest.raises(InputError, match="is not built; run `make book` first"):
+        pdf.write(tmp_path / "book.pdf", tmp_path / "nowhere")
+    with pytest.raises(InputError, match="it is a folder; give the name of a file"):
+        pdf.write(tmp_path, tmp_path / "nowhere")
+
+
 def test_without_a_browser_one_line_says_which_would_do(site, monkeypatch):
     monkeypatch.setattr(shutil, "which", lambda name: None)
     with pytest.raises(InputError, match="no browser is installed that prints; one of chromium"):

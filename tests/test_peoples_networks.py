@@ -61,11 +61,11 @@ REFUSED = {  # by body and method: what is said; all else is right
     ("shifted", "octconv"): "p: no rule for the operation p",
     ("shifted", "s2dnas"): "p: no rule for the operation p",
     ("shifted", "wae"): "p: no rule for the operation p",
-    ("narrow", "s2dnas"): "its two sides were made of different channels",
+    ("narrow", "s2dnas"): "its two sides are of different channels",
     ("narrow", "wae"): "joins concatenations of different parts",
-    ("widened", "s2dnas"): "its two sides were made of different channels",
+    ("widened", "s2dnas"): "its two sides are of different channels",
     ("widened", "wae"): "joins concatenations of different parts",
-    ("joined", "s2dnas"): "its two sides were made of different channels",
+    ("joined", "s2dnas"): "its two sides are of different channels",
     ("joined", "wae"): "joins concatenations of different parts",
     ("shared", "octconv"): "c: the layer is used twice",
     ("shared", "s2dnas"): "c: the layer is used twice",
@@ -114,7 +114,7 @@ OWN = {
 NO_BLOCK, NO_HEAD, NO_MAP = (
     "has no residual block to sample",
     "ends in one linear layer",
-    "that of linear layers behind a",
+    "linear layers behind the last map",
 )
 OWN_REFUSED = {(name, "sampling"): NO_BLOCK for name in OWN if name != "cifar"}
 OWN_REFUSED |= {(name, "s2dnas"): NO_HEAD for name in ("transposed", "layer", "function")}

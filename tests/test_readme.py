@@ -2,9 +2,12 @@
 
 import re
 
+import pytest
 import torch
 
-from dynlib.book import report
+from dynlib import paths
+from dynlib.book import cli, report
+from dynlib.errors import InputError
 from dynlib.papers import METHODS
 from dynlib.paths import ROOT
 
@@ -14,6 +17,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_tables_of_the_readme_are_those_of_the_records():
     assert report.renewed(README) == README, "renew them: python -m dynlib verdicts --write"
     assert README.count("<!-- end -->") == 2
+
+
+def test_a_readme_without_a_place_for_a_table_and_one_that_is_no_text_are_refused(tmp_path, monkeypatch):
+    for content, words in ((README.replace("<!-- status -->", "").encode(), "0 places"), (b"\xff", "cannot be read")):
+        (tmp_path / "README.md").write_bytes(content)
+        monkeypatch.setattr(paths, "ROOT", tmp_path)
+        monkeypatch.setattr(paths, "write_atomically", lambda path, content: pytest.fail("written"))
+        with pytest.raises(InputError, match=words):
+            cli.verdicts(None, write=True)
 
 
 def test_the_comparison_of_the_readme_has_every_method_once_at_least():

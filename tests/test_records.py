@@ -112,3 +112,11 @@ def test_bytes_that_are_no_record_are_refused(record, tmp_path, damage):
     path.write_bytes(damage)
     with pytest.raises(InputError, match="not a record"):
         records.load(path)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "words"), [({"top1": "high"}, "top1 is 'high'"), ({"miou": 7}, "miou is 7"), ({}, "none of top1")]
+)
+def test_a_training_without_a_score_that_is_a_fraction_is_refused(record, tmp_path, metrics, words):
+    with pytest.raises(InputError, match=words):
+        records.load(records.save(replace(record, metrics=metrics), tmp_path))

@@ -25,6 +25,7 @@ def convolutions(network):
     "arch",
     [
         "alexnet",
+        "convnext_tiny",
         "densenet121",
         "efficientnet_b0",
         "googlenet",
@@ -36,6 +37,8 @@ def convolutions(network):
         "resnet18",
         "resnext50_32x4d",
         "shufflenet_v2_x1_0",
+        "swin_t",
+        "swin_v2_t",
         "vgg16",
         "wide_resnet50_2",
     ],
@@ -143,3 +146,18 @@ def test_an_operation_that_nobody_taught_us_is_named():
 
     with pytest.raises(InputError, match="cumsum: no rule for the operation"):
         thin(Sliced(), 0.5)
+
+
+def test_a_norm_over_something_else_and_heads_of_attention_that_get_nothing_are_named():
+    class Rows(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 16, 1), nn.LayerNorm(32)
+
+        def forward(self, x):
+            return self.norm(self.conv(x))
+
+    with pytest.raises(InputError, match=r"^norm \(LayerNorm\): is over \(32,\), not over the 16 channels"):
+        thin(Rows(), 0.5)
+    with pytest.raises(InputError, match="12 heads share 8 channels; allowed: a larger share"):
+        on_meta("swin_t", 0.01)

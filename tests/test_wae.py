@@ -6,7 +6,7 @@ import onnx
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, strange
+from networks import images, network, strange
 from torch import nn
 from torchvision.models.resnet import BasicBlock, ResNet
 
@@ -118,6 +118,30 @@ def test_any_classifier_is_wrapped_and_the_gradient_reaches_every_parameter(arch
     assert output.restored.shape == image.shape
     (F.cross_entropy(output.logits, torch.arange(2)) + F.mse_loss(output.restored, image)).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
+
+
+UNUSUAL = ("scored map", "channels last", "windows", "windows, second form")
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_a_network_without_batch_norms_or_linear_layers_is_taken_apart_and_says_what_it_said(name):
+    plain = network(name)
+    whole = convert(plain, Config(variant="downscaled")).network
+    with torch.no_grad():
+        torch.testing.assert_close(whole(images(2, 64)), plain(images(2, 64)), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_its_twin_has_the_same_form_and_learns(name):
+    model = convert(network(name).train(), Config())
+    output = model(images(2, 64))
+    F.cross_entropy(output.logits, torch.arange(2)).backward()
+    left = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert [name for name in left if not name.startswith("decoder.")] == []
+    kinds = [[type(layer) for layer in part.modules()][1:] for part in (model.tower, model.twin)]
+    assert kinds[0] == kinds[1]
+    scale = [p.flatten().tolist() for name, p in model.twin.named_parameters() if name.endswith("layer_scale")]
+    assert all(values == [0.5] * 8 for values in scale)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,12 +12,14 @@ from collections import defaultdict
 
 import torch
 from torch import fx, nn
+from torchvision.models import convnext, swin_transformer as swin
 
 from dynlib import graphs
 from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
-from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, PART, SHAPE, SHUFFLE, TRANSPOSED
+from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, PART, POINTWISE, SHAPE, SHUFFLE, TRANSPOSED
 from dynlib.ops import kaiming
+from dynlib.tracing import lies_in
 
 # No width falls below this: with fewer channels the gradient of a strided 1x1 convolution, channels last, writes
 # outside of its memory (torch 2.15 on an AVX2 processor) and the process dies later without a word.
@@ -25,6 +27,13 @@ FEWEST = 8
 
 SHORTCUT = "shortcut"  # pads channels: its output is as wide as what it is added to
 PRODUCERS = (CONV, TRANSPOSED, LINEAR, SHORTCUT)
+ROLES = {
+    PadShortcut: SHORTCUT,
+    **dict.fromkeys((nn.LayerNorm, convnext.LayerNorm2d, convnext.CNBlock), NORM),
+    **dict.fromkeys((swin.ShiftedWindowAttention, swin.ShiftedWindowAttentionV2), NORM),
+    **dict.fromkeys((swin.PatchMerging, swin.PatchMergingV2), LINEAR),
+    torch.permute: POINTWISE,
+}
 
 Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that made them, how many
 
@@ -33,9 +42,9 @@ def thin(model: nn.Module, share: float) -> nn.Module:
     """A new network of the same form with all inner channels, hidden linear layers included, times `share`.
 
     Widths are rounded to whole channels, at least `FEWEST` where there were as many, and to a multiple of the groups
-    where a grouped convolution makes or reads them; fewer channels than groups mean fewer groups, and depthwise stays
-    depthwise. Inputs and outputs of the network keep their number. Weights are new: He et al. (ICCV 2015) for
-    convolutions, torch's own elsewhere.
+    where a grouped convolution makes or reads them, or of the heads where attention does; fewer channels than groups
+    mean fewer groups, and depthwise stays depthwise. Inputs and outputs of the network keep their number. Weights are
+    new: He et al. (ICCV 2015) for convolutions, torch's own elsewhere.
 
     Raises InputError where the share leaves (0, inf) or the network has an operation that nobody taught us.
     """
@@ -58,7 +67,7 @@ class _Widths:
         self._classes = graphs.Classes()
         self._groups: dict[fx.Node, list[int]] = defaultdict(list)  # of the convolutions that make or read a block
         nodes = traced.graph.nodes
-        self._roles = {node: graphs.role(traced, node, {PadShortcut: SHORTCUT}) for node in nodes}
+        self._roles = {node: graphs.role(traced, node, ROLES) for node in nodes}
         for node in nodes:
             self._place(node)
         self._multiple: dict[fx.Node, int] = defaultdict(lambda: 1)  # of the width of a set
@@ -93,7 +102,9 @@ class _Widths:
             for block in layout[1:]:
                 self._tie(node, layout[:1], (block,))
         elif kind != SHAPE:
-            self.layouts[node] = self.layouts[inputs[0]]
+            self.layouts[node] = layout = self.layouts[inputs[0]]
+            if kind == NORM:
+                self._check(node, layout)
 
     def _produced(self, node: fx.Node, source: Layout) -> Layout:
         layer = self.traced.get_submodule(node.target)
@@ -101,12 +112,23 @@ class _Widths:
             return self._fresh(node, sum(channels for _, channels in source) + layer.new_channels)
         if isinstance(layer, nn.Linear):
             return self._fresh(node, layer.out_features)
+        if isinstance(layer, swin.PatchMerging | swin.PatchMergingV2):
+            return self._fresh(node, layer.reduction.out_features)
         if is_depthwise(layer):
             return source
         layout = self._fresh(node, layer.out_channels)
         for block, _ in (*source, *layout):
             self._groups[block].append(layer.groups)
         return layout
+
+    def _check(self, node: fx.Node, layout: Layout) -> None:
+        """A layer norm must be one over the channels; heads of attention must get equally many."""
+        layer, channels = self.traced.get_submodule(node.target), sum(channels for _, channels in layout)
+        if isinstance(layer, nn.LayerNorm) and layer.normalized_shape != (channels,):
+            over = f"{layer.normalized_shape}, not over the {channels} channels"
+            raise InputError(f"{node.target} ({type(layer).__name__}): is over {over}; no width fits")
+        for block, _ in layout:
+            self._groups[block].append(getattr(layer, "num_heads", 1))
 
     def _part(self, node: fx.Node, source: Layout) -> Layout:
         """Of a call of chunk the whole; of an item of its result a share of the blocks."""
@@ -115,7 +137,7 @@ class _Widths:
         chunks, which = node.args
         told, alike = (*chunks.args[1:], *chunks.kwargs.values()), len({channels for _, channels in source}) == 1
         if told[1:] != (1,) or which not in range(told[0]) or len(source) % told[0] or not alike:
-            raise InputError(f"{node.name}: a part of channels that is no whole number of equal layers has no width")
+            raise InputError(f"{lies_in(node)}: a part of channels that is no number of equal layers has no width")
         each = len(source) // told[0]
         return source[which * each : (which + 1) * each]
 
@@ -129,7 +151,7 @@ class _Widths:
 
     def _tie(self, node: fx.Node, a: Layout, b: Layout) -> None:
         if [channels for _, channels in a] != [channels for _, channels in b]:
-            raise InputError(f"{node.name}: joins concatenations of different parts; no width fits both when scaled")
+            raise InputError(f"{lies_in(node)}: joins concatenations of different parts; no width fits both")
         for (left, _), (right, _) in zip(a, b, strict=True):
             self._classes.union(left, right)
 
@@ -174,9 +196,27 @@ def resize(layer: nn.Module, channels_in: int, channels_out: int) -> None:
         first, second = (channels_in, channels_out) if layer.transposed else (channels_out, channels_in)
         _renew(layer, weight=(first, second // layer.groups, *layer.kernel_size), bias=(channels_out,))
         kaiming(layer)
+    elif isinstance(layer, convnext.CNBlock):
+        depthwise, _, norm, widen, _, narrow, _ = layer.block
+        for part, sizes in ((depthwise, (1, 1)), (norm, (1, 1)), (widen, (1, 4)), (narrow, (4, 1))):
+            resize(part, *(channels_out * size for size in sizes))
+        layer.layer_scale = nn.Parameter(layer.layer_scale.detach().mean().repeat(channels_out, 1, 1))
+    elif isinstance(layer, swin.ShiftedWindowAttention):
+        if channels_out % layer.num_heads:
+            raise InputError(f"{layer.num_heads} heads share {channels_out} channels; allowed: a larger share")
+        resize(layer.qkv, channels_in, 3 * channels_out)
+        resize(layer.proj, channels_out, channels_out)
+    elif isinstance(layer, swin.PatchMerging | swin.PatchMergingV2):
+        before = layer.reduction.in_features
+        resize(layer.reduction, 4 * channels_in, channels_out)
+        normed = 4 * channels_in if layer.norm.normalized_shape == (before,) else channels_out
+        resize(layer.norm, normed, normed)
     else:
-        assert isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        layer.num_features = channels_out
+        assert isinstance(layer, nn.LayerNorm | nn.modules.batchnorm._BatchNorm)
+        if isinstance(layer, nn.LayerNorm):
+            layer.normalized_shape = (channels_out,)
+        else:
+            layer.num_features = channels_out
         _renew(layer, **dict.fromkeys(("weight", "bias", "running_mean", "running_var"), (channels_out,)))
         layer.reset_parameters()
 
@@ -184,7 +224,7 @@ def resize(layer: nn.Module, channels_in: int, channels_out: int) -> None:
 def _renew(layer: nn.Module, **shapes: tuple[int, ...]) -> None:
     """Parameters and buffers of new shapes, without values yet, where the layer has them."""
     for name, shape in shapes.items():
-        if isinstance(old := getattr(layer, name), nn.Parameter):
+        if isinstance(old := getattr(layer, name, None), nn.Parameter):
             setattr(layer, name, nn.Parameter(torch.empty(shape, dtype=old.dtype, device=old.device)))
         elif old is not None:
             setattr(layer, name, torch.empty(shape, dtype=old.dtype, device=old.device))

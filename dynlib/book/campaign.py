@@ -161,9 +161,11 @@ def run(
     from dynlib.book.jobs import each  # joblib: only where something runs
 
     for key in {job.row.key for job in jobs}:
-        check_writable(folder / key)
+        check_writable(folder / key / "record.json")
     if archive is not None:
         check_writable(archive)
+    if scheduler is None:  # whose workers may have what this machine has not
+        Hardware(accelerator=accelerator)
     began, outcomes = time.monotonic(), []
     how = {"root": root, "accelerator": accelerator, "folder": folder, "checkpoints": checkpoints}
 
@@ -229,7 +231,8 @@ def _trained(job: Job, how: Mapping[str, Any]) -> Outcome:
 def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:
     """Save the records of an archive in `folder`; the paths of those that are new.
 
-    A last line that a kill cut off is passed over. Raises InputError, and saves nothing, where another is no record.
+    A last line that a kill cut off is passed over. Raises InputError, and saves nothing, where another is no record or
+    there is none.
     """
     try:
         lines = archive.read_text(encoding="utf-8").splitlines()
@@ -240,7 +243,7 @@ def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:
         try:
             content = json.loads(line)
         except (ValueError, RecursionError) as error:
-            if number == len(lines):
+            if number == len(lines) > 1:
                 break
             raise InputError(f"{archive}, line {number}, is not a record: {error}") from error
         found.append(records.checked(content, f"{archive}, line {number}"))

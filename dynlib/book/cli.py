@@ -8,6 +8,7 @@ import errno
 import os
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
 
@@ -33,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return the exit status: 0, 1 a cell failed, 2 wrong input, 130 Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
+        if empty := [option for option, value in pairwise(arguments) if option.startswith("--") and not value]:
+            raise InputError(f"{empty[0]} is empty; give it a value")
         status = app(arguments or ["--help"], prog_name="python -m dynlib", standalone_mode=False) or 0
         sys.stdout.flush()  # what fails only now fails here
     except (InputError, TyperException) as error:
@@ -125,10 +128,14 @@ def verdicts(
     print_table("claims of the papers, or our own, and what the records say", rows)
     print_table("tables and figures", [(v.verdict, v.key, v.table, v.part) for v in report.status(key).itertuples()])
     if write:
+        readme = paths.ROOT / "README.md"
+        try:
+            text = report.renewed(readme.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{readme} cannot be read: {error}") from error
         content = report.summarised().to_csv(index=False, float_format="%.6f")
         paths.write_atomically(paths.RESULTS / "summary.csv", content)
-        readme = paths.ROOT / "README.md"
-        paths.write_atomically(readme, report.renewed(readme.read_text(encoding="utf-8")))
+        paths.write_atomically(readme, text)
 
 
 @app.command()

@@ -91,7 +91,7 @@ def latency(
     config, size, _ = _asked(key, param, arch, size)
     mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
-        paths.check_writable(paths.RESULTS / key)
+        paths.check_writable(paths.RESULTS / key / "record.json")
     how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine, "dtype": dtype}
     how |= {"octaves": octaves}
     measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)

@@ -1,5 +1,6 @@
 """A new paper's files, from the folder `template`: they run, and their tests fail until they are filled in."""
 
+import keyword
 import re
 from pathlib import Path
 
@@ -25,9 +26,9 @@ def create(key: str, title: str, root: Path = paths.ROOT) -> list[Path]:
     """
     if not re.fullmatch(r"[a-z][a-z0-9]{1,20}", key):
         raise InputError(f"key is {key!r:.60}; allowed: 2 to 21 lower-case letters and digits, a letter first")
-    if key in METHODS:
-        raise InputError(f"key is {key!r}, which is taken; allowed: another than {', '.join(METHODS)}")
-    if not re.fullmatch(r'[^"\\\n]{1,80}', title):
+    if key in METHODS or keyword.iskeyword(key) or [*(root / "notebooks").glob(f"*_{key}.ipynb")]:
+        raise InputError(f"key is {key!r}, a chapter or a word of Python; allowed: another than {', '.join(METHODS)}")
+    if not re.fullmatch(r'[^"\\]{1,80}', title) or not title.isprintable():
         raise InputError(f"title is {title!r:.60}; allowed: 1 to 80 letters, without quotes")
     taken = [int(path.name[:2]) for path in (root / "notebooks").glob("[0-9][0-9]*.ipynb")]
     place = {"key": key, "number": max(taken, default=0) + 1}

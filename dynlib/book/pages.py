@@ -76,4 +76,5 @@ def _complaint(text: str) -> str:
     plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
     lines = [line.strip() for line in plain.splitlines() if line.strip()]
     found = [line for line in lines if "WARNING" in line or "ERROR" in line]
+    lines = [line for line in lines if not line.endswith(":")]
     return (found or lines or ["no reason was given"])[0].replace(f"{paths.ROOT}{os.sep}", "")

@@ -36,8 +36,9 @@ def write(out: Path, site: Path = paths.HTML) -> Path:
     if browser is None:
         raise InputError(f"no browser is installed that prints; one of {', '.join(BROWSERS)} is needed")
     paths.check_writable(out)
+    content = joined(site)
     with tempfile.NamedTemporaryFile("w", suffix=".html", dir=site, encoding="utf-8") as whole:
-        whole.write(joined(site))
+        whole.write(content)
         whole.flush()
         options = ["--headless", "--no-sandbox", "--no-pdf-header-footer", "--virtual-time-budget=120000"]
         command = [browser, *options, f"--print-to-pdf={out.resolve()}", Path(whole.name).as_uri()]

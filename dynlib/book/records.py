@@ -19,6 +19,7 @@ from dynlib.paths import RESULTS, ROOT, write_atomically
 
 VERSIONED = ("torch", "torchvision", "numpy", "onnxruntime", "lightning-fabric")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
+SCORES = ("top1", "miou", "map50")  # fractions; a training has one
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,12 @@ def checked(content: object, where: str) -> Record:
     for name in ("key", "kind", "profile"):  # of which paths are made
         if not re.fullmatch(r"[a-z0-9_-]+", content[name]):
             raise InputError(f"{where}: {name} is {content[name]!r:.60}; it is a word of small letters and digits")
+    scores = {name: value for name, value in content["metrics"].items() if name in SCORES}
+    for name, value in scores.items():
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            raise InputError(f"{where}: {name} is {value!r:.60}; it is a fraction from 0 to 1")
+    if content["kind"] == "training" and not scores:
+        raise InputError(f"{where}: its metrics have none of {', '.join(SCORES)}; measure it again")
     record = Record(**content)
     if record.config_hash != config_hash(record.config):
         raise InputError(f"{where}: config_hash {record.config_hash} does not fit its config; measure it again")

@@ -148,7 +148,7 @@ def ensure(key: str, asked: Search, *, profile: str, seed: int, folder: Path = R
     if found is not None:
         return found
     if profile != "smoke":
-        check_writable(folder / key)
+        check_writable(folder / key / "record.json")
     record = run(key, asked, profile=profile, seed=seed, **options)
     if profile != "smoke":
         records.save(record, folder)

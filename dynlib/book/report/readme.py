@@ -6,15 +6,22 @@ import pandas as pd
 
 from dynlib.book.report.contenders import contenders
 from dynlib.book.report.status import VERDICTS, status
+from dynlib.errors import InputError
 
 SMALL = ("CIFAR ResNet-56, 32 px", "CIFAR ResNet-20, 32 px")  # in the comparison only
 
 
 def renewed(text: str) -> str:
-    """The README with both tables as the records have them: `<!-- name -->` to `<!-- end -->`."""
+    """The README with both tables as the records have them: `<!-- name -->` to `<!-- end -->`.
+
+    Raises InputError where these comments do not stand in it once.
+    """
     for name, frame in {"contenders": _contenders(), "status": _status()}.items():
         block = f"<!-- {name} -->\n{_markdown(frame)}\n<!-- end -->"
-        text = re.sub(rf"<!-- {name} -->.*?<!-- end -->", lambda found, block=block: block, text, flags=re.DOTALL)
+        place = rf"<!-- {name} -->.*?<!-- end -->"
+        text, found = re.subn(place, lambda _, block=block: block, text, flags=re.DOTALL)
+        if found != 1:
+            raise InputError(f"README.md has {found} places from <!-- {name} --> to <!-- end -->; allowed: one")
     return text
 
 

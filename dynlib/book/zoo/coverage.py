@@ -48,14 +48,16 @@ REASONS = {  # part of a refusal -> the same in a few words, for a table
     "has no residual block": "no known residual block",
     "differs in training mode": "another forward in training",
     "ends in one linear layer": "another kind of head",
-    "not that of linear layers": "another kind of head",
+    "its scores come by way of": "another kind of head",
     "in equal numbers by equal layers": "parts of unequal layers",
     "mixes channels": "channels in another order",
     "maps that divide the image": "maps that do not divide the image",
-    "cannot trace it": "branches on data",
+    "torch.fx cannot trace": "branches on data",
     "used twice": "a layer used twice",
-    "made of different channels": "sums of different channels",
-    "broadcast": "maps whose sizes do not meet",
+    "are of different channels": "sums of different channels",
+    "does not take": "maps whose sizes do not meet",
+    "is its only convolution": "one convolution",
+    "norms over all channels": "layer norm",
 }
 
 
@@ -101,8 +103,11 @@ def tried(library: str, name: str, network: nn.Module, key: str) -> Finding:
         converted = offered.convert(network, offered.Config(**SETTINGS.get(key, {})), **told).to("meta")
         with evaluating(converted):
             converted(images)
-    except (InputError, RuntimeError) as error:  # torch's own, where a converted network does not take this size
-        refusal = str(error).partition("; the closest known are")[0].partition("\n")[0]
+    except InputError as error:
+        refusal = str(error).partition("; the closest known are")[0]
+    except RuntimeError as error:  # torch's own words
+        reason = str(error).partition("\n")[0]
+        refusal = f"{type(network).__name__}: what it becomes does not take {side} px: {reason:.200}"
     return Finding(library, name, params, key, refusal)
 
 

@@ -16,7 +16,7 @@ from itertools import takewhile
 from math import prod
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.backbones.thin import is_depthwise
@@ -43,6 +43,7 @@ from dynlib.graphs import (
     role,
 )
 from dynlib.papers.octconv.ops import Split, split_channels
+from dynlib.tracing import lies_in
 
 SHORTCUT = "shortcut"  # the role of a shortcut without parameters
 LEAVES = (PadShortcut,)  # modules that are traced as a whole
@@ -75,7 +76,17 @@ class Plan:
             self._mark(self.layouts[node])
         unknown = [node for node in traced.graph.nodes if self.roles[node] is None]
         if unknown and alpha and not any(self.split(conv).low for conv in self.convs if self.layouts[conv]):
-            role(traced, unknown[0])  # names it
+            self._refuse(unknown[0])
+
+    def _refuse(self, node: fx.Node) -> None:
+        """Say why the first node without a rule leaves nothing low."""
+        if len(self.convs) == 1:
+            why = "is its only convolution, which reads the image; octaves cut those behind it"
+            raise InputError(f"{type(self.traced).__name__}: {self.convs[0].target} {why}")
+        if node.op == "call_module" and isinstance(norm := self.traced.get_submodule(node.target), nn.LayerNorm):
+            why = "norms over all channels, which octaves hold at two sizes; allowed: batch norms"
+            raise InputError(f"{node.target} ({type(norm).__name__}): {why}")
+        role(self.traced, node)
 
     def split(self, node: fx.Node) -> Split:
         """The settled split of a node's output; a vector is one plain tensor."""
@@ -130,13 +141,13 @@ class Plan:
             return first
         if kind == ADD:
             if len(node.args) != 2 or node.kwargs or not all(isinstance(value, fx.Node) for value in node.args):
-                raise InputError(f"{node.name}: only the plain sum of two maps has an octave form")
+                raise InputError(f"{lies_in(node)}: only the plain sum of two maps has an octave form")
             return self._tie(node, *node.args)
         if kind == CAT:
             if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
-                raise InputError(f"{node.name}: only a concatenation of channels, dim 1, has an octave form")
+                raise InputError(f"{lies_in(node)}: only a concatenation of channels, dim 1, has an octave form")
             if None in (layouts := [self.layouts[value] for value in node.args[0]]):
-                raise InputError(f"{node.name}: concatenates a map with something that is none")
+                raise InputError(f"{lies_in(node)}: concatenates a map with something that is none")
             return tuple(block for layout in layouts for block in layout)
         for value in inputs:  # global pooling, flattening, a linear layer: they read plain tensors
             self._mark(self.layouts[value])
@@ -177,8 +188,8 @@ class Plan:
         maps = [value for value in node.all_input_nodes if value not in self.vectors and self.layouts[value]]
         if len(gates) != 1 or len(maps) != 1 or prod(gates[0].meta["shape"]) != maps[0].meta["shape"][1]:
             raise InputError(
-                f"{node.name}: no rule for the operation mul unless it is a map times a gate of one number a channel, "
-                "pooled from a map"
+                f"{lies_in(node)}: no rule for the operation mul unless it is a map times a gate of one number a "
+                "channel, pooled from a map"
             )
         layout, gate, way = self.layouts[maps[0]], gates[0], gates
         while self.roles[gate] in (POINTWISE, FLATTEN, NORM) and len(gate.users) == 1:

@@ -40,6 +40,7 @@ from dynlib.graphs import (
     trace,
 )
 from dynlib.papers.s2dnas.layers import PiecePick, part, shuffled
+from dynlib.tracing import lies_in
 
 SHORTCUT = "shortcut"  # parameter-free: subsample and pad
 LEAVES = {PadShortcut: SHORTCUT}
@@ -176,17 +177,17 @@ class Plan:
     def _pooled(self, node: fx.Node, source: Layout) -> Layout:
         channels, shape = sum(block.channels * block.repeat for block in source), node.meta["shape"]
         if len(shape) < 2 or shape[0] != 1 or shape[1] % channels:
-            raise InputError(f"{node.name}: {node.target} of {channels} channels to {shape} mixes channels")
+            raise InputError(f"{lies_in(node)}: {node.target} of {channels} channels to {shape} mixes channels")
         return tuple(block._replace(repeat=block.repeat * (shape[1] // channels)) for block in source)
 
     def _tied(self, node: fx.Node, layouts: list[Layout]) -> Layout:
         first = layouts[0]
         for other in layouts[1:]:
             if [block[1:] for block in first] != [block[1:] for block in other]:
-                raise InputError(f"{node.name}: its two sides were made of different channels and cannot be cut alike")
+                raise InputError(f"{lies_in(node)}: its two sides are of different channels and cannot be cut alike")
             for a, b in zip(first, other, strict=True):
                 if (a.size is None) != (b.size is None):
-                    raise InputError(f"{node.name}: the image meets a feature map; no stage owns the image")
+                    raise InputError(f"{lies_in(node)}: the image meets a feature map; no stage owns the image")
                 if a.size is not None:
                     self._classes.union(a.size, b.size)
         return first
@@ -196,17 +197,17 @@ class Plan:
         taken, pick = node.meta["shape"][1], self.traced.get_submodule(node.target).pick
         count = len(source) * taken // sum(block.channels * block.repeat for block in source)
         if len({block[1:] for block in source}) > 1 or len(source) % pick.args[-1]:
-            raise InputError(f"{node.name}: its channels were not made in equal numbers by equal layers; no stage fits")
+            raise InputError(f"{lies_in(node)}: its channels were not made in equal numbers by equal layers")
         for block in source[1:]:
             self._classes.union(source[0].size, block.size)
         return source[:count]
 
     def _joined(self, node: fx.Node) -> Layout:
         if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
-            raise InputError(f"{node.name}: only a concatenation of channels, dim 1, can be cut into stages")
+            raise InputError(f"{lies_in(node)}: only a concatenation of channels, dim 1, can be cut into stages")
         layout = tuple(block for value in node.args[0] for block in self.layouts[value])
         if any(block.size is None for block in layout):
-            raise InputError(f"{node.name}: the image meets a feature map; no stage owns the image")
+            raise InputError(f"{lies_in(node)}: the image meets a feature map; no stage owns the image")
         return layout
 
 

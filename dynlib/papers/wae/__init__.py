@@ -14,7 +14,8 @@ Symbols: I_L `image_low`, I_H `image_high`, I' `restored`; lambda `lam`; f_L and
 
 Departures from the paper, each with its reason:
 
-- Any network that ends in linear layers behind a pooled or flattened map is wrapped; the paper has VGG16 and ResNet-50.
+- Any network that ends in linear layers behind a pooled or flattened map is wrapped, or in the pooled map of a 1 x 1
+  convolution, which then reads both towers' maps; the paper has VGG16 and ResNet-50.
   The rules are those of the released VGG16 file: hidden linear layers of a quarter and a half of their width
   (`heads="released"`), the last pooling rounding up, half as many positions to read. Where torchvision pools 7 x 7 for
   images of any size, 4 x 4 are pooled: at 224 px that changes nothing and is the released 4 x 4 map.

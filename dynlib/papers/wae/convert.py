@@ -84,7 +84,8 @@ def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> 
     The model is read as it stands for an image of 224 px; where it takes one size alone, an `example` says which.
     Takes images (N, 3, H, W) on the scale 0 .. 1 with even sides. Two-image variants and `low` yield an `Output`, the
     others logits (N, C). Training or evaluation mode as the model.
-    Raises InputError for a network that has no head of linear layers, or an operation that nobody taught us.
+    Raises InputError for a network with another kind of head than `towers.Anatomy` knows, or an operation that nobody
+    taught us.
     """
     return _wrapped(model, config, example).to(next(model.parameters())).train(model.training)
 

@@ -1,7 +1,8 @@
 """A classifier taken apart at its last map: the tower of layers below it, and heads like the one above it.
 
 Both are found from the graph. Reading backwards from the logits, the head is the chain of linear layers, activations
-and dropout down to the first pooling or flattening of a map; everything else is the tower.
+and dropout down to the first pooling or flattening of a map; everything else is the tower. A head may also be one 1 x 1
+convolution in front of the pooling, as SqueezeNet's.
 """
 
 import copy
@@ -13,14 +14,15 @@ from torch import Tensor, fx, nn
 from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.backbones.thin import resize
 from dynlib.errors import InputError
-from dynlib.graphs import FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, probe, trace
+from dynlib.graphs import CONV, FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, probe, trace
 from dynlib.papers.wae.split import xavier
 
 
 class Anatomy:
     """Where a classifier's tower ends and its head begins.
 
-    Raises InputError where the model's output is not one linear layer's, behind a map that was pooled or flattened.
+    Raises InputError where the model's output is not one linear layer's, behind a map that was pooled or flattened, nor
+    the pooled map of a 1 x 1 convolution.
     """
 
     def __init__(self, model: nn.Module, example: Tensor | None = None):
@@ -33,13 +35,21 @@ class Anatomy:
             node = node.all_input_nodes[0]
         ends = [index for index, node in enumerate(chain) if self._role(node) in (FLATTEN, GLOBAL_POOL)]
         above = [node for node in chain[: max(ends, default=0)] if self._role(node) not in (FLATTEN, GLOBAL_POOL)]
-        if not any(self._role(node) == LINEAR for node in above):
-            raise InputError(f"{type(model).__name__}: its output is not that of linear layers behind a pooled map")
-        end = chain[ends[-1]]
+        self.pools_scores = ends == [*range(len(ends))] and self._makes(node, chain)
+        if self.pools_scores:
+            end, above = node, [*chain[len(ends) :], node]
+        elif any(self._role(node) == LINEAR for node in above):
+            end = chain[ends[-1]]
+        else:
+            where = str(node.target if getattr(node, "op", None) == "call_module" else node)
+            raise InputError(
+                f"{type(model).__name__}: its scores come by way of {where:.60}; what can be wrapped has linear layers "
+                "behind the last map, pooled or flattened, or a 1x1 convolution before the pooling"
+            )
         self.last = end.all_input_nodes[0]  # the last map
         self.below, self.above = nodes[: nodes.index(self.last) + 1], above[::-1]
         grid = self.last.meta["shape"][2:] if self._role(end) == FLATTEN else end.meta["shape"][2:]
-        self.grid = tuple(grid) or (1, 1)  # positions that the linear layers read, at the probe's size
+        self.grid = (1, 1) if self.pools_scores else tuple(grid) or (1, 1)  # positions that the head reads
 
     @property
     def channels(self) -> int:
@@ -48,6 +58,13 @@ class Anatomy:
 
     def _role(self, node: fx.Node) -> str | None:
         return find_role(self.traced, node)
+
+    def _makes(self, node: fx.Node | None, chain: list[fx.Node]) -> bool:
+        """Whether a node is a 1 x 1 convolution to a map of scores, which `chain` turns into one score a class."""
+        if not chain or not isinstance(node, fx.Node) or self._role(node) != CONV:
+            return False
+        conv, scores = self.traced.get_submodule(node.target), chain[0].meta["shape"]
+        return conv.kernel_size == (1, 1) and conv.groups == 1 and scores == node.meta["shape"][:2]
 
     def tower(self, image_channels: int = 3) -> nn.Module:
         """A copy of the layers below: images (N, `image_channels`, H, W) to the last map (N, `channels`, ., .).
@@ -80,15 +97,18 @@ class Anatomy:
             value = graph.node_copy(node, lambda _, value=value: value)
         graph.output(value)
         layers = copy.deepcopy(fx.GraphModule(self.traced, graph, "Head"))
-        linears = [node.target for node in self.above if self._role(node) == LINEAR]
+        scoring = [node.target for node in self.above if self._role(node) in (CONV, LINEAR)]
         for node in self.above:
             layer = layers.get_submodule(node.target) if node.op == "call_module" else None
-            if isinstance(layer, nn.Linear):
-                wanted = layer.out_features if node.target == linears[-1] else max(1, round(layer.out_features * share))
-                if (layer.in_features, layer.out_features) != (inputs, wanted):
+            if isinstance(layer, nn.Linear | nn.Conv2d):
+                outputs, seen = layer.weight.shape[:2]
+                wanted = outputs if node.target == scoring[-1] else max(1, round(outputs * share))
+                if (seen, outputs) != (inputs, wanted):
                     resize(layer, inputs, wanted)
                     xavier(layer)
                 inputs = wanted
             elif self._role(node) == NORM and layer.num_features != inputs:
                 resize(layer, inputs, inputs)
-        return nn.Sequential(OrderedDict(pool=nn.AdaptiveAvgPool2d(grid), flatten=nn.Flatten(), layers=layers))
+        pooled = {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()}
+        parts = {"layers": layers} | pooled if self.pools_scores else pooled | {"layers": layers}
+        return nn.Sequential(OrderedDict(parts))
