@@ -35,12 +35,8 @@ class Cost:
 
     macs: int  # multiply-accumulates of the whole network, batch 1
     params: int  # numbers in all parameters, buffers excluded
-    by_layer: dict[
-        str, int
-    ]  # module name -> MACs of its own operators, non-zero only, in execution order; sums to macs
-    uncounted: tuple[
-        str, ...
-    ] = ()  # operators that computed something and were not counted, sorted; empty in closed form
+    by_layer: dict[str, int]  # module name -> MACs of its own operators, non-zero, in execution order; sums to macs
+    uncounted: tuple[str, ...] = ()  # operators that computed and were not counted, sorted; empty in closed form
 
 
 # ---------------------------------------------------------------------------------------------------------- inputs

@@ -1,7 +1,7 @@
 """Tensor functions and small tools that two papers share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -67,15 +67,21 @@ def kaiming(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[nn.Module]:
-    """The module in evaluation mode; every part gets its own mode back, frozen parts included."""
+def in_mode(module: nn.Module, training: bool) -> Iterator[nn.Module]:
+    """Every part in one mode, whatever its own `train` would do; each gets its own back, frozen parts included."""
     modes = [(part, part.training) for part in module.modules()]
-    module.eval()
+    for part, _ in modes:
+        part.training = training
     try:
         yield module
     finally:
-        for part, training in modes:
-            part.training = training
+        for part, before in modes:
+            part.training = before
+
+
+def evaluating(module: nn.Module) -> AbstractContextManager[nn.Module]:
+    """The module in evaluation mode, see `in_mode`."""
+    return in_mode(module, False)
 
 
 @contextmanager

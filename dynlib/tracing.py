@@ -5,12 +5,11 @@ every layer that does not lie in torch.nn. Here a model is followed in both mode
 writing, and who reads the tensor afterwards reads what was written; and a batch norm stays one whatever its class adds.
 """
 
-import contextlib
 import copy
 import inspect
 import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -23,6 +22,7 @@ from torch.nn.utils import parametrize
 
 from dynlib.errors import InputError
 from dynlib.networks import Network
+from dynlib.ops import in_mode
 
 _WRITES = ("iadd", "isub", "imul", "itruediv", "ipow")
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -73,7 +73,7 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
     for training in (False, True):
         tracer = _Tracer(is_leaf)
         try:
-            with _mode(model, training):
+            with in_mode(model, training):
                 graph = tracer.trace(model)
         except InputError:
             raise
@@ -95,19 +95,6 @@ def follow(model: nn.Module, is_leaf: Callable[[nn.Module], bool]) -> fx.GraphMo
     _sweep(traced.graph)
     traced.recompile()
     return traced
-
-
-@contextlib.contextmanager
-def _mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Every part in one mode, whatever its own `train` would do."""
-    parts = [(part, part.training) for part in model.modules()]
-    for part, _ in parts:
-        part.training = training
-    try:
-        yield
-    finally:
-        for part, before in parts:
-            part.training = before
 
 
 class _Proxy(fx.Proxy):

@@ -39,7 +39,7 @@ def test_leaving_offline_is_leaving_one_image_at_a_time(stored, thresholds):
 
 
 def test_leaving_offline_takes_the_exits_that_the_network_takes(stored):
-    taken = ExitRule((0.6, 0.8))(stored[0]).taken
+    taken = ExitRule((0.6, 0.8), 3)(stored[0]).taken
     shares = leave(*stored, COSTS, (0.6, 0.8)).shares
     assert shares == tuple((taken == exit).double().mean().item() for exit in range(3))
 
@@ -48,7 +48,7 @@ def test_a_confidence_of_exactly_the_threshold_leaves_in_the_network_and_offline
     logits, labels = stored[0][:, :1], stored[1][:1]
     exactly = float(logits[:-1].softmax(-1).amax(-1)[0, 0])
     for threshold, exit in ((exactly, 0), (exactly + 1e-6, 2)):
-        assert ExitRule((threshold, NEVER))(logits).taken.tolist() == [exit]
+        assert ExitRule((threshold, NEVER), 3)(logits).taken.tolist() == [exit]
         assert leave(logits, labels, COSTS, (threshold, NEVER)).shares[exit] == 1
 
 

@@ -65,7 +65,7 @@ def test_what_has_no_place_for_an_exit_is_refused():
         layerwise(CifarResNet(8), (0.5, 0.5, 0.5))
     with pytest.raises(InputError, match="blocks is 0"):
         MSDNet(0)
-    with pytest.raises(InputError, match="5 exits need 1 or 4"):
+    with pytest.raises(InputError, match="5 exits need 1 number or 4"):
         MSDNet(5, exit_thresholds=(0.5, 0.5))
 
 

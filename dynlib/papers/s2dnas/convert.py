@@ -124,9 +124,8 @@ def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> 
         else:
             continue
         traced.set_submodule(node.target, new)
-    rule = ExitRule(config.exit_thresholds * (config.stages - 1 if len(config.exit_thresholds) == 1 else 1))
-    place = next(model.parameters()).device
-    traced.add_submodule("exit_rule", rule.to(place))
+    rule = ExitRule(config.exit_thresholds, config.stages)
+    traced.add_submodule("exit_rule", rule.to(next(model.parameters()).device))
     with traced.graph.inserting_after(plan.head):
         chosen = traced.graph.call_module("exit_rule", (plan.head,))
     plan.head.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen)

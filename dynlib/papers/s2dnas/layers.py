@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dynlib.errors import InputError
+
 Index = slice | Tensor  # of channels
 
 
@@ -258,11 +260,17 @@ class Heads(nn.ModuleList):
 
 
 class ExitRule(nn.Module):
-    """Each image takes the first exit whose largest probability is at least that exit's threshold, else the last."""
+    """Each image takes the first exit whose largest probability is at least that exit's threshold, else the last.
 
-    def __init__(self, thresholds: Sequence[float]):
+    `thresholds` are one for all `exits`, or one each before the last. Raises InputError for another number.
+    """
+
+    def __init__(self, thresholds: Sequence[float], exits: int):
         super().__init__()
-        self.register_buffer("thresholds", torch.tensor(thresholds, dtype=torch.float32))  # (E - 1,)
+        if len(thresholds) not in (1, exits - 1):
+            raise InputError(f"exit_thresholds is {thresholds}; {exits} exits need 1 number or {exits - 1}")
+        each = [*thresholds] * (exits - 1) if len(thresholds) == 1 else thresholds
+        self.register_buffer("thresholds", torch.tensor(each, dtype=torch.float32))  # (E - 1,)
 
     def forward(self, exits: Tensor) -> Exits:
         """Logits (E, N, C) -> the choice."""

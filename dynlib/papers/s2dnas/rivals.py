@@ -112,8 +112,6 @@ class MSDNet(nn.Module):
         super().__init__()
         if blocks < 1:
             raise InputError(f"blocks is {blocks}; it is at least 1")
-        if len(exit_thresholds) not in (1, blocks - 1):
-            raise InputError(f"exit_thresholds is {exit_thresholds}; {blocks} exits need 1 or {blocks - 1} numbers")
         depths = range(1, blocks + 1)
         third = -(-sum(depths) // len(FACTORS))  # layers between two scales' ends
         self.stem = Stem(channels)
@@ -132,7 +130,7 @@ class MSDNet(nn.Module):
             self.blocks.append(nn.Sequential(*layers))
             head = (Layer(channels * FACTORS[-1], 128, 3, 2), Layer(128, 128, 3, 2))
             self.heads.append(nn.Sequential(*head, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(128, num_classes)))
-        self.exit_rule = ExitRule(exit_thresholds * (blocks - 1 if len(exit_thresholds) == 1 else 1))
+        self.exit_rule = ExitRule(exit_thresholds, blocks)
         kaiming(self)
 
     def forward(self, x: Tensor) -> Exits:
@@ -164,8 +162,6 @@ def layerwise(model: nn.Module, exit_thresholds: tuple[float, ...] = (0.9,)) -> 
     places = [node for size, node in last.items() if convolutions[size] > 1 and size != (1, 1)][:-1]
     if not places:
         raise InputError(f"{type(model).__name__}: all convolutions have one map size; there is no place for an exit")
-    if len(exit_thresholds) not in (1, len(places)):
-        raise InputError(f"exit_thresholds is {exit_thresholds}; this network takes 1 number or {len(places)}")
     own = traced.get_submodule(final.target)
     device = own.weight.device
     heads, exits = nn.ModuleList(), []
@@ -176,8 +172,7 @@ def layerwise(model: nn.Module, exit_thresholds: tuple[float, ...] = (0.9,)) -> 
     for number, node in enumerate(places):
         with traced.graph.inserting_after(node):
             exits.append(traced.graph.call_module(f"heads.{number}", (node,)))
-    traced.add_submodule("exit_rule", ExitRule(exit_thresholds * (len(places) if len(exit_thresholds) == 1 else 1)))
-    traced.exit_rule.to(device)
+    traced.add_submodule("exit_rule", ExitRule(exit_thresholds, len(places) + 1).to(device))
     with traced.graph.inserting_after(final):
         stacked = traced.graph.call_function(torch.stack, ([*exits, final],))
     with traced.graph.inserting_after(stacked):

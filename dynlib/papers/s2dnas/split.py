@@ -100,7 +100,7 @@ class _Writer:
         if has_none or not len(own := self._own(node)):
             return
         if isinstance(layer, PieceConv2d):
-            new = self._call(_conv(layer, own, self._read(node)), self._gather(node))
+            new = self._call(_conv(layer, _part(layer.weight, own, self._read(node)), own), self._gather(node))
         elif isinstance(layer, PieceGroups):
             new = self._call(GroupBlocks(layer, self.stage, self._gathered(node)), self._gather(node))
         elif isinstance(layer, PieceLinear):
@@ -123,7 +123,8 @@ class _Writer:
             pick.cut([torch.arange(len(own))], [torch.arange(len(self._own(node.all_input_nodes[0])))])
             return self._call(pick, source)
         if isinstance(layer, nn.Conv2d):
-            return self._call(_depthwise(layer, own), source)
+            groups = len(own) * layer.groups // layer.out_channels
+            return self._call(_conv(layer, _part(layer.weight, own), own, groups), source)
         if kind == NORM:
             return self._call(_norm(layer, own), source)
         if kind == FLATTEN:
@@ -159,19 +160,20 @@ class _Writer:
 
 
 def _part(tensor: Tensor | None, *at: Tensor) -> nn.Parameter | None:
-    """The rows, and columns where given, of a parameter, copied."""
+    """The rows and columns of a parameter, those that are given, copied."""
     if tensor is None:
         return None
-    part = tensor.detach()
+    part = tensor.detach() if at else tensor.detach().clone()
     for dim, channels in enumerate(at):
         part = part.index_select(dim, channels.to(part.device))
     return nn.Parameter(part, requires_grad=False)
 
 
-def _conv(layer: nn.Conv2d, own: Tensor, read: Tensor) -> nn.Conv2d:
-    size = (len(read), len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    new = nn.Conv2d(*size, bias=False, padding_mode=layer.padding_mode, device="meta")
-    new.weight, new.bias = _part(layer.weight, own, read), _part(layer.bias, own)
+def _conv(layer: nn.Conv2d, weight: nn.Parameter, own: Tensor, groups: int = 1) -> nn.Conv2d:
+    """A convolution like the layer with a part of its kernel, for these of its outputs."""
+    size = (weight.shape[1] * groups, len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+    new = nn.Conv2d(*size, groups, bias=False, padding_mode=layer.padding_mode, device="meta")
+    new.weight, new.bias = weight, _part(layer.bias, own)
     return new
 
 
@@ -184,26 +186,13 @@ class GroupBlocks(nn.Module):
         place[read] = torch.arange(len(read))
         self.convs, self.reads = nn.ModuleList(), []
         for block in layer.blocks[stage]:
-            size = (len(block.read), len(block.own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-            conv = nn.Conv2d(*size, block.groups, bias=False, padding_mode=layer.padding_mode, device="meta")
-            conv.weight = nn.Parameter(layer.kernel(block).detach().clone(), requires_grad=False)
-            conv.bias = _part(layer.bias, block.own)
-            self.convs.append(conv)
+            self.convs.append(_conv(layer, _part(layer.kernel(block)), block.own, block.groups))
             self.reads.append(index(place[block.read]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_read, H, W) -> (N, C_own, H', W')."""
         parts = [conv(x[:, read]) for conv, read in zip(self.convs, self.reads, strict=True)]
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-
-
-def _depthwise(layer: nn.Conv2d, own: Tensor) -> nn.Conv2d:
-    """A depthwise convolution of a part of the channels."""
-    groups = len(own) * layer.groups // layer.out_channels
-    size = (groups, len(own), layer.kernel_size, layer.stride, layer.padding, layer.dilation)
-    new = nn.Conv2d(*size, groups, bias=False, padding_mode=layer.padding_mode, device="meta")
-    new.weight, new.bias = _part(layer.weight, own), _part(layer.bias, own)
-    return new
 
 
 def _linear(layer: nn.Linear, read: Tensor, own: Tensor | None = None) -> nn.Linear:

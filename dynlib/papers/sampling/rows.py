@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
@@ -34,21 +35,15 @@ class Positions:
     number: str  # (N, rows): which of the samples a row is, from 1 up; 0 where it is none
 
 
-def affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of a batch norm in evaluation mode. Raises InputError where it has no statistics."""
+def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Kernel (C_out, C_in / groups, K, K) and bias (C_out,) of a convolution with the batch norm behind it.
+
+    Raises InputError where that has no statistics.
+    """
     if norm.running_var is None:
         raise InputError(f"{norm}: track_running_stats is False; inference needs the statistics of the training")
-    scale = torch.rsqrt(norm.running_var + norm.eps)
-    scale = scale if norm.weight is None else scale * norm.weight
-    shift = -norm.running_mean * scale
-    return scale.detach(), (shift if norm.bias is None else shift + norm.bias).detach()
-
-
-def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Kernel (C_out, C_in / groups, K, K) and bias (C_out,) of a convolution with the batch norm behind it."""
-    scale, shift = affine(norm)
-    bias = shift if conv.bias is None else shift + conv.bias.detach() * scale
-    return conv.weight.detach() * scale[:, None, None, None], bias
+    state = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    return tuple(value.detach() for value in fuse_conv_bn_weights(conv.weight, conv.bias, *state))
 
 
 class BlockWriter:
