@@ -3,6 +3,7 @@
 import csv
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -56,6 +57,20 @@ def orders(key: str | None = None) -> pd.DataFrame:
     """
     frame = read(CLAIMS / "orders.csv", ORDERS)
     return frame if key is None else frame[frame.key == key].reset_index(drop=True)
+
+
+class Part(NamedTuple):
+    """What one part of a side of an order names."""
+
+    row: str  # study/row
+    metric: str  # of the same records, where that is another than the order's; else empty
+    front: str  # of a network with exits: the rule whose operating points are meant; else empty
+
+
+def parts(side: str) -> list[Part]:
+    """What a side of an order names, see `orders`."""
+    found = [re.fullmatch(r"([^:@]*)(?:@([^:]*))?(?::(.*))?", part) for part in side.split("|")]
+    return [Part(part[1], part[3] or "", part[2] or "") for part in found]
 
 
 def printed(note: str, value: str = "") -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from dynlib.book.report.claims import orders
+from dynlib.book.report.claims import orders, parts
 from dynlib.book.report.frame import rows, trainings
 from dynlib.errors import InputError
 
@@ -61,17 +61,12 @@ def compare(key: str, above: str, below: str, metric: str = "top1", cost: str = 
 
 def _points(key: str, side: str, metric: str) -> dict[int, list[tuple[float, float]]]:
     """Of each seed the (cost, metric) of all points of a side; seeds that lack one of its rows are left out."""
-    frame, known = trainings(key), {(row.study, row.name) for row in rows(key)}
+    frame, known = trainings(key), {f"{row.study}/{row.name}" for row in rows(key)}
     found: list[dict[int, list[tuple[float, float]]]] = []
-    for part in side.split("|"):
-        name, _, other = part.partition(":")
-        name, _, front = name.partition("@")
-        study, _, row = name.partition("/")
-        if (study, row) not in known:
-            raise InputError(
-                f"{part!r} is no row of a study of {key}; allowed: {'; '.join(sorted('/'.join(k) for k in known))}"
-            )
-        lines = frame[(frame.study == study) & (frame.row == row)]
+    for name, other, front in parts(side):
+        if name not in known:
+            raise InputError(f"{name!r} is no row of a study of {key}; allowed: {'; '.join(sorted(known))}")
+        lines = frame[frame.study + "/" + frame.row == name]
         of = {}
         for line in lines.itertuples():
             if front:

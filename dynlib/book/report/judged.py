@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from dynlib.book.report.claims import orders
+from dynlib.book.report.claims import orders, parts
 from dynlib.book.report.compare import verdicts
 from dynlib.book.report.frame import rows, trainings
 from dynlib.book.report.table import Linked, badge, interval
@@ -53,7 +53,4 @@ def proofs(key: str) -> pd.DataFrame:
 
 def _sides(order) -> list[list[str]]:
     """The rows of studies on both sides of an order, each once."""
-    sides = (
-        (part.partition("@")[0].partition(":")[0] for part in side.split("|")) for side in (order.above, order.below)
-    )
-    return [list(dict.fromkeys(side)) for side in sides]
+    return [list(dict.fromkeys(part.row for part in parts(side))) for side in (order.above, order.below)]
