@@ -5,9 +5,13 @@ from functools import cache
 import torch
 from torch import nn
 from torchvision.models import DenseNet, MobileNetV2, ResNet, SqueezeNet
+from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.detection import FasterRCNN
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
 from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.segmentation.fcn import FCN, FCNHead
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
 
 from dynlib import backbones, export
@@ -32,6 +36,16 @@ def swin(**more):
 
 
 METHODS = {"wae": wae, "octconv": octconv, "s2dnas": s2dnas, "sampling": sampling, "drnet": drnet}
+SMALL = {"predictor_width": 1 / 8, "candidates": (1.0, 0.5)}
+NEUTRAL = {  # settings that rewrite a network and leave it what it is, and how to ask for what it says
+    "octconv": (octconv.Config(alpha=1e-9, downsampling="strided"), lambda net, x: net(x)),
+    "s2dnas": (s2dnas.Config(cuts=((0, 8),)), lambda net, x: net(x).logits),
+    "sampling": (sampling.Config(density=1 - 1e-9), lambda net, x: net(x)),
+    "drnet": (drnet.Config(**SMALL), lambda net, x: net(x, resolution=0).logits),
+    "wae": (wae.Config(variant="downscaled"), lambda net, x: net.network(x)),
+}
+REAL = {"octconv": octconv.Config(), "s2dnas": s2dnas.Config(), "wae": wae.Config()}
+REAL |= {"sampling": sampling.Config(density=0.5), "drnet": drnet.Config(**SMALL)}
 FOUR = [1, 1, 1, 1]  # blocks
 NETWORKS = {
     "pad": lambda: CifarResNet(8, width=8, shortcut="A"),
@@ -110,6 +124,19 @@ def network(name="projection"):
     """One of `NETWORKS`, or of the backbones; always the same."""
     torch.manual_seed(0)
     return strange(NETWORKS[name]() if name in NETWORKS else backbones.build(name, 10))
+
+
+def small_segmenter():
+    """A fully convolutional network of four dilated blocks, 4 classes; in evaluation mode."""
+    torch.manual_seed(0)
+    return FCN(IntermediateLayerGetter(network("dilated"), {"layer4": "out"}), FCNHead(2048, 4)).eval()
+
+
+def small_detector():
+    """Faster R-CNN with a pyramid on four bottlenecks, 2 classes, for 64 px."""
+    levels = {f"layer{i}": str(i - 1) for i in (1, 2, 3, 4)}
+    backbone = BackboneWithFPN(network("bottleneck"), levels, [256, 512, 1024, 2048], out_channels=8)
+    return FasterRCNN(backbone, 3, min_size=64, max_size=64, rpn_post_nms_top_n_train=20, rpn_post_nms_top_n_test=20)
 
 
 def converted(key, net, **settings):

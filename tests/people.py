@@ -6,6 +6,17 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 
+class Rectified(nn.BatchNorm2d):
+    """A batch norm with its activation, as libraries fuse them in name."""
+
+    def __init__(self, channels):
+        super().__init__(channels)
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x):
+        return self.act(super().forward(x))
+
+
 class Body(nn.Module):
     """An ordinary small classifier whose middle is `use(self, x)`, x being a map (N, 16, H, W) after a ReLU."""
 

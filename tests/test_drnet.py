@@ -4,9 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import images, strange
+from test_octconv_gates import efficient
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet, efficientnet_b0
+from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.vgg import make_layers
 
@@ -25,7 +26,7 @@ FAMILIES = {
     "densenet": lambda: DenseNet(8, (2, 2, 2, 2), num_init_features=16, bn_size=2, drop_rate=0.1, num_classes=10),
     "mobilenet": lambda: MobileNetV2(10, 0.25),
     "vgg": lambda: small_vgg(),
-    "efficientnet": lambda: efficientnet_b0(num_classes=10),
+    "efficientnet": efficient,
 }
 
 
@@ -60,23 +61,16 @@ def norm_counts(net):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_batch_norm_of_every_family_switches_with_the_resolution(family):
+def test_every_family_is_itself_at_full_resolution_and_every_batch_norm_switches_with_it(family):
     torch.manual_seed(0)
-    plain = FAMILIES[family]()
+    plain = strange(FAMILIES[family]())
     places = sum(isinstance(m, _BatchNorm) for m in plain.modules())
-    net = convert(plain, Config(**THIN)).train()
-    net(images(2, 64), resolution=1)
+    net = convert(plain, Config(**THIN))
+    torch.testing.assert_close(net(images(2, 64), resolution=0).logits, plain(images(2, 64)))
+    net.train()(images(2, 64), resolution=1)
     assert norm_counts(net).tolist() == [[0, 1, 0]] * places
     net(images(2, 64), resolution=2)
     assert norm_counts(net).tolist() == [[0, 1, 1]] * places
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_a_converted_network_is_the_network_itself_at_full_resolution(family):
-    torch.manual_seed(0)
-    plain = strange(FAMILIES[family]()).eval()
-    net = convert(plain, Config(**THIN))
-    torch.testing.assert_close(net(images(2, 64), resolution=0).logits, plain(images(2, 64)))
 
 
 def test_a_smaller_candidate_is_the_network_with_that_set_on_the_bilinear_image():

@@ -7,6 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from networks import assert_deployed, images, on_meta, pointwise, strange
+from test_octconv_gates import NETWORKS as GATED
 from torch import nn
 from torchvision.models import DenseNet, MobileNetV2, ResNet
 from torchvision.models.resnet import BasicBlock
@@ -86,8 +87,9 @@ def dense():
         (dense, 0.25),
         (dense, 0.5),
         (lambda: MobileNetV2(10, 0.25), 0.5),
+        *((build, 0.5) for build in GATED.values()),
     ],
-    ids=["pad", "pad, all low", "projection", "dense, a quarter", "dense, a half", "depthwise"],
+    ids=["pad", "pad, all low", "projection", "dense, a quarter", "dense, a half", "depthwise", *GATED],
 )
 def test_on_a_constant_image_pointwise_kernels_make_no_difference_so_every_channel_kept_its_place(build, alpha):
     torch.manual_seed(0)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import assert_deployed, images, mobile, pointwise, strange
+from networks import assert_deployed, images, mobile, strange
 from torch import nn
 from torchvision.models.efficientnet import MBConvConfig, _efficientnet
 from torchvision.ops import SqueezeExcitation, StochasticDepth
@@ -49,21 +49,11 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("alpha", [0.25, 0.5])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_a_gated_network_has_equal_costs_and_is_deployed_with_equal_outputs(name, alpha):
-    net = convert(strange(NETWORKS[name]()), Config(alpha=alpha))
+def test_a_gated_network_is_deployed_with_equal_outputs(name):
+    net = convert(strange(NETWORKS[name]()), Config(alpha=0.25))
     assert any(node.target is octave_gate for node in net.graph.nodes)
     assert_deployed(octconv, net)
-
-
-@pytest.mark.parametrize("name", NETWORKS)
-def test_on_a_constant_image_pointwise_kernels_make_no_difference_so_every_gate_kept_its_channel(name):
-    plain = pointwise(NETWORKS[name]())
-    x = torch.randn(2, 3, 1, 1).expand(2, 3, 64, 64).contiguous()
-    with torch.no_grad():
-        expected = plain(x)
-        assert torch.allclose(convert(plain, Config())(x), expected, atol=1e-4 * expected.abs().max().item())
 
 
 def test_a_gate_is_one_reduction_of_both_bands_and_one_expansion_cut_into_the_bands():

@@ -3,9 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from networks import images, network, scored
-from test_sampling import small_detector
-from torchvision.models.segmentation import fcn_resnet50
+from networks import images, network, scored, small_detector, small_segmenter
 
 from dynlib.papers.sampling import DENSITIES, Config, convert, deploy
 from dynlib.papers.sampling.interpolate import rbf_kernel
@@ -69,8 +67,7 @@ def test_windows_without_a_sample_are_deployed_as_they_are_masked(kind):
 
 
 def test_a_segmentation_network_and_a_detectors_backbone_are_deployed():
-    torch.manual_seed(0)
-    net = scored(convert(fcn_resnet50(weights=None, weights_backbone=None, num_classes=4).eval(), Config()))
+    net = scored(convert(small_segmenter(), Config()))
     backbone = scored(convert(small_detector().eval(), Config())).backbone
     x = images(1, 64)
     with torch.no_grad():

@@ -6,11 +6,10 @@ import pickle
 import people
 import pytest
 import torch
+from networks import SMALL
 
 from dynlib.errors import InputError
 from dynlib.papers import drnet, method, octconv, s2dnas
-
-SMALL = {"predictor_width": 1 / 8, "candidates": (1.0, 0.5)}
 
 
 def test_a_loaded_network_with_stages_can_be_cut_anew_and_split():
