@@ -247,7 +247,8 @@ def _label(ax: Axes, ends: Mapping[str, tuple], colours: Mapping[str, str], drop
         away = [side * (at[other] - at[name]) for other in at if other != name]
         return any(SMALL < x < size[name] and abs(y) < 0.7 * line for x, y in away)
 
-    on_left = [name for name in at if is_over(name, 1) and not is_over(name, -1)]
+    room = {name: at[name][0] - ax.bbox.x0 * 72 / ax.figure.dpi for name in at}  # to the left, within the axes
+    on_left = [name for name in at if is_over(name, 1) and not is_over(name, -1) and size[name] < room[name]]
     for name in on_left:
         _write(ax, name, ends[name], (-9, -drop), color=colours[name], ha="right")
     stacks: list[list[str]] = []
