@@ -123,7 +123,7 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         ),
         (["latency", "octconv", *SMALL, "--threads", "0"], "threads is 0; this process may use "),
         (["cost", "octconv", "--arch", "resnet18", "--size", "100000"], "whole pixels up to 8192"),
-        (["cost", "octconv", "--arch", "resnet18", "--size", ""], "size '': write S or HxW"),
+        (["cost", "octconv", "--arch", "resnet18", "--size", ""], "--size is empty; give it a value"),
         (["cost", "octconv", *SMALL, "--classes", "1000000000000"], "Invalid value for '--classes'"),
         (["latency", "s2dnas", *SMALL, "--shares", ".nan,0.5,0.5"], "shares is '.nan,0.5,0.5'; allowed: finite"),
         (["latency", "octconv", *SMALL, "--batch", "1000000000000"], "Invalid value for '--batch'"),
