@@ -8,23 +8,13 @@ import people
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import NEUTRAL, REAL
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from dynlib import export
 from dynlib.errors import InputError
 from dynlib.papers import METHODS, drnet, method, octconv, s2dnas, sampling, wae
-
-SMALL = {"predictor_width": 1 / 8, "candidates": (1.0, 0.5)}
-NEUTRAL = {  # settings that rewrite, and how to ask the result for what the network says
-    "octconv": (octconv.Config(alpha=1e-9, downsampling="strided"), lambda net, x: net(x)),
-    "s2dnas": (s2dnas.Config(cuts=((0, 8),)), lambda net, x: net(x).logits),
-    "sampling": (sampling.Config(density=1 - 1e-9), lambda net, x: net(x)),
-    "drnet": (drnet.Config(**SMALL), lambda net, x: net(x, resolution=0).logits),
-    "wae": (wae.Config(variant="downscaled"), lambda net, x: net.network(x)),
-}
-REAL = {"octconv": octconv.Config(), "s2dnas": s2dnas.Config(), "wae": wae.Config()}
-REAL |= {"sampling": sampling.Config(density=0.5), "drnet": drnet.Config(**SMALL)}
 
 
 def images(channels=3, side=32):
@@ -149,17 +139,6 @@ def test_a_head_that_reads_maps_of_one_size_asks_for_an_example(key):
 # ------------------------------------------------------------------------------------------- layers, arguments, modes
 
 
-class Rectified(nn.BatchNorm2d):
-    """A batch norm with its activation, as libraries fuse them in name."""
-
-    def __init__(self, channels):
-        super().__init__(channels)
-        self.act = nn.ReLU(inplace=True)
-
-    def forward(self, x):
-        return self.act(super().forward(x))
-
-
 class Added(nn.BatchNorm2d):
     def forward(self, x):
         return super().forward(x) + x
@@ -246,7 +225,7 @@ def compiled():
 COPY = dict.fromkeys(METHODS)  # refused before anything else, by every method
 GRAPH = dict.fromkeys([key for key in METHODS if key != "sampling"])  # by those that follow forward
 KINDS = {  # what it is, what the methods that do not convert it say
-    "batch norm with activation": (lambda: normed_by(Rectified), {}, ""),
+    "batch norm with activation": (lambda: normed_by(people.Rectified), {}, ""),
     "batch norm and its input": (lambda: normed_by(Added), {}, ""),
     "another batch norm": (lambda: normed_by(OtherwiseNormed), {"octconv", "s2dnas", "wae"}, r"stem\.1 \(Other"),
     "a batch norm of two modes": (
@@ -316,14 +295,14 @@ def test_a_kind_of_layer_argument_or_mode_is_right_or_refused_by_name(name, key)
 
 
 def test_every_batch_norm_of_a_subclass_becomes_one_for_each_resolution():
-    net = normed_by(Rectified)
+    net = normed_by(people.Rectified)
     converted = drnet.convert(net, REAL["drnet"])
     before = sum(isinstance(part, nn.BatchNorm2d) for part in net.modules())
     assert sum(isinstance(part, nn.BatchNorm2d) for part in converted.classifier.modules()) == 2 * before
 
 
 def test_a_converted_batch_norm_of_a_subclass_still_learns_its_statistics():
-    net = normed_by(Rectified).train()
+    net = normed_by(people.Rectified).train()
     converted, same = octconv.convert(net, NEUTRAL["octconv"][0]), net
     for module in (converted, same):
         torch.manual_seed(0)

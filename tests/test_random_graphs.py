@@ -14,6 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, event, given, settings, strategies as st
+from networks import NEUTRAL, REAL
+from people import Rectified
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from torchvision.models.mobilenetv2 import InvertedResidual
@@ -21,38 +23,10 @@ from torchvision.models.resnet import BasicBlock
 
 from dynlib import export
 from dynlib.errors import InputError
-from dynlib.papers import METHODS, drnet, method, octconv, s2dnas, sampling, wae
+from dynlib.papers import METHODS, method
 
 GRAPHS = os.environ.get("GRAPHS")
 SIDE = 16
-SMALL = {"candidates": (1.0, 0.5), "predictor_width": 1 / 8}
-NEUTRAL = {  # settings that rewrite a network and leave it what it is, and how to ask for what it says
-    "octconv": (octconv.Config(alpha=1e-9, downsampling="strided"), lambda net, x: net(x)),
-    "s2dnas": (s2dnas.Config(cuts=((0, 8),)), lambda net, x: net(x).logits),
-    "sampling": (sampling.Config(density=1 - 1e-9), lambda net, x: net(x)),
-    "drnet": (drnet.Config(**SMALL), lambda net, x: net(x, resolution=0).logits),
-    "wae": (wae.Config(variant="downscaled"), lambda net, x: net.network(x)),
-}
-REAL = {
-    "octconv": octconv.Config(alpha=0.5),
-    "s2dnas": s2dnas.Config(),
-    "sampling": sampling.Config(density=0.5),
-    "drnet": drnet.Config(**SMALL),
-    "wae": wae.Config(),
-}
-
-
-class Rectified(nn.BatchNorm2d):
-    """A norm that is more than its class."""
-
-    def __init__(self, channels):
-        super().__init__(channels)
-        self.act = nn.ReLU()
-
-    def forward(self, x):
-        return self.act(super().forward(x))
-
-
 LAYERS = {  # what makes a layer for a map of so many channels; it has 16 of them, or as many as before
     "conv": lambda c: nn.Conv2d(c, 16, 3, 1, 1),
     "point": lambda c: nn.Conv2d(c, 16, 1, bias=False),
