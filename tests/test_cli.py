@@ -279,25 +279,6 @@ def test_a_training_asked_wrongly_leaves_nothing_behind(book, capsys, monkeypatc
     assert book.files() == []
 
 
-def damaged(path, how):
-    content = path.read_bytes()
-    if how == "truncated":
-        path.write_bytes(content[: len(content) // 2])
-        path.with_name("README.md").unlink()  # no checksum to tell: the file itself must
-    else:
-        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-
-
-@pytest.mark.parametrize(("how", "words"), [("truncated", "is not a whole .npz file"), ("altered", "has sha256")])
-def test_damaged_data_are_named_and_nothing_is_left_behind(book, capsys, photographs, how, words):
-    book.chapter("02_octconv", parameters=PARAMETERS)
-    damaged(photographs / "cifar10" / "test.npz", how)
-    before = book.files()
-    line = refusal(capsys, "train", "octconv", "--data-root", str(photographs))
-    assert words in line and str(photographs / "cifar10" / "test.npz") in line
-    assert book.files() == before
-
-
 def test_a_record_that_cannot_be_written_is_wrong_input(book, capsys, photographs, monkeypatch):
     book.chapter("02_octconv", parameters=PARAMETERS)
     blocked = photographs / "cifar10" / "README.md" / "records"

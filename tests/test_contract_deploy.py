@@ -189,6 +189,19 @@ def test_it_can_be_neither_pickled_nor_read_as_a_module(both):
             wrong(both[1])
 
 
+def test_forced_choices_are_taken_with_the_answers_of_each(both):
+    net, deployed = both
+    if not deployed.choice_count or isinstance(deployed, runtime.Sampled):  # whose densities are tried by its own tests
+        return
+    x, forced = images(6), torch.tensor([2, 0, 1, 1, 2, 0]) % deployed.choice_count
+    found = deployed(x, choices=forced)
+    with torch.no_grad():
+        each = torch.stack([net(x, resolution=j).logits for j in range(3)]) if hasattr(net, "score") else net(x).exits
+    assert torch.equal(getattr(found, "choice", getattr(found, "taken", None)), forced)
+    assert not hasattr(found, "z") or torch.equal(found.z, deployed(x).z), "the predictor runs all the same"
+    torch.testing.assert_close(found.logits, each[forced, torch.arange(6)], rtol=1e-4, atol=1e-5)
+
+
 def test_choices_that_are_none_are_refused(both):
     _, deployed = both
     count = deployed.choice_count

@@ -8,10 +8,8 @@ import dataclasses
 import json
 import os
 import random
-import shutil
 
 import nbformat
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -315,13 +313,3 @@ def test_a_checkpoint_from_before_there_were_checksums_is_read(tmp_path):
     net, optimizer = trained(path)
     save_file(load_file(path), path, {"state": json.dumps({"run": "this run", "curve": []})})
     checkpoints.restore(path, checkpoints.State("this run"), net, optimizer)
-
-
-def test_a_loop_a_folder_and_an_empty_file_are_no_data_set(photographs):  # noqa: F811
-    path = photographs / "cifar10" / "train.npz"
-    for make in (path.mkdir, lambda: path.symlink_to(path), path.touch, lambda: np.save(path.open("wb"), np.zeros(3))):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        make()
-        with pytest.raises(InputError) as error:
-            data.load("cifar10", "train", photographs)
-        names(error.value, path)

@@ -15,16 +15,16 @@ from dynlib.errors import InputError
 from dynlib.paths import ROOT
 
 
-def book(folder, text="A page."):
+def book(folder, pages=12):
     """A book of twelve pages, so that a build takes some time to write."""
     source = folder / "book"
     source.mkdir()
     (folder / "_config.yml").write_text("title: T\nonly_build_toc_files: true\nexecute: {execute_notebooks: 'off'}\n")
-    names = [f"p{number}" for number in range(12)]
+    names = [f"p{number}" for number in range(pages)]
     chapters = "".join(f"  - file: {name}\n" for name in names)
     (source / "_toc.yml").write_text(f"format: jb-book\nroot: intro\nchapters:\n{chapters}")
     for name in ("intro", *names):
-        (source / f"{name}.md").write_text(f"# {name}\n\n{text}\n\n" + "Words. " * 200)
+        (source / f"{name}.md").write_text(f"# {name}\n\n" + "Words. " * 200)
     return source
 
 
@@ -73,13 +73,13 @@ def test_a_build_that_was_killed_while_it_wrote_is_made_anew(tmp_path, undisturb
 
 
 def test_without_an_address_of_the_repository_no_button_leads_there(tmp_path):
-    source, target = book(tmp_path), tmp_path / "_build" / "html"
+    source, target = book(tmp_path, 1), tmp_path / "_build" / "html"
     config = tmp_path / "_config.yml"
     buttons = "launch_buttons: {binderhub_url: 'https://mybinder.org'}\nhtml: {use_repository_button: true}\n"
     for address, there in (("''", False), ("https://github.com/a/b", True)):
         config.write_text(f"{config.read_text().partition('repository')[0]}repository: {{url: {address}}}\n{buttons}")
         pages.build(source, target)
-        assert ("github.com/a/b" in (target / "p3.html").read_text()) is there
+        assert ("github.com/a/b" in (target / "p0.html").read_text()) is there
 
 
 def test_what_stopped_a_build_is_a_line_that_says_so():

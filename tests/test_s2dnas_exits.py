@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dynlib.errors import InputError
+from dynlib.papers.s2dnas import exits
 from dynlib.papers.s2dnas.exits import NEVER, SHARED, TOLERANCES, budget, choices, front, leave, quota, shared
 from dynlib.papers.s2dnas.layers import ExitRule
 
@@ -117,7 +118,8 @@ def test_what_is_chosen_on_some_images_is_applied_to_others_and_never_chosen_the
     assert [row["thresholds"] for row in relabelled["budget"]] == [row["thresholds"] for row in found["budget"]]
 
 
-def test_many_exits_have_coarser_grids_and_one_exit_has_nothing_to_choose(stored):
+def test_many_exits_have_coarser_grids_and_one_exit_has_nothing_to_choose(stored, monkeypatch):
+    monkeypatch.setattr(exits, "MOST_CELLS", 200_000)  # a thousandth, or the grid of five exits takes ten seconds
     logits, labels = stored
     five = (torch.cat([logits, logits[:2]])[:, :100], labels[:100])
     assert len(choices(five, five, (1, 2, 3, 4, 5))["budget"][0]["thresholds"]) == 4

@@ -99,7 +99,6 @@ def test_wide_heads_have_the_network_s_own_hidden_layers():
     [
         ("resnet18", 16, 224),
         ("resnet50", 16, 64),
-        ("vgg16", 8, 64),
         ("vgg16_bn", 8, 96),
         ("mobilenet_v2", 8, 64),
         ("densenet121", 16, 64),
@@ -109,7 +108,7 @@ def test_wide_heads_have_the_network_s_own_hidden_layers():
 )
 def test_any_classifier_is_wrapped_and_the_gradient_reaches_every_parameter(arch, width, size):
     torch.manual_seed(0)
-    options = {"init_weights": False} if arch in ("vgg16", "vgg16_bn", "googlenet") else {}
+    options = {"init_weights": False} if arch == "vgg16_bn" else {}
     model = convert(backbones.build(arch, 5, width=width, **options), Config())
     image = images(2, size)
     output = model(image, restore=True)

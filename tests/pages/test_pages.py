@@ -46,20 +46,9 @@ each_page = pytest.mark.parametrize("name", pages())
 
 
 @each_page
-def test_every_page_of_the_contents_is_built(name):
-    assert (HTML / f"{name}.html").stat().st_size > 1000
-
-
-@each_page
-def test_every_image_has_a_text_for_those_who_cannot_see_it(name):
-    images = [attrs for tag, attrs in Page(HTML / f"{name}.html").tags if tag == "img"]
-    assert [attrs.get("src") for attrs in images if not (attrs.get("alt") or "").strip()] == []
-
-
-@each_page
-def test_every_image_says_more_than_where_its_file_lies(name):
-    alts = [attrs.get("alt") or "" for tag, attrs in Page(HTML / f"{name}.html").tags if tag == "img"]
-    assert [alt for alt in alts if re.search(r"\.(png|svg|jpe?g)$", alt)] == []
+def test_every_image_has_a_text_for_those_who_cannot_see_it_not_the_name_of_its_file(name):
+    alts = [(attrs.get("alt") or "").strip() for tag, attrs in Page(HTML / f"{name}.html").tags if tag == "img"]
+    assert [alt for alt in alts if not alt or re.search(r"\.(png|svg|jpe?g)$", alt)] == []
 
 
 @each_page
