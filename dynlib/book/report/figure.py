@@ -248,30 +248,36 @@ def _label(ax: Axes, ends: Mapping[str, tuple], colours: Mapping[str, str], drop
         return any(SMALL < x < size[name] and abs(y) < 0.7 * line for x, y in away)
 
     room = {name: at[name][0] - ax.bbox.x0 * 72 / ax.figure.dpi for name in at}  # to the left, within the axes
-    on_left = [name for name in at if is_over(name, 1) and not is_over(name, -1) and size[name] < room[name]]
-    for name in on_left:
-        _write(ax, name, ends[name], (-9, -drop), color=colours[name], ha="right")
-    stacks: list[list[str]] = []
+    on_left = {name for name in at if is_over(name, 1) and not is_over(name, -1) and size[name] < room[name]}
     middle = lambda stack: np.mean([at[name][1] for name in stack])  # noqa: E731
-    meet = lambda a, b: at[a][0] < at[b][0] + size[b] and at[b][0] < at[a][0] + size[a]  # noqa: E731
-    for name in sorted(at.keys() - {*on_left}, key=lambda name: at[name][1]):
-        stacks.append([name])
-        while len(stacks) > 1 and any(meet(a, b) for a in stacks[-1] for b in stacks[-2]):
-            if middle(stacks[-1]) - middle(stacks[-2]) >= line * (len(stacks[-1]) + len(stacks[-2])) / 2:
-                break
-            stacks[-2:] = [stacks[-2] + stacks[-1]]
-    for stack in stacks:
-        for place, name in enumerate(stack):
-            lift = middle(stack) + line * (place - (len(stack) - 1) / 2) - at[name][1]
-            _write(ax, name, ends[name], (11, lift - drop), color=colours[name])
+    for side, ha, names in ((-1, "right", on_left), (1, "left", at.keys() - on_left)):
+        spans = {name: sorted((at[name][0], at[name][0] + side * size[name])) for name in names}
+        meet = lambda a, b: spans[a][0] < spans[b][1] and spans[b][0] < spans[a][1]  # noqa: B023, E731
+        stacks: list[list[str]] = []
+        for name in sorted(names, key=lambda name: at[name][1]):
+            stacks.append([name])
+            while len(stacks) > 1 and any(meet(a, b) for a in stacks[-1] for b in stacks[-2]):
+                if middle(stacks[-1]) - middle(stacks[-2]) >= line * (len(stacks[-1]) + len(stacks[-2])) / 2:
+                    break
+                stacks[-2:] = [stacks[-2] + stacks[-1]]
+        for stack in stacks:
+            for place, name in enumerate(stack):
+                lift = middle(stack) + line * (place - (len(stack) - 1) / 2) - at[name][1]
+                _write(ax, name, ends[name], (10 * side, lift - drop), color=colours[name], ha=ha)
 
 
-def _write(ax: Axes, text: str, at: tuple, offset: tuple, *, color: str, ha: str = "left") -> None:
+def _write(ax: Axes, text: str, at: tuple, offset: tuple, *, color: str, ha: str) -> None:
     """Text beside a point, `offset` points away, over the lines behind and under the marks of the data."""
     ground = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}
     style = {"ha": ha, "va": "center", "size": SMALL, "color": color, "zorder": 1.5, "annotation_clip": False}
     if abs(offset[1]) > 0.7 * SMALL:  # no longer beside its point: a line leads there
-        style["arrowprops"] = {"arrowstyle": "-", "color": PALE, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        style["arrowprops"] = {
+            "arrowstyle": "-",
+            "color": PALE,
+            "shrinkA": 0,
+            "shrinkB": 0,
+            "relpos": (float(ha == "right"), 0.5),
+        }
     ax.annotate(text, at, offset, textcoords="offset points", bbox=ground, **style)
 
 
