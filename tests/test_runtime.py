@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,6 +68,14 @@ def test_folders_engines_and_threads_that_cannot_be_are_refused(one, monkeypatch
         runtime.load(one, threads=2)
     with pytest.raises(InputError, match="cannot write"):
         runtime.load(one, threads=1).save(one / "deployed.json" / "below")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_loaded_network_is_not_that_of_the_process_that_asks(one):
+    held = np.ones(60_000_000)  # 480 MB
+    asked = [sys.executable, "-m", "dynlib.runtime", str(one), "onnxruntime", "1", "1"]
+    told = json.loads(subprocess.run(asked, check=True, cwd=ROOT, capture_output=True).stdout)
+    assert 20 < told["peak_mb"] < held.nbytes / 1e6
+
+
 
 
 def test_nothing_of_this_machine_stands_in_the_graph(one):
