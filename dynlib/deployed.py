@@ -15,6 +15,7 @@ from dynlib.errors import InputError
 
 FORMAT = 1  # of the folder; another one is refused
 ABOUT = "deployed.json"
+THRESHOLDS = "thresholds"  # all of deployed.json that may be changed by hand
 TENSOR = "tensor"  # in a description of what a network returns
 
 
@@ -90,7 +91,8 @@ class Deployed:
         folder = Path(folder)
         files = {f"{name}.onnx": part.graph for name, part in self.parts.items()}
         sums = {name: hashlib.sha256(graph).hexdigest() for name, graph in files.items()}
-        about = {"format": FORMAT, "kind": self.kind, **self.about, "files": sums}
+        about = {"kind": self.kind, **self.about, "files": sums}
+        about = {"format": FORMAT, "checksum": checksum(about), **about}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, graph in files.items():
@@ -133,6 +135,12 @@ class Deployed:
 
 
 def _is_tensor(value: object) -> bool:
+def checksum(about: Mapping[str, Any]) -> str:
+    """Of a description, but for what may be changed by hand. Order counts: parts run in theirs."""
+    fixed = {name: value for name, value in about.items() if name != THRESHOLDS}
+    return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
+
+
     torch = sys.modules.get("torch")  # who has a tensor has imported it
     return torch is not None and isinstance(value, torch.Tensor)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dynlib.decisions import Resolutions, Sampled, Stages, confidence, drawn
-from dynlib.deployed import ABOUT, FORMAT, TENSOR, Deployed
+from dynlib.deployed import ABOUT, FORMAT, TENSOR, THRESHOLDS, Deployed, checksum
 from dynlib.errors import InputError
 
 __all__ = ["KINDS", "TENSOR", "Deployed", "Resolutions", "Sampled", "Stages", "confidence", "drawn", "load"]
@@ -30,7 +30,8 @@ KINDS = {kind.kind: kind for kind in (Deployed, Resolutions, Stages, Sampled)}
 def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None = None) -> Deployed:
     """The network that `Deployed.save` wrote; needs onnxruntime (or openvino) and numpy alone.
 
-    Raises InputError for a folder that is none, of another version, or with a part that is missing or damaged.
+    Raises InputError for a folder that is none, of another version, with a part that is missing or damaged, or whose
+    deployed.json was changed by hand in anything but thresholds.
     """
     folder = Path(folder)
     try:
@@ -40,10 +41,8 @@ def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None
     found = about.pop("format", None) if isinstance(about, dict) else None
     if found != FORMAT:
         raise InputError(f"{folder / ABOUT} has format {found!r}; this version reads format {FORMAT}: deploy it again")
-    if about.get("kind") not in KINDS or not {"files", "image", "returns"} <= about.keys():
-        raise InputError(
-            f"{folder / ABOUT} has kind {about.get('kind')!r}; allowed: {', '.join(KINDS)}: deploy it again"
-        )
+    if about.pop("checksum", None) != checksum(about):
+        raise InputError(f"{folder / ABOUT} was changed; allowed: other {THRESHOLDS}; for all else deploy it again")
     graphs = {}
     for name, expected in about.pop("files").items():
         try:
