@@ -1,8 +1,11 @@
 """What is decided between the parts of a deployed network, in NumPy; see `runtime`."""
 
+from typing import Any
+
 import numpy as np
 
-from dynlib.deployed import Deployed
+from dynlib.deployed import THRESHOLDS, Deployed
+from dynlib.errors import InputError
 
 
 class Resolutions(Deployed):
@@ -37,14 +40,15 @@ class Stages(Deployed):
     `about` has `thresholds` and `stages`: for each the names of the pieces that it reads and of those that it yields
     behind its logits, the image being "image". At batch 1 what comes after the exit does not run; in a batch, images
     that have left are dropped from all pieces where that spares at least `compact_from` of it.
+    Raises InputError for another number of thresholds than there are exits before the last, and for what is no number.
     """
 
     kind = "stages"
 
     def __init__(self, *args):
         super().__init__(*args)
-        self._thresholds = np.asarray(self.about["thresholds"], np.float32)
         self._plan = [(stage["reads"], stage["yields"]) for stage in self.about["stages"]]
+        self._thresholds = _checked_thresholds(self.about.get(THRESHOLDS), len(self._plan) - 1)
         last = {piece: number for number, (reads, _) in enumerate(self._plan) for piece in reads}
         self._spent = [[piece for piece, at in last.items() if at == number] for number in range(len(self._plan))]
 
@@ -95,6 +99,13 @@ class Stages(Deployed):
             kept.update(zip(yields, pieces, strict=True))
         missing = [np.full_like(logits, np.nan)] * (last - number)
         return logits, np.array([number]), np.stack(exits + missing)
+
+
+def _checked_thresholds(given: Any, count: int) -> np.ndarray:
+    numbers = isinstance(given, list) and all(type(value) in (int, float) and value == value for value in given)
+    if not numbers or len(given) != count:
+        raise InputError(f"thresholds are {given!r}; allowed: a list of {count} numbers, one an exit but the last")
+    return np.asarray(given, np.float32)
 
 
 class Sampled(Deployed):

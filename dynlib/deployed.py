@@ -13,8 +13,9 @@ import numpy as np
 from dynlib.engines import Part, allowed_threads, check_engine, check_threads
 from dynlib.errors import InputError
 
-FORMAT = 1  # of the folder; another one is refused
+FORMAT = 2  # of the folder; another one is refused
 ABOUT = "deployed.json"
+THRESHOLDS = "thresholds"  # all of deployed.json that may be changed by hand
 TENSOR = "tensor"  # in a description of what a network returns
 
 
@@ -90,7 +91,8 @@ class Deployed:
         folder = Path(folder)
         files = {f"{name}.onnx": part.graph for name, part in self.parts.items()}
         sums = {name: hashlib.sha256(graph).hexdigest() for name, graph in files.items()}
-        about = {"format": FORMAT, "kind": self.kind, **self.about, "files": sums}
+        about = {"kind": self.kind, **self.about, "files": sums}
+        about = {"format": FORMAT, "checksum": checksum(about), **about}
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, graph in files.items():
@@ -112,8 +114,9 @@ class Deployed:
         """The images as an array whose rows lie one after another."""
         given, where = images, ""
         if _is_tensor(images):
-            where = f" on {images.device}"
-            images = images.detach().numpy() if where == " on cpu" else None
+            torch, where = sys.modules["torch"], f" on {images.device}"
+            plain = (images.dtype, images.layout, images.device.type) == (torch.float32, torch.strided, "cpu")
+            images = images.numpy(force=True) if plain else None
         known = isinstance(images, np.ndarray) and images.dtype == np.float32 and images.shape[1:] == self._image
         if known and len(images):
             return np.ascontiguousarray(images)
@@ -130,6 +133,12 @@ class Deployed:
             given = f"{choices.dtype} {choices.shape} {choices.flatten()[:8].tolist()}"
             raise InputError(f"choices are {given}; allowed: int64 ({count},) from 0 to {self.choice_count - 1}")
         return choices
+
+
+def checksum(about: Mapping[str, Any]) -> str:
+    """Of a description, but for what may be changed by hand. Order counts: parts run in theirs."""
+    fixed = {name: value for name, value in about.items() if name != THRESHOLDS}
+    return hashlib.sha256(json.dumps(fixed).encode()).hexdigest()
 
 
 def _is_tensor(value: object) -> bool:

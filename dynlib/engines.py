@@ -26,7 +26,7 @@ def allowed_threads() -> int:
 def check_threads(threads: int) -> int:
     """The number itself. Raises InputError for more threads than cores that this process may use."""
     most = allowed_threads()
-    if not 1 <= threads <= most:
+    if not isinstance(threads, int) or not 1 <= threads <= most:
         raise InputError(f"threads is {threads}; this process may use {most} cores: 1 to {most}")
     return threads
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dynlib import __version__
-from dynlib.engines import Part
+from dynlib.engines import Part, check_engine, check_threads
 from dynlib.errors import InputError
 from dynlib.ops import evaluating
 from dynlib.quantise import int8
@@ -30,14 +30,19 @@ _MODAL = ("batch_norm", "dropout", "feature_dropout", "alpha_dropout")  # operat
 _RANDOM = ("bernoulli", "rand", "normal", "multinomial", "uniform", "exponential", "poisson")  # that draw
 
 
-def check(module: nn.Module, example: Tensor) -> None:
-    """Raise InputError for weights or images that a deployed network cannot have."""
+def check(module: nn.Module, example: Tensor, engine: str, threads: int | None) -> None:
+    """Raise InputError for weights or images that a deployed network cannot have, and what it cannot run on."""
+    check_engine(engine)
+    if threads is not None:
+        check_threads(threads)
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
         if tensor.is_floating_point() and (tensor.dtype, tensor.device.type) != (torch.float32, "cpu"):
             raise InputError(
                 f"{name} is {tensor.dtype} on {tensor.device}; deployed networks are float32 on the CPU: "
                 "model.float().cpu()"
             )
+    if not isinstance(example, Tensor):
+        raise InputError(f"example is of type {type(example).__name__}; allowed: a tensor of images (N, C, H, W)")
     if example.ndim != 4 or (example.dtype, example.device.type) != (torch.float32, "cpu") or not len(example):
         raise InputError(
             f"example is {example.dtype} {tuple(example.shape)} on {example.device}; "
@@ -46,13 +51,17 @@ def check(module: nn.Module, example: Tensor) -> None:
 
 
 def graph(
-    module: nn.Module, *inputs: Tensor, exact: bool = True, calibrate: Iterable[Sequence[Tensor]] | None = None
+    module: nn.Module,
+    *inputs: Tensor,
+    engine: str = "onnxruntime",
+    exact: bool = True,
+    calibrate: Iterable[Sequence[Tensor]] | None = None,
 ) -> bytes:
     """The module in evaluation mode as the content of an ONNX file, for any number of images.
 
     `inputs` (N, ...) are an example of each input; all of them have the batch first. The graph yields the tensors that
-    the module returns, in the order of torch's pytree. `exact`: compare it with the module on the example. With
-    `calibrate`, tensors for the inputs a batch, it is then quantised, see `dynlib.quantise`.
+    the module returns, in the order of torch's pytree. `exact`: compare it with the module on the example, in the
+    `engine` that it is for. With `calibrate`, tensors for the inputs a batch, it is quantised, see `dynlib.quantise`.
     Raises InputError naming operator and layer for what cannot be exported or would come out different.
     """
     with evaluating(module), torch.no_grad(), _quiet():
@@ -69,7 +78,7 @@ def graph(
             raise InputError(f"{type(module).__name__} cannot be exported: {_reason(error)}") from error
         content = _bare(found.model_proto).SerializeToString()
         if exact:
-            _compare(module, content, flat(*pair), pair)
+            _compare(module, content, flat(*pair), pair, engine)
     if calibrate is None:
         return content
     return int8(content, ([value.detach().numpy() for value in values] for values in calibrate))
@@ -84,24 +93,31 @@ def single(
     calibrate: Iterable[Tensor] | None = None,
 ) -> Deployed:
     """A network of one graph, for images of the size of `example` (N, C, H, W); with `calibrate` in int8."""
-    check(module, example)
+    check(module, example, engine, threads)
     batches = calibration(calibrate, example)
     found = about(method, example, returned(answer(module, example)), batches)
-    content = graph(module, example, calibrate=batches and [(batch,) for batch in batches])
+    content = graph(module, example, engine=engine, calibrate=batches and [(batch,) for batch in batches])
     return Deployed(found, {"network": content}, engine, threads)
 
 
 def calibration(batches: Iterable[Tensor] | None, example: Tensor) -> list[Tensor] | None:
-    """The batches that int8 is calibrated with. Raises InputError where there is none, or one unlike the example."""
+    """The batches that int8 is calibrated with.
+
+    Raises InputError where there is none, or one that is empty, unlike the example or not finite.
+    """
     if batches is None:
         return None
     found = list(batches)
     if not found:
         raise InputError("calibrate has no batch; allowed: some batches of images, of the kind that will be classified")
+    allowed = f"float32 images (N, {str(tuple(example.shape[1:]))[1:]}"
     for batch in found:
-        if not isinstance(batch, Tensor) or batch.dtype != torch.float32 or batch.shape[1:] != example.shape[1:]:
-            what = f"{batch.dtype} {tuple(batch.shape)}" if isinstance(batch, Tensor) else type(batch).__name__
-            raise InputError(f"calibrate holds {what}; allowed: float32 images (N, {str(tuple(example.shape[1:]))[1:]}")
+        if not isinstance(batch, Tensor):
+            raise InputError(f"calibrate holds {type(batch).__name__}; allowed: {allowed}, without targets")
+        if batch.dtype != torch.float32 or batch.shape[1:] != example.shape[1:] or not len(batch):
+            raise InputError(f"calibrate holds {batch.dtype} {tuple(batch.shape)}; allowed: {allowed}, N from 1 up")
+        if not batch.isfinite().all():
+            raise InputError(f"calibrate holds images with NaN or infinity; allowed: {allowed}, all finite")
     return found
 
 
@@ -218,13 +234,15 @@ def difference(found: Any, expected: Any) -> float:
     return max(shares)
 
 
-def _compare(module: nn.Module, content: bytes, expected: Sequence[Tensor], inputs: Sequence[Tensor]) -> None:
-    """Raise InputError where the graph yields something else than the module, on its own engine."""
+def _compare(
+    module: nn.Module, content: bytes, expected: Sequence[Tensor], inputs: Sequence[Tensor], engine: str
+) -> None:
+    """Raise InputError where the graph yields something else than the module, on the engine that it is for."""
     name = type(module).__name__
-    found = Part(name, content, "onnxruntime", 1)(*(value.numpy() for value in inputs))
+    found = Part(name, content, engine, 1)(*(value.numpy() for value in inputs))
     if (share := difference([torch.from_numpy(value) for value in found], expected)) > CLOSE:
         raise InputError(
-            f"{name}: what was exported differs by {share:.0e} of the largest value; it cannot be deployed"
+            f"{name}: what was exported differs by {share:.0e} of the largest value; it cannot be deployed on {engine}"
         )
 
 

@@ -11,6 +11,7 @@ What is decided between the parts of a network is its kind: nothing (`Deployed`)
 
 import hashlib
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dynlib.decisions import Resolutions, Sampled, Stages, confidence, drawn
-from dynlib.deployed import ABOUT, FORMAT, TENSOR, Deployed
+from dynlib.deployed import ABOUT, FORMAT, TENSOR, THRESHOLDS, Deployed, checksum
 from dynlib.errors import InputError
 
 __all__ = ["KINDS", "TENSOR", "Deployed", "Resolutions", "Sampled", "Stages", "confidence", "drawn", "load"]
@@ -29,7 +30,8 @@ KINDS = {kind.kind: kind for kind in (Deployed, Resolutions, Stages, Sampled)}
 def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None = None) -> Deployed:
     """The network that `Deployed.save` wrote; needs onnxruntime (or openvino) and numpy alone.
 
-    Raises InputError for a folder that is none, of another version, or with a part that is missing or damaged.
+    Raises InputError for a folder that is none, of another version, with a part that is missing or damaged, or whose
+    deployed.json was changed by hand in anything but thresholds.
     """
     folder = Path(folder)
     try:
@@ -39,10 +41,8 @@ def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None
     found = about.pop("format", None) if isinstance(about, dict) else None
     if found != FORMAT:
         raise InputError(f"{folder / ABOUT} has format {found!r}; this version reads format {FORMAT}: deploy it again")
-    if about.get("kind") not in KINDS or not {"files", "image", "returns"} <= about.keys():
-        raise InputError(
-            f"{folder / ABOUT} has kind {about.get('kind')!r}; allowed: {', '.join(KINDS)}: deploy it again"
-        )
+    if about.pop("checksum", None) != checksum(about):
+        raise InputError(f"{folder / ABOUT} was changed; allowed: other {THRESHOLDS}; for all else deploy it again")
     graphs = {}
     for name, expected in about.pop("files").items():
         try:
@@ -56,15 +56,15 @@ def load(folder: str | Path, *, engine: str = "onnxruntime", threads: int | None
 
 
 def _weigh(folder: str, engine: str, threads: str, batch: str) -> dict[str, float]:
-    """Seconds to load a folder, and the most memory, MB, that this process held until it had run one batch."""
-    import resource
-
+    """Seconds to load a folder, and, on Linux, the most memory, MB, that this process held until it ran one batch."""
     began = time.perf_counter()
     net = load(folder, engine=engine, threads=int(threads))
     load_s = time.perf_counter() - began
     net(np.zeros((int(batch), *net.about["image"]), np.float32))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # KiB on Linux
-    return {"load_s": round(load_s, 3), "peak_mb": round(peak * 1024 / 1e6, 1)}
+    status = Path("/proc/self/status")  # not getrusage: its figure begins with what the parent process held
+    peak = re.search(r"^VmHWM:\s+(\d+) kB$", status.read_text(), re.MULTILINE) if status.exists() else None
+    told = {"load_s": round(load_s, 3)}
+    return told | ({"peak_mb": round(int(peak[1]) * 1024 / 1e6, 1)} if peak else {})
 
 
 if __name__ == "__main__":

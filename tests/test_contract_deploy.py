@@ -178,6 +178,7 @@ def test_images_may_lie_in_any_order_but_must_be_those_promised(both):
     assert same(deployed(x.to(memory_format=torch.channels_last)), expected, 0)
     assert same(deployed(x.flip(-1).contiguous().flip(-1).requires_grad_()), expected, 0)
     wrong = (x.double(), x.half(), x[:, :1], x[0], x[..., :16], x[:0], x.tolist(), x.to("meta"), x.numpy().astype(int))
+    wrong += (x.bfloat16(), x.to_sparse())
     for other in wrong:
         with pytest.raises(InputError, match=r"images are .*allowed: .*float32 \(N, 3, 32, 32\) on the CPU"):
             deployed(other)

@@ -36,6 +36,15 @@ def test_a_supervised_predictor_chooses_by_utility_when_deployed():
     assert (found.logits - expected.logits).abs().max() <= 1e-4 * expected.logits.abs().max()
 
 
+def test_every_size_in_int8_answers_nearly_as_in_float32():
+    net, x = converted("drnet", network(), candidates=(1, 0.5)), images(16)
+    deployed = drnet.deploy(net, x[:1], threads=1, calibrate=[x[:8], x[8:]])
+    with torch.inference_mode():
+        for j in range(2):
+            found, right = deployed(x, torch.full((16,), j)).logits, net(x, resolution=j).logits
+            assert 0 < (found - right).abs().max() / right.abs().max() < 0.1
+
+
 def test_octaves_inside_keep_their_logits_are_counted_and_deployed():
     octaves = octconv.convert(network(), octconv.Config(alpha=0.25))
     batch = images(6)

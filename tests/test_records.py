@@ -79,7 +79,7 @@ def test_an_infinite_metric_is_refused(record, tmp_path):
 
 def test_the_environment_names_machine_versions_and_commit():
     environment = records.environment(threads=2)
-    assert {"device", "threads", "torch", "commit", "date"} <= set(environment)
+    assert {"device", "threads", "torch", "onnxruntime", "openvino", "commit", "date"} <= set(environment)
     assert all(environment[name] for name in ("device", "torch", "commit", "date"))
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -36,12 +37,10 @@ def one(tmp_path):
         (lambda folder: (folder / "network.onnx").write_bytes(b"x"), r"network.onnx is damaged: checksum"),
         (lambda folder: (folder / "network.onnx").unlink(), r"network.onnx cannot be read: No such file"),
         (lambda folder: (folder / "deployed.json").write_text("{"), r"deployed.json cannot be read"),
-        (lambda folder: (folder / "deployed.json").write_text("[]"), r"has format None; this version reads format 1"),
-        (lambda folder: rewritten(folder, format=2), r"deployed.json has format 2; this version reads format 1"),
-        (
-            lambda folder: rewritten(folder, kind="strange"),
-            r"has kind 'strange'; allowed: graph, .*",
-        ),
+        (lambda folder: (folder / "deployed.json").write_text("[]"), r"has format None; this version reads format 2"),
+        (lambda folder: rewritten(folder, format=1), r"deployed.json has format 1; this version reads format 2"),
+        (lambda folder: rewritten(folder, kind="strange"), r"deployed.json was changed; allowed: other thresholds; "),
+        (lambda folder: rewritten(folder, files={"../other/network.onnx": "0"}), r"deployed.json was changed"),
     ],
 )
 def test_a_damaged_folder_or_another_version_is_refused_in_one_line(one, damage, words):
@@ -67,6 +66,14 @@ def test_folders_engines_and_threads_that_cannot_be_are_refused(one, monkeypatch
         runtime.load(one, threads=2)
     with pytest.raises(InputError, match="cannot write"):
         runtime.load(one, threads=1).save(one / "deployed.json" / "below")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_memory_of_a_loaded_network_is_not_that_of_the_process_that_asks(one):
+    held = np.ones(60_000_000)  # 480 MB
+    asked = [sys.executable, "-m", "dynlib.runtime", str(one), "onnxruntime", "1", "1"]
+    told = json.loads(subprocess.run(asked, check=True, cwd=ROOT, capture_output=True).stdout)
+    assert 20 < told["peak_mb"] < held.nbytes / 1e6
 
 
 def test_nothing_of_this_machine_stands_in_the_graph(one):
@@ -161,7 +168,58 @@ def test_optional_arguments_of_forward_keep_their_defaults():
     assert same(export.single("octconv", net, images(1), "onnxruntime", 1)(images(2)), net(images(2)))
 
 
-# ------------------------------------------------------------------------------------------------------------- OpenVINO
+# ----------------------------------------------------------------------------------------------------------------- int8
+
+
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_a_network_in_int8_answers_nearly_as_in_float32(engine):
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.Flatten(), nn.Linear(8 * 12 * 12, 5)
+    ).eval()
+    x = images(16, 16)
+    deployed = export.single("octconv", net, x[:1], engine, 1, iter([x[:8], x[8:]]))
+    assert deployed.about["dtype"] == "int8" and b"QuantizeLinear" in deployed.parts["network"].graph
+    assert 0 < export.difference(deployed(x), net(x)) < 0.05
+
+
+@pytest.mark.parametrize(
+    ("batches", "words"),
+    [
+        ([], "calibrate has no batch"),
+        ([images(2, 8)[:0]], r"calibrate holds torch.float32 \(0, 3, 8, 8\); allowed: .*, N from 1 up"),
+        ([images(2, 4)], r"calibrate holds torch.float32 \(2, 3, 4, 4\); allowed: float32 images \(N, 3, 8, 8\)"),
+        ([images(2, 8).double()], r"calibrate holds torch.float64 \(2, 3, 8, 8\)"),
+        ([(images(2, 8), torch.zeros(2))], "calibrate holds tuple; allowed: .*, without targets"),
+        ([images(2, 8), images(2, 8) * float("nan")], "calibrate holds images with NaN or infinity"),
+    ],
+)
+def test_batches_that_calibrate_nothing_are_refused_before_anything_is_exported(batches, words, monkeypatch):
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("exported"))
+    with pytest.raises(InputError, match=words):
+        export.single("octconv", nn.Conv2d(3, 2, 1), images(1, 8), "onnxruntime", 1, batches)
+
+
+# -------------------------------------------------------------------------------------------------------------- engines
+
+
+def test_what_another_engine_computes_wrongly_is_not_deployed_on_it():
+    class Half(nn.Module):
+        def forward(self, x):
+            return F.interpolate(x, scale_factor=0.5, mode="bilinear", antialias=True)  # OpenVINO ignores the filter
+
+    assert same(export.single("wae", Half(), images(1), "onnxruntime", 1)(images(2)), Half()(images(2)))
+    with pytest.raises(InputError, match=r"^Half: what was exported differs by .*; it cannot be deployed on openvino$"):
+        export.single("wae", Half(), images(1), "openvino", 1)
+
+
+@pytest.mark.parametrize(
+    ("engine", "threads"), [("tensorrt", 1), ("onnxruntime", 0), ("openvino", 1.5), ("onnxruntime", "1")]
+)
+def test_an_engine_or_threads_that_cannot_be_are_refused_before_anything_is_exported(engine, threads, monkeypatch):
+    monkeypatch.setattr(torch.export, "export", lambda *_, **__: pytest.fail("exported"))
+    with pytest.raises(InputError, match=r"^(engine|threads) is "):
+        export.single("octconv", nn.Conv2d(3, 2, 1), images(1), engine, threads)
 
 
 SIGNALLED = """

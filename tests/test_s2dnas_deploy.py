@@ -1,5 +1,7 @@
 """Stage-wise networks: the same logits, really fewer operations, and images that keep their places."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,10 +9,11 @@ from networks import images, strange
 from torch.utils.flop_counter import FlopCounterMode
 
 from dynlib.backbones.cifar_resnet import CifarResNet
+from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert, deploy
 from dynlib.papers.s2dnas.split import split
-from dynlib.runtime import confidence
+from dynlib.runtime import confidence, load
 
 MIXED = Config(
     cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)),
@@ -83,6 +86,26 @@ def test_a_confidence_of_exactly_the_threshold_leaves(staged):
     assert at(images(1)).taken.tolist() == [0] and above(images(1)).taken.tolist() == [2]
     twice = images(1).repeat(2, 1, 1, 1)
     assert at(twice).taken.tolist() == [0, 0] and above(twice).taken.tolist() == [2, 2]
+
+
+def test_stages_in_int8_answer_nearly_as_in_float32_at_every_exit(model, staged):
+    x, last = images(40), torch.full((40,), 2)
+    found = deploy(model, x[:1], threads=1, calibrate=[x[:20], x[20:]])(x, last).exits
+    for mine, right in zip(found, staged(x, last).exits, strict=True):
+        assert 0 < (mine - right).abs().max() / right.abs().max() < 0.1
+
+
+@pytest.mark.parametrize("wrong", [[0.5], [0.5, 0.6, 0.7], [0.5, float("nan")], [[0.5], [0.6]], ["a", "b"], 0.5, None])
+def test_thresholds_changed_by_hand_must_be_one_for_each_exit_but_the_last(staged, tmp_path, wrong):
+    file = staged.save(tmp_path) / "deployed.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(about | {"thresholds": [0, 0]}))
+    assert load(tmp_path, threads=1)(images(2)).taken.tolist() == [0, 0]
+    file.write_text(json.dumps(about | {"thresholds": wrong}))
+    with pytest.raises(
+        InputError, match=r"^thresholds are .*; allowed: a list of 2 numbers, one an exit but the last$"
+    ):
+        load(tmp_path, threads=1)
 
 
 def graphs(deployed):

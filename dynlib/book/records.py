@@ -14,10 +14,11 @@ from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
 
+from dynlib.engines import installed_engines
 from dynlib.errors import InputError
 from dynlib.paths import RESULTS, ROOT, write_atomically
 
-VERSIONED = ("torch", "torchvision", "numpy", "onnxruntime", "lightning-fabric")
+VERSIONED = ("torch", "torchvision", "numpy", "lightning-fabric")  # and the engines that are installed
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
 SCORES = ("top1", "miou", "map50")  # fractions; a training has one
 
@@ -191,7 +192,7 @@ def environment(device: str | None = None, threads: int | None = None, precision
         **({} if precision is None else {"precision": precision}),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        **{name: metadata.version(name) for name in VERSIONED},
+        **{name: metadata.version(name) for name in (*VERSIONED, *installed_engines())},
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }

@@ -54,7 +54,7 @@ def deploy(
     """
     if not isinstance(module, DynamicResolution):
         return export.single("drnet", module, example, engine, threads, calibrate)
-    export.check(module, example)
+    export.check(module, example, engine, threads)
     returns = export.returned(export.answer(module, example))
     size = tuple(example.shape[-2:])
     sizes, small = module.sizes(size)
@@ -69,6 +69,7 @@ def deploy(
     }
     batches = export.calibration(calibrate, example)
     feeds = batches and [(batch,) for batch in batches]
-    graphs = {name: export.graph(network, example, calibrate=feeds) for name, network in networks.items()}
+    how = {"engine": engine, "calibrate": feeds}
+    graphs = {name: export.graph(network, example, **how) for name, network in networks.items()}
     told = {"config": dataclasses.asdict(module.config), "sizes": [list(new) for new in sizes]}
     return Resolutions(export.about("drnet", example, returns, batches, **told), graphs, engine, threads)

@@ -33,7 +33,7 @@ def deploy(
     """
     if not has_stages(module):
         raise InputError("this network has no stages; deploy takes those of form 'stages'")
-    export.check(module, example)
+    export.check(module, example, engine, threads)
     returns = export.returned(export.answer(module, example))
     with evaluating(module):
         stages = split(module)
@@ -45,7 +45,8 @@ def deploy(
             [of.get(piece, images) for piece in stage.inputs]
             for of, images in zip(kept, (example, *(batches or ())), strict=True)
         ]
-        graphs[f"stage_{number}"] = export.graph(stage.network, *feeds[0], calibrate=batches and feeds[1:])
+        how = {"engine": engine, "calibrate": batches and feeds[1:]}
+        graphs[f"stage_{number}"] = export.graph(stage.network, *feeds[0], **how)
         for of, values in zip(kept, feeds, strict=True):
             of |= dict(zip(stage.outputs, stage.network(*values)[1:], strict=True))
         plan.append({"reads": [_name(piece) for piece in stage.inputs], "yields": [_name(p) for p in stage.outputs]})

@@ -54,7 +54,7 @@ def deploy(
     `dynlib.quantise`; one with masks is refused: its rows have no int8 form yet. Raises InputError naming what cannot
     be exported.
     """
-    export.check(module, example)
+    export.check(module, example, engine, threads)
     blocks = {name: module.get_submodule(name) for name in sampled_blocks(module)}
     if alien := [name for name, block in blocks.items() if not isinstance(block, SampledBlock)]:
         raise InputError(
