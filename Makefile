@@ -38,9 +38,11 @@ LATENCY := \
   "drnet --arch resnet50 --size 112 --batch 1 -p candidates=[1.0]" \
   "wae --arch cifar_resnet20 --size 32 --batch 1" \
   "wae --arch cifar_resnet20 --size 32 --batch 1 -p variant=wavelet" \
+  "wae --arch cifar_resnet20 --size 32 --batch 1 -p variant=downscaled" \
+  "wae --arch cifar_resnet20 --size 20 --batch 1 -p variant=full" \
   "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.25" \
   "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.5" \
-  "drnet --arch cifar_resnet20 --size 24 --batch 1 -p candidates=[1.0]" \
+  "octconv --arch cifar_resnet20 --size 24 --batch 1 -p alpha=0" \
   "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0.3,0.25,0.45 -p predictor_width=0.25 -p predictor_side=0.5" \
   "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0.3,0.25,0.45 --octaves 0.25 -p predictor_width=0.25 -p predictor_side=0.5" \
   "drnet --arch resnet50 --size 224 --batch 1 --shares 0.3,0.25,0.45 --octaves 0.5 -p candidates=[1.0,0.7142857142857143,0.5714285714285714]" \

@@ -1,5 +1,6 @@
 """A network is wrapped: the split, the network on the low image, a twin on the high one; costs, phases, inference."""
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -12,7 +13,7 @@ from dynlib.backbones.thin import thin
 from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.ops import image_channels
+from dynlib.ops import LinearResize, image_channels
 from dynlib.papers.wae.network import Even, Single, Wae
 from dynlib.papers.wae.split import Decoder, Encoder
 from dynlib.papers.wae.towers import Anatomy
@@ -192,4 +193,9 @@ def deploy(
     mode within float32 rounding. With `calibrate`, a few batches of images, it is in int8, see `dynlib.quantise`.
     Raises InputError for a size that the network does not take, and names what cannot be exported.
     """
-    return export.single("wae", module, example, engine, threads, calibrate)
+    export.check(module, example, engine, threads)
+    network, even = copy.deepcopy(module), tuple(side + side % 2 for side in example.shape[-2:])
+    for name, part in [*network.named_modules()]:
+        if isinstance(part, Downscale):  # engines differ in its filter
+            network.set_submodule(name, LinearResize(even, (even[0] // 2, even[1] // 2), True))
+    return export.single("wae", network, example, engine, threads, calibrate)
