@@ -11,7 +11,7 @@ from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.networks import Settled
-from dynlib.ops import image_channels
+from dynlib.ops import has_values, image_channels
 from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
 from dynlib.papers.drnet.layers import (
     Output,
@@ -19,7 +19,6 @@ from dynlib.papers.drnet.layers import (
     at_resolution,
     candidate_sizes,
     combine,
-    has_values,
     px,
     resize,
     route,
@@ -207,7 +206,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         "multi-resolution",
         training.multi_resolution(len(config.candidates)),
         epochs=0.7,
-        groups=training.classifier_alone,
+        groups=training.learning(classifier=1.0),
         watch=training.watch_candidates,
         depends_on=shape,
     )
@@ -216,7 +215,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         lr=0.02 * config.predictor_lr,
         weight_decay=0.0,
         optimizer="adam",
-        groups=training.predictor_alone,
+        groups=training.learning(predictor=1.0),
         watch=lambda model, valid: {},
     )
     if config.frozen:
@@ -235,7 +234,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         Phase(
             "joint",
             training.joint(config.alpha, config.eta, config.tau, config.tau_start),
-            groups=training.classifier_and_predictor(config.predictor_lr),
+            groups=training.learning(classifier=1.0, predictor=config.predictor_lr),
             watch=training.watch_choices,
         ),
     )
@@ -248,7 +247,8 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     """
     if not isinstance(model, DynamicResolution):
         return {"top5": policies.label_among(*predict(model, valid))}
-    evidence = (frozen.evidence if model.config.frozen else policies.collect)(model, valid)
+    known = frozen.answers(model, valid).float() if model.config.frozen else None
+    evidence = policies.collect(model, valid, known)
     if not model.config.joint:
         return policies.fixed_report(evidence)
     found = policies.report(evidence, model.config.alpha)

@@ -71,14 +71,14 @@ class SampledBlock(nn.Module):
         convs = 3 if hasattr(block, "conv3") else 2
         if (convs, masks) not in _INTEGRATIONS:
             raise InputError(f"masks is {masks}; a basic block has two convolutions and takes 1 or 2")
-        of, filled = _INTEGRATIONS[convs, masks]
-        self.steps = tuple(Step(*names, *plan) for names, *plan in zip(_CONVS, of, filled, strict=False))
+        self.steps = tuple(
+            Step(*names, *plan) for names, *plan in zip(_CONVS, *_INTEGRATIONS[convs, masks], strict=False)
+        )
         self.shares = _SHARES[convs, masks]  # of each mask in the sparse loss; about its share of the block's MACs
         self.kind = kind
         like = block.conv1.weight
         reach = [1] * masks  # how many times smaller than the input each mask is
-        for step in self.steps:
-            index = self.steps.index(step)
+        for index, step in enumerate(self.steps):
             strides = [getattr(self, before.conv).stride[0] for before in self.steps[: index + 1]]
             reach[step.mask] = max(strides)
         self.samplers = nn.ModuleList(
@@ -86,13 +86,8 @@ class SampledBlock(nn.Module):
         )
         fills = [s.filled and (kind in WINDOWED or not self.shared(i)) for i, s in enumerate(self.steps)]
         fills[-1] &= kind in WINDOWED
-        self.fillers = nn.ModuleDict(
-            {
-                step.conv: Filler(kind, window, sigma, epsilon)
-                for step, fill in zip(self.steps, fills, strict=True)
-                if fill
-            }
-        )
+        filled = [step.conv for step, fill in zip(self.steps, fills, strict=True) if fill]
+        self.fillers = nn.ModuleDict({conv: Filler(kind, window, sigma, epsilon) for conv in filled})
         self.to(like)
         self.train(block.training)
 
