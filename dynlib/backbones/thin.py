@@ -17,7 +17,7 @@ from torchvision.models import convnext, swin_transformer as swin
 from dynlib import graphs
 from dynlib.errors import InputError
 from dynlib.ops import PadShortcut, kaiming
-from dynlib.roles import Role
+from dynlib.roles import Role, role
 from dynlib.tracing import lies_in
 
 # No width falls below this: with fewer channels the gradient of a strided 1x1 convolution, channels last, writes
@@ -64,7 +64,7 @@ class _Widths:
         self._classes = graphs.Classes()
         self._groups: dict[fx.Node, list[int]] = defaultdict(list)  # of the convolutions that make or read a block
         nodes = traced.graph.nodes
-        self._roles = {node: graphs.role(traced, node, ROLES) for node in nodes}
+        self._roles = {node: role(traced, node, ROLES) for node in nodes}
         for node in nodes:
             self._place(node)
         self._multiple: dict[fx.Node, int] = defaultdict(lambda: 1)  # of the width of a set
