@@ -3,6 +3,7 @@
 A method is a rewrite of a `torch.fx` graph, by what each node does to channels, see `dynlib.roles`.
 """
 
+import copy
 import operator
 from collections.abc import Hashable
 
@@ -14,7 +15,7 @@ from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2, Sh
 from torchvision.ops import StochasticDepth
 
 from dynlib.errors import InputError
-from dynlib.ops import PadShortcut, evaluating, image_channels
+from dynlib.ops import PadShortcut, image_channels
 from dynlib.roles import module_role
 from dynlib.tracing import follow, read_what_was_written
 
@@ -46,15 +47,14 @@ def read(model: nn.Module, example: torch.Tensor | None = None) -> fx.GraphModul
     """
     check_example(example)
     traced = trace(model)
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    state = {key: value.to("meta") for key, value in named}
-    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), None)
+    state = {id(tensor): tensor.to("meta") for tensor in (*traced.parameters(), *traced.buffers())}
+    shadow = copy.deepcopy(traced, dict(state)).eval()
+    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
     is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
     square = (image_channels(traced), *[PROBE_FRAMES] * is_clip, PROBE_PX, PROBE_PX)
     shape = square if example is None else tuple(example.shape[1:])
     try:
-        with evaluating(traced):
-            _Shadow(traced, state).run(torch.empty(1, *shape, dtype=dtype, device="meta"))
+        _Shapes(shadow, graph=traced.graph).run(torch.empty(1, *shape, dtype=dtype, device="meta"))
     except RuntimeError as error:
         reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
         seen = f"{'x'.join(map(str, shape))} {what}"
@@ -115,15 +115,11 @@ def as_shortcuts(traced: fx.GraphModule) -> int:
     return found
 
 
-class _Shadow(fx.Interpreter):
-    """Notes the shape of every tensor while it runs the graph on meta copies of the parameters.
+class _Shapes(fx.Interpreter):
+    """Notes the shape of every tensor while it runs a graph.
 
     Not torch's ShapeProp: that prints a traceback and hides the reason where a network does not run.
     """
-
-    def __init__(self, traced, state):
-        super().__init__(traced)
-        self.state = state
 
     def run_node(self, n):
         result = super().run_node(n)
@@ -131,15 +127,9 @@ class _Shadow(fx.Interpreter):
         return result
 
     def call_module(self, target, args, kwargs):
-        module = self.fetch_attr(target)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # slow without values, and the shape stays
+        if isinstance(self.fetch_attr(target), nn.modules.batchnorm._BatchNorm):  # slow without values; the shape stays
             return args[0]
-        own = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
-        state = {name: self.state[f"{target}.{name}"] for name in own}
-        return torch.func.functional_call(module, state, args, kwargs)
-
-    def get_attr(self, target, args, kwargs):
-        return self.state[target] if target in self.state else super().get_attr(target, args, kwargs).to("meta")
+        return super().call_module(target, args, kwargs)
 
 
 def probe_px(graph: fx.Graph) -> tuple[int, int]:

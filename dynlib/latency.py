@@ -169,7 +169,12 @@ def in_own_process(
     Raises InputError where a value is out of range, or the factory found something wrong with its arguments, and
     RuntimeError where the process failed; its traceback is on standard error.
     """
-    _check(repeats, min_seconds, cycle, factory, batch, threads)
+    if factory.count(":") != 1 or not all(factory.split(":")):
+        raise InputError(f"factory is {factory!r}; write package.module:function")
+    if batch < 1:
+        raise InputError(f"batch is {batch}; at least 1 image")
+    check_threads(threads)
+    _check(repeats, min_seconds, cycle)
     spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads, "dtype": dtype}
     child = subprocess.run(
         [sys.executable, "-m", "dynlib.latency"],
@@ -195,14 +200,7 @@ def _environment(threads: int) -> dict[str, str]:
     return os.environ | fixed | {"THP_MEM_ALLOC_ENABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _check(
-    repeats: int, min_seconds: float, cycle: int, factory: str = "module:function", batch: int = 1, threads: int = 1
-) -> None:
-    if factory.count(":") != 1 or not all(factory.split(":")):
-        raise InputError(f"factory is {factory!r}; write package.module:function")
-    if batch < 1:
-        raise InputError(f"batch is {batch}; at least 1 image")
-    check_threads(threads)
+def _check(repeats: int, min_seconds: float, cycle: int) -> None:
     if repeats < 2:
         raise InputError(f"repeats is {repeats}; quartiles need at least 2 rounds")
     if not min_seconds > 0:
