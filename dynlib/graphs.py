@@ -143,34 +143,29 @@ def reduction(node: fx.Node) -> int:
 
 
 class Classes:
-    """Union-find: sets of channel blocks that must be treated alike, with a flag that spreads over the whole set."""
+    """Sets of channel blocks that must be treated alike, with a flag that spreads over the whole set."""
 
     def __init__(self):
-        self._parent: dict[Hashable, Hashable] = {}
+        self._sets: dict[Hashable, set[Hashable]] = {}
         self._marks: set[Hashable] = set()
 
     def add(self, item: Hashable) -> None:
         """Start a set of its own for `item`."""
-        self._parent.setdefault(item, item)
+        self._sets.setdefault(item, {item})
 
     def find(self, item: Hashable) -> Hashable:
         """The representative of the item's set."""
-        while self._parent[item] != item:
-            self._parent[item] = item = self._parent[self._parent[item]]
-        return item
+        return next(iter(self._sets[item]))
 
     def union(self, a: Hashable, b: Hashable) -> None:
         """Join two sets; a mark on either holds for both."""
-        a, b = self.find(a), self.find(b)
-        if a != b:
-            self._parent[b] = a
-            if b in self._marks:
-                self._marks.add(a)
+        joined = self._sets[a] | self._sets[b]
+        self._sets |= dict.fromkeys(joined, joined)
 
     def mark(self, item: Hashable) -> None:
         """Mark the item's set."""
-        self._marks.add(self.find(item))
+        self._marks.add(item)
 
     def marked(self, item: Hashable) -> bool:
         """Whether anything in the item's set was marked."""
-        return self.find(item) in self._marks
+        return not self._marks.isdisjoint(self._sets[item])

@@ -71,9 +71,8 @@ class SampledBlock(nn.Module):
         convs = 3 if hasattr(block, "conv3") else 2
         if (convs, masks) not in _INTEGRATIONS:
             raise InputError(f"masks is {masks}; a basic block has two convolutions and takes 1 or 2")
-        self.steps = tuple(
-            Step(*names, *plan) for names, *plan in zip(_CONVS, *_INTEGRATIONS[convs, masks], strict=False)
-        )
+        plans = zip(_CONVS, *_INTEGRATIONS[convs, masks], strict=False)
+        self.steps = tuple(Step(*names, mask, filled) for names, mask, filled in plans)
         self.shares = _SHARES[convs, masks]  # of each mask in the sparse loss; about its share of the block's MACs
         self.kind = kind
         like = block.conv1.weight
