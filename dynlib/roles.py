@@ -23,7 +23,7 @@ from dynlib.tracing import lies_in
 class Role(StrEnum):
     """What a node does to the channel dimension (dim 1)."""
 
-    CONV, TRANSPOSED, LINEAR = "conv", "transposed conv", "linear"  # mixes channels by a kernel
+    CONV, TRANSPOSED, LINEAR = "conv", "transposed conv", "linear"  # mixes channels by a kernel; always a layer
     SHORTCUT = "shortcut"  # subsamples and pads channels, without parameters
     NORM = "norm"  # one set of parameters a channel
     POINTWISE, POOL = "pointwise", "pool"  # the same for every channel, without parameters

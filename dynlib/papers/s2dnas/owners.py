@@ -81,7 +81,7 @@ class Plan:
             self.traced.graph.erase_node(head)
             del self.roles[head]
             head = source
-        if not isinstance(head, fx.Node) or self.roles[head] != Role.LINEAR or head.op != "call_module":
+        if not isinstance(head, fx.Node) or self.roles[head] != Role.LINEAR:
             raise InputError(
                 f"{head}: a network with stages ends in one linear layer, which each stage gets of its own"
             )
@@ -96,7 +96,7 @@ class Plan:
     def _refuse_sharing(self) -> None:
         seen = set()
         for node in self.traced.graph.nodes:
-            if node.op == "call_module" and self.roles[node] in (Role.CONV, Role.LINEAR, Role.NORM, Role.SHORTCUT):
+            if self.roles[node] in (Role.CONV, Role.LINEAR, Role.NORM, Role.SHORTCUT):
                 if node.target in seen:
                     raise InputError(f"{node.target}: the layer is used twice; stages need one layer for each place")
                 seen.add(node.target)
@@ -132,7 +132,7 @@ class Plan:
         raise InputError(f"{node.target}: a {kind} cannot be cut into stages")
 
     def _mixed(self, node: fx.Node, source: Layout) -> Layout:
-        layer = self.traced.get_submodule(node.target) if node.op == "call_module" else None
+        layer = self.traced.get_submodule(node.target)
         if isinstance(layer, nn.Linear):
             return self._fresh(node, layer.out_features)
         if not isinstance(layer, nn.Conv2d):

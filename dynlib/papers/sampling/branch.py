@@ -117,11 +117,11 @@ class Branch:
             sources = node.all_input_nodes
             if self._kind(node) == Role.GLOBAL_POOL or (sources and behind.issuperset(sources)):
                 behind.add(node)
-        made = [node for node in self.inside if self._kind(node) in (Role.CONV, Role.LINEAR) and node not in behind]
-        self.convs = [node for node in made if node.op == "call_module"]
+        mixes = (Role.CONV, Role.LINEAR)
+        self.convs = [node for node in self.inside if self._kind(node) in mixes and node not in behind]
         layers = [self._layer(node) for node in self.convs]
         kernels = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
-        if len(made) != len(self.convs) or not kernels or kernels[0] != 0 or len({*layers}) != len(layers):
+        if not kernels or kernels[0] != 0 or len({*layers}) != len(layers):
             return False
         wide = [i for i in kernels if max(layers[i].kernel_size) > 1]
         starts = sorted({0, *wide[-1:], kernels[-1]} if masks == 3 else {0, *wide[-1:]} if masks == 2 else {0})
