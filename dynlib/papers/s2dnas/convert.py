@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, prod
 
 import torch
 import torch.nn.functional as F
@@ -13,16 +13,7 @@ from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.graphs import finish, put_behind
 from dynlib.papers.s2dnas.exits import Outcome, choices, collect, leave, set_thresholds
-from dynlib.papers.s2dnas.layers import (
-    ExitRule,
-    Heads,
-    PieceConv2d,
-    PieceGroups,
-    PieceLinear,
-    PiecePick,
-    Pieces,
-    PieceShortcut,
-)
+from dynlib.papers.s2dnas.layers import ExitRule, Heads, PiecePick, Pieces, PieceShortcut, in_pieces
 from dynlib.papers.s2dnas.owners import Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
 from dynlib.roles import Role
@@ -127,12 +118,10 @@ def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> 
             new = Heads(old, config.stages)
         elif kind == Role.SHORTCUT:
             new = PieceShortcut(old.stride, old.before / max(old.new_channels, 1))
-        elif getattr(old, "groups", 1) == 1:
-            new = (PieceLinear if kind == Role.LINEAR else PieceConv2d)(old)
-        elif old.groups < old.in_channels:
-            new = PieceGroups(old)
-        else:
+        elif kind == Role.CONV and 1 < old.groups == old.in_channels:  # depthwise: keeps stages apart as it is
             continue
+        else:
+            new = in_pieces(old)
         traced.set_submodule(node.target, new)
     rule = ExitRule(config.exit_thresholds, config.stages)
     put_behind(plan.head, "exit_rule", rule.to(next(model.parameters()).device))
@@ -239,12 +228,10 @@ def _macs(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str,
         layer = model.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, Heads):
             found[node.target] = layer.stage_macs()
-        elif isinstance(layer, PieceConv2d):
-            found[node.target] = layer.stage_macs(sizes[node.target][1] * sizes[node.target][2])
-        elif isinstance(layer, PieceLinear):
-            found[node.target] = layer.stage_macs(1)
+        elif isinstance(layer, Pieces):
+            found[node.target] = layer.stage_macs(prod(sizes[node.target][1:]))
         elif isinstance(layer, nn.Conv2d):  # depthwise: each output has its own input
-            each = sizes[node.target][1] * sizes[node.target][2] * layer.weight[0].numel()
+            each = prod(sizes[node.target][1:]) * layer.weight[0].numel()
             found[node.target] = [each * len(own) for own in owned(node, stages)]
     return found
 

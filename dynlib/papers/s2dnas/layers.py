@@ -165,6 +165,13 @@ class PieceLinear(Pieces, nn.Linear):
         return self.run(x, F.linear)
 
 
+def in_pieces(layer: nn.Conv2d | nn.Linear) -> Pieces:
+    """A layer like this one, with its kernel, block-triangular."""
+    if isinstance(layer, nn.Linear):
+        return PieceLinear(layer)
+    return (PieceConv2d if layer.groups == 1 else PieceGroups)(layer)
+
+
 class PieceShortcut(nn.Module):
     """The parameter-free shortcut, stage by stage: each stage's channels first, then its zeros; a surplus is dropped.
 

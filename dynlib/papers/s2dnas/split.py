@@ -11,16 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dynlib.ops import PadShortcut, keep_channels
-from dynlib.papers.s2dnas.layers import (
-    Heads,
-    PieceConv2d,
-    PieceGroups,
-    PieceLinear,
-    PiecePick,
-    Pieces,
-    PieceShortcut,
-    index,
-)
+from dynlib.papers.s2dnas import layers
 from dynlib.roles import Role, find_role
 
 Piece = tuple[fx.Node, int]  # what one stage owns of a node's output
@@ -37,7 +28,7 @@ class Stage:
 
 def split(model: fx.GraphModule) -> list[Stage]:
     """The stages of a network from `convert` as plain networks, in evaluation mode, with copies of the weights."""
-    (heads,) = (layer for layer in model.modules() if isinstance(layer, Heads))
+    (heads,) = (layer for layer in model.modules() if isinstance(layer, layers.Heads))
     writers = [_Writer(model, stage) for stage in range(len(heads))]
     wanted = {piece for writer in writers for piece in writer.inputs}
     own = [[p for p in writer.pieces if p[1] == writer.stage and p not in writer.inputs] for writer in writers]
@@ -65,7 +56,7 @@ class _Writer:
     def _columns(self, node: fx.Node) -> Tensor | None:
         """Channels that this stage reads of a mixing layer's input; None for other nodes."""
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
-        return layer.columns[self.stage] if isinstance(layer, Heads | Pieces) else None
+        return layer.columns[self.stage] if isinstance(layer, layers.Heads | layers.Pieces) else None
 
     def _sources(self, node: fx.Node) -> list[Piece]:
         """The pieces of its input that a mixing layer reads, in order."""
@@ -89,16 +80,16 @@ class _Writer:
         """Write this stage's piece of one node, where it has one."""
         kind = find_role(self.model, node)
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(layer, Heads):
+        if isinstance(layer, layers.Heads):
             self.logits = self._call(_linear(layer[self.stage], self._read(node)), self._gather(node))
             return
         if kind == Role.INPUT or "owners" not in node.meta or not len(own := self._own(node)):
             return
-        if isinstance(layer, PieceGroups):
+        if isinstance(layer, layers.PieceGroups):
             new = self._call(GroupBlocks(layer, self.stage, self._gathered(node)), self._gather(node))
-        elif isinstance(layer, PieceConv2d):
+        elif isinstance(layer, layers.PieceConv2d):
             new = self._call(_conv(layer, _part(layer.weight, own, self._read(node)), own), self._gather(node))
-        elif isinstance(layer, PieceLinear):
+        elif isinstance(layer, layers.PieceLinear):
             new = self._call(_linear(layer, self._read(node), own), self._gather(node))
         elif kind == Role.CAT:
             parts = [self.pieces[value, self.stage] for value in node.args[0]]
@@ -110,11 +101,11 @@ class _Writer:
     def _copy(self, node: fx.Node, kind: str, layer: nn.Module | None, own: Tensor) -> fx.Node:
         """Write what keeps channels apart: the same operation on this stage's channels."""
         source = self.pieces.get((node.all_input_nodes[0], self.stage))
-        if isinstance(layer, PieceShortcut):
+        if isinstance(layer, layers.PieceShortcut):
             read = len(self._own(node.all_input_nodes[0]))
             return self._call(PadShortcut(read, len(own), layer.stride, layer.before(read, len(own))), source)
-        if isinstance(layer, PiecePick):
-            pick = PiecePick(layer.pick)
+        if isinstance(layer, layers.PiecePick):
+            pick = layers.PiecePick(layer.pick)
             pick.cut([torch.arange(len(own))], [torch.arange(len(self._own(node.all_input_nodes[0])))])
             return self._call(pick, source)
         if isinstance(layer, nn.Conv2d):
@@ -175,14 +166,14 @@ def _conv(layer: nn.Conv2d, weight: nn.Parameter, own: Tensor, groups: int = 1) 
 class GroupBlocks(nn.Module):
     """A stage's part of a grouped convolution, a convolution a block; it reads `read`, channels in this order."""
 
-    def __init__(self, layer: PieceGroups, stage: int, read: Tensor):
+    def __init__(self, layer: layers.PieceGroups, stage: int, read: Tensor):
         super().__init__()
         place = torch.empty(layer.in_channels, dtype=torch.long)
         place[read] = torch.arange(len(read))
         self.convs, self.reads = nn.ModuleList(), []
         for block in layer.blocks[stage]:
             self.convs.append(_conv(layer, _part(layer.kernel(block)), block.own, block.groups))
-            self.reads.append(index(place[block.read]))
+            self.reads.append(layers.index(place[block.read]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_read, H, W) -> (N, C_own, H', W')."""
