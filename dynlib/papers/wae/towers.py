@@ -48,14 +48,10 @@ class Anatomy:
                 "behind the last map, pooled or flattened, or a 1x1 convolution before the pooling"
             )
         self.last = end.all_input_nodes[0]  # the last map
+        self.channels = self.last.meta["shape"][1]
         self.below, self.above = nodes[: nodes.index(self.last) + 1], above[::-1]
         grid = self.last.meta["shape"][2:] if self._role(end) == Role.FLATTEN else end.meta["shape"][2:]
         self.grid = (1, 1) if self.pools_scores else tuple(grid) or (1, 1)  # positions that the head reads
-
-    @property
-    def channels(self) -> int:
-        """Channels of the last map."""
-        return self.last.meta["shape"][1]
 
     def _role(self, node: fx.Node) -> str | None:
         return find_role(self.traced, node)
