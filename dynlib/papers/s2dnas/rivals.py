@@ -96,8 +96,7 @@ class MSDNet(nn.Module):
         num_classes: outputs of each.
         exit_thresholds: probabilities, one an exit before the last, or one for all.
 
-    Raises:
-        InputError: there is no block, or thresholds in another number.
+    Raises InputError for no block, or thresholds in another number.
     """
 
     def __init__(
