@@ -11,6 +11,7 @@ The engine, the papers on it, and the book on these. A file imports only from fl
             networks                     graphs that are saved whole; weights that know their settings
             cost  data/  quantise        MACs; data sets; graphs in int8
             tracing                      how a model becomes a graph, and what is refused on the way
+            roles                        what each node of a graph does to channels
             graphs  export               networks as graphs; modules as ONNX graphs
             backbones/  variants         networks; the forms in which people run one
             checkpoints                  unfinished training

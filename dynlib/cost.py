@@ -16,7 +16,7 @@ from math import ceil, prod
 
 import torch
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensor, FakeTensorMode
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 from torch.utils.flop_counter import FlopCounterMode
@@ -24,7 +24,7 @@ from torchvision.models.convnext import CNBlock
 from torchvision.models.swin_transformer import ShiftedWindowAttention
 
 from dynlib.errors import InputError
-from dynlib.ops import evaluating, image_channels, watching
+from dynlib.ops import evaluating, has_values, image_channels, watching
 
 aten = torch.ops.aten
 
@@ -46,11 +46,7 @@ MOST_PX = 8192  # side of an image: one of more takes gigabytes
 
 
 def parse_size(text: str) -> tuple[int, int]:
-    """Height and width in pixels from "224" or "480x640".
-
-    Raises:
-        InputError: anything else.
-    """
+    """Height and width in pixels from "224" or "480x640". Raises InputError for anything else."""
     parts = text.split("x")
     if len(parts) > 2 or not all(p.isascii() and p.isdigit() and len(p) < 9 and 0 < int(p) <= MOST_PX for p in parts):
         raise InputError(f"size {text!r:.40}: write S or HxW in whole pixels up to {MOST_PX}, such as 224 or 480x640")
@@ -60,8 +56,7 @@ def parse_size(text: str) -> tuple[int, int]:
 def example(size: int | tuple[int, ...], channels: int = 3, batch: int = 1) -> Tensor:
     """A standard-normal input (batch, channels, *size), always the same one; an int is a square image.
 
-    Raises:
-        InputError: a side, the channels or the batch is below 1.
+    Raises InputError where a side, the channels or the batch is below 1.
     """
     size = (size, size) if isinstance(size, int) else tuple(size)
     shape = (batch, channels, *size)
@@ -129,7 +124,7 @@ class _QuickShapes(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         x = args[0] if args else None
-        if isinstance(x, Tensor) and (x.is_meta or isinstance(x, FakeTensor)):
+        if isinstance(x, Tensor) and not has_values(x):
             if func is aten.native_batch_norm.default and not args[5]:  # in eval mode
                 nothing = x.new_empty(0)
                 return torch.empty_like(x), nothing, nothing
@@ -154,14 +149,13 @@ def count(module: nn.Module, *example: Tensor, formulas: Mapping | None = None) 
         example: its inputs, each (1, ...), on the module's device.
         formulas: operator -> count, for a convention other than MACs; they come before torch's own.
 
-    Raises:
-        InputError: an input holds more than one image.
+    Raises InputError where an input holds more than one image.
     """
     for x in example:
         if len(x) != 1:
             raise InputError(f"example has batch {len(x)}; a cost is that of one image, so it must be 1")
     # The counter's unit is two per multiply-add.
-    doubled = {op: _doubled(formula) for op, formula in (formulas or {}).items()}
+    doubled = {op: lambda *a, of=formula, **k: 2 * of(*a, **k) for op, formula in (formulas or {}).items()}
 
     def counted(module: nn.Module, inputs: tuple[Tensor, ...]) -> _Ledger:
         counter = FlopCounterMode(display=False, custom_mapping=doubled)
@@ -173,10 +167,6 @@ def count(module: nn.Module, *example: Tensor, formulas: Mapping | None = None) 
     ledger = _run(module, example, counted)
     by_layer = {layer: flops // 2 for layer, flops in ledger.flops.items()}
     return Cost(sum(by_layer.values()), _params(module), by_layer, tuple(sorted(ledger.uncounted)))
-
-
-def _doubled(formula: Callable[..., int]) -> Callable[..., int]:
-    return lambda *args, **kwargs: 2 * formula(*args, **kwargs)
 
 
 def _params(module: nn.Module) -> int:
@@ -229,13 +219,7 @@ _FORMULAS: dict[type, Formula] = {
     nn.Linear: lambda m, inputs, output: m.weight.numel() * prod(output[:-1]),
     ShiftedWindowAttention: window_macs,
 }
-_FREE = (
-    nn.modules.batchnorm._NormBase,
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.PReLU,
-    CNBlock,
-)  # parameters, yet no multiply-accumulates
+_FREE = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU, CNBlock)  # parameters, yet no products
 
 
 def layer_sizes(module: nn.Module, input_size: int | tuple[int, ...], channels: int | None = None) -> dict[str, Shape]:
@@ -257,8 +241,7 @@ def closed_form(module: nn.Module, input_size: int | tuple[int, ...], channels: 
         input_size: pixels of the image; an int is a square.
         channels: of the image; None is what `ops.image_channels` says.
 
-    Raises:
-        InputError: a module has parameters of its own and no formula.
+    Raises InputError where a module has parameters of its own and no formula.
     """
     leaves: dict[str, nn.Module] = {}
     inside: tuple[str, ...] = ()

@@ -13,10 +13,9 @@ class Resolutions(Deployed):
 
     kind = "resolutions"
 
-    @property
-    def choice_count(self) -> int:
-        """As many as there are candidate resolutions."""
-        return len(self.parts) - 1
+    def __init__(self, *args):
+        super().__init__(*args)
+        self.choice_count = len(self.parts) - 1  # the predictor is no choice
 
     def _decide(self, images, choices):
         predictor, *classifiers = self.parts.values()
@@ -51,11 +50,7 @@ class Stages(Deployed):
         self._thresholds = _checked_thresholds(self.about.get(THRESHOLDS), len(self._plan) - 1)
         last = {piece: number for number, (reads, _) in enumerate(self._plan) for piece in reads}
         self._spent = [[piece for piece, at in last.items() if at == number] for number in range(len(self._plan))]
-
-    @property
-    def choice_count(self) -> int:
-        """As many as there are exits."""
-        return len(self._plan)
+        self.choice_count = len(self._plan)
 
     def _decide(self, images, choices):
         count, last = len(images), len(self._plan) - 1
@@ -120,11 +115,7 @@ class Sampled(Deployed):
     def __init__(self, *args):
         super().__init__(*args)
         self._draws: dict[int, list[np.ndarray]] = {}
-
-    @property
-    def choice_count(self) -> int:
-        """As many as there are densities."""
-        return len(self.about["densities"])
+        self.choice_count = len(self.about["densities"])
 
     def _decide(self, images, choices):
         count = len(images)

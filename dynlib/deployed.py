@@ -39,6 +39,7 @@ class Deployed:
         settings = (self.engine, self.threads, len(graphs) == 1)
         self.parts = {name: Part(name, graph, *settings) for name, graph in graphs.items()}
         self._image, self._returned = tuple(about["image"]), _builder(about["returns"])
+        self.choice_count = 0  # how many choices there are to force; 0 where nothing is decided
 
     def __call__(self, images, choices=None):
         """Images (N, C, H, W) float32 of the size that it was deployed for, any N, to what the network returns.
@@ -57,11 +58,6 @@ class Deployed:
         """What the network yields, one array after another."""
         (part,) = self.parts.values()
         return part(images)
-
-    @property
-    def choice_count(self) -> int:
-        """How many choices there are to force; 0 where nothing is decided."""
-        return 0
 
     @property
     def bytes(self) -> int:

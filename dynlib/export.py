@@ -79,9 +79,9 @@ def graph(
         content = _bare(found.model_proto).SerializeToString()
         if exact:
             _compare(module, content, flat(*pair), pair, engine)
-    if calibrate is None:
-        return content
-    return int8(content, ([value.detach().numpy() for value in values] for values in calibrate))
+        if calibrate is None:
+            return content
+        return int8(content, ([value.detach().numpy() for value in values] for values in calibrate))
 
 
 def single(
@@ -93,21 +93,35 @@ def single(
     calibrate: Iterable[Tensor] | None = None,
 ) -> Deployed:
     """A network of one graph, for images of the size of `example` (N, C, H, W); with `calibrate` in int8."""
-    check(module, example, engine, threads)
-    batches = calibration(calibrate, example)
-    found = about(method, example, returned(answer(module, example)), batches)
+    about, batches = described(method, module, example, engine, threads, calibrate)
     content = graph(module, example, engine=engine, calibrate=batches and [(batch,) for batch in batches])
-    return Deployed(found, {"network": content}, engine, threads)
+    return Deployed(about, {"network": content}, engine, threads)
 
 
-def calibration(batches: Iterable[Tensor] | None, example: Tensor) -> list[Tensor] | None:
+def described(
+    method: str,
+    module: nn.Module,
+    example: Tensor,
+    engine: str,
+    threads: int | None,
+    calibrate: Iterable[Tensor] | None = None,
+) -> tuple[dict[str, Any], list[Tensor] | None]:
+    """What a deployed network says of itself, and the batches that int8 is calibrated with; what `check` says holds."""
+    check(module, example, engine, threads)
+    returns, batches = returned(_answer(module, example)), _calibration(calibrate, example)
+    versions = {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime")} | {"dynlib": __version__}
+    about = {"method": method, "dtype": "float32" if batches is None else "int8", "image": list(example.shape[1:])}
+    return about | {"returns": returns, "versions": versions}, batches
+
+
+def _calibration(batches: Iterable[Tensor] | None, example: Tensor) -> list[Tensor] | None:
     """The batches that int8 is calibrated with.
 
     Raises InputError where there is none, or one that is empty, unlike the example or not finite.
     """
     if batches is None:
         return None
-    found = list(batches)
+    found = list(batches) if isinstance(batches, Iterable) else []
     if not found:
         raise InputError("calibrate has no batch; allowed: some batches of images, of the kind that will be classified")
     allowed = f"float32 images (N, {str(tuple(example.shape[1:]))[1:]}"
@@ -119,14 +133,6 @@ def calibration(batches: Iterable[Tensor] | None, example: Tensor) -> list[Tenso
         if not batch.isfinite().all():
             raise InputError(f"calibrate holds images with NaN or infinity; allowed: {allowed}, all finite")
     return found
-
-
-def about(method: str, example: Tensor, returns: Any, calibrate: object = None, **more: Any) -> dict[str, Any]:
-    """What a deployed network says of itself."""
-    versions = {name: metadata.version(name) for name in ("torch", "onnx", "onnxruntime")}
-    told = {"method": method, "dtype": "float32" if calibrate is None else "int8"}
-    told |= {"image": list(example.shape[1:]), "returns": returns}
-    return told | more | {"versions": versions | {"dynlib": __version__}}
 
 
 def returned(value: Any) -> Any:
@@ -145,15 +151,14 @@ def returned(value: Any) -> Any:
 
 
 @torch.no_grad()
-def answer(module: nn.Module, *inputs: Tensor) -> Any:
+def _answer(module: nn.Module, example: Tensor) -> Any:
     """What the module returns in evaluation mode for an example; errors of torch become InputError."""
     with evaluating(module):
         try:
-            return module(*inputs)
+            return module(example)
         except RuntimeError as error:
-            shapes = ", ".join(str(tuple(value.shape)) for value in inputs)
-            reason = str(error).strip().splitlines()[0]
-            raise InputError(f"{type(module).__name__} does not run on images {shapes}: {reason}") from error
+            shape, reason = tuple(example.shape), str(error).strip().splitlines()[0]
+            raise InputError(f"{type(module).__name__} does not run on images {shape}: {reason}") from error
 
 
 class _Flat(nn.Module):

@@ -1,12 +1,11 @@
-"""Reading a network as a graph: what every node does to channels, and a constraint solver over the channels.
+"""Reading a network as a graph, and a constraint solver over its channels.
 
-A method is a rewrite of a `torch.fx` graph. What a rewrite has to know of a node is its *role*: whether it mixes
-channels (conv, linear), keeps them apart (norm, pointwise, pool), demands two equal layouts (add, mul) or lines layouts
-up (cat). Both octaves (which channels are low) and early exits (which stage owns a channel) follow from roles alone.
+A method is a rewrite of a `torch.fx` graph, by what each node does to channels, see `dynlib.roles`.
 """
 
+import copy
 import operator
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable
 
 import torch
 import torch.nn.functional as F
@@ -15,110 +14,62 @@ from torchvision.models.convnext import CNBlock, LayerNorm2d
 from torchvision.models.swin_transformer import PatchMerging, PatchMergingV2, ShiftedWindowAttention
 from torchvision.ops import StochasticDepth
 
-from dynlib import settings
 from dynlib.errors import InputError
-from dynlib.ops import evaluating, image_channels
-from dynlib.tracing import follow, lies_in, read_what_was_written
+from dynlib.ops import PadShortcut, image_channels
+from dynlib.roles import module_role
+from dynlib.tracing import follow, read_what_was_written
 
 PROBE_PX = 224  # side of the image for which shapes are found; the maps of usual networks divide it
 PROBE_FRAMES = 16  # of the clip for which those of a network with three-dimensional convolutions are found
 
-WHOLE = (StochasticDepth, LayerNorm2d, CNBlock, ShiftedWindowAttention, PatchMerging, PatchMergingV2)  # not looked into
-
-# Role: what a node does to the channel dimension (dim 1).
-CONV, TRANSPOSED, LINEAR = "conv", "transposed conv", "linear"  # mixes channels by a kernel
-NORM = "norm"  # one set of parameters a channel
-POINTWISE, POOL = "pointwise", "pool"  # the same for every channel, without parameters
-GLOBAL_POOL, FLATTEN = "global pool", "flatten"  # ends the map
-ADD, MUL, CAT = "add", "mul", "cat"
-PART, SHUFFLE = "part", "shuffle"  # chunks of the channels; their order changed, as in grouped networks
-SHAPE = "shape"  # asks for sizes, as in x.view(x.shape[0], -1)
-INPUT, OUTPUT = "input", "output"
-
-_MODULES: dict[type[nn.Module], str] = {
-    **dict.fromkeys((nn.Conv2d, nn.Conv3d), CONV),
-    **dict.fromkeys((nn.ConvTranspose2d, nn.ConvTranspose3d), TRANSPOSED),
-    nn.Linear: LINEAR,
-    **dict.fromkeys((nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d), NORM),
-    **dict.fromkeys((nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.SELU, nn.CELU, nn.Mish), POINTWISE),
-    **dict.fromkeys((nn.Hardswish, nn.Sigmoid, nn.Hardsigmoid, nn.Tanh, nn.Hardtanh, nn.Softplus), POINTWISE),
-    **dict.fromkeys((nn.Dropout, nn.Dropout2d, nn.Identity, StochasticDepth), POINTWISE),
-    **dict.fromkeys((nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool2d, nn.AvgPool3d), POOL),
-    **dict.fromkeys((nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), GLOBAL_POOL),
-    nn.Flatten: FLATTEN,
-}
-_FUNCTIONS: dict[Callable, str] = {
-    **dict.fromkeys((operator.add, operator.iadd, torch.add), ADD),
-    **dict.fromkeys((operator.mul, operator.imul, torch.mul), MUL),
-    **dict.fromkeys((torch.cat, torch.concat, torch.concatenate), CAT),
-    **dict.fromkeys((F.relu, torch.relu, F.relu6, F.hardtanh, F.silu, F.gelu, torch.sigmoid), POINTWISE),
-    **dict.fromkeys((F.mish, F.selu, F.celu, F.softplus, torch.clamp), POINTWISE),
-    **dict.fromkeys((F.hardswish, F.hardsigmoid, F.sigmoid, F.leaky_relu, F.elu, torch.tanh, F.tanh), POINTWISE),
-    **dict.fromkeys((F.max_pool2d, F.max_pool3d, F.avg_pool2d, F.avg_pool3d), POOL),
-    **dict.fromkeys((F.adaptive_avg_pool2d, F.adaptive_avg_pool3d, torch.mean), GLOBAL_POOL),
-    **dict.fromkeys((torch.flatten, torch.squeeze), FLATTEN),
-    torch.chunk: PART,
-}
-_WITH_A_NUMBER = (operator.add, operator.sub, operator.mul, operator.truediv)  # a map and it: the same for each channel
-_METHODS: dict[str, str] = {
-    **dict.fromkeys(("add", "add_"), ADD),
-    **dict.fromkeys(("mul", "mul_"), MUL),
-    **dict.fromkeys(("relu", "relu_", "sigmoid", "contiguous", "clone"), POINTWISE),
-    **dict.fromkeys(("flatten", "view", "reshape", "squeeze"), FLATTEN),
-    "mean": GLOBAL_POOL,
-    "chunk": PART,
-    "size": SHAPE,
-}
+# Not looked into.
+WHOLE = (PadShortcut, StochasticDepth, LayerNorm2d, CNBlock, ShiftedWindowAttention, PatchMerging, PatchMergingV2)
 
 
-def trace(
-    model: nn.Module,
-    *,
-    leaves: tuple[type[nn.Module], ...] = (),
-    size: int | tuple[int, ...] | None = PROBE_PX,
-    remedy: str = "",
-) -> fx.GraphModule:
-    """Graph of a model, sharing its modules; with a size every node's `meta["shape"]` is its shape for one such image.
+def trace(model: nn.Module, leaves: tuple[type[nn.Module], ...] = ()) -> fx.GraphModule:
+    """Graph of a model, sharing its modules; what `dynlib.tracing` says of modes, writing and batch norms holds.
 
-    A size is a whole shape, (C, H, W) or (C, T, H, W), or the side of a square image of `ops.image_channels`,
-    which a network with three-dimensional convolutions sees as a clip of `PROBE_FRAMES`. Shapes are found on
-    the meta device: nothing is computed. What `dynlib.tracing` says of modes, writing and batch norms holds. Raises
-    InputError where torch.fx cannot follow the model or the model does not take such an image or clip; `remedy` is
-    then the end of the message.
+    `leaves` are not looked into, as are layers with a role. Raises InputError where torch.fx cannot follow the model.
     """
     kept = (*leaves, *WHOLE)
-    traced = follow(model, lambda part: isinstance(part, kept) or _module_role(type(part)) is not None)
+    traced = follow(model, lambda part: isinstance(part, kept) or module_role(type(part)) is not None)
     traced.meta["modes"] = {path: part.training for path, part in model.named_modules()}
-    if size is None:
-        return traced
-    named = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    state = {key: value.to("meta") for key, value in named}
-    dtype = next((value.dtype for value in state.values() if value.is_floating_point()), None)
-    is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
-    square = (image_channels(traced), *[PROBE_FRAMES] * is_clip, size, size)
-    shape = square if isinstance(size, int) else size
-    try:
-        with evaluating(traced):
-            _Shadow(traced, state).run(torch.empty(1, *shape, dtype=dtype, device="meta"))
-    except RuntimeError as error:
-        reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
-        seen = f"{'x'.join(map(str, shape))} {what}"
-        raise InputError(f"{type(model).__name__}: does not run on a {seen}: {reason:.150}{remedy}") from error
-    read_what_was_written(traced)
     return traced
 
 
-def probe(example: torch.Tensor | None) -> dict[str, object]:
-    """`size` and `remedy` of `trace` for an example (N, C, [T,] H, W) that a caller may give, or not.
+def read(model: nn.Module, example: torch.Tensor | None = None) -> fx.GraphModule:
+    """As `trace`; every node's `meta["shape"]` is its shape for one image or clip of the example (N, C, [T,] H, W).
 
-    Raises InputError for what is no such batch.
+    Without an example that is a square of `PROBE_PX` with as many channels as `ops.image_channels` says, and for a
+    network with three-dimensional convolutions a clip of `PROBE_FRAMES` such. Shapes are found on the meta device:
+    nothing is computed. Shortcuts that are written out become layers, see `as_shortcuts`. Raises InputError also where
+    the model does not take such an image or clip.
     """
-    if example is None:
-        return {"size": PROBE_PX, "remedy": "; give an `example`"}
-    if not isinstance(example, torch.Tensor) or example.dim() not in (4, 5):
+    check_example(example)
+    traced = trace(model)
+    state = {id(tensor): tensor.to("meta") for tensor in (*traced.parameters(), *traced.buffers())}
+    shadow = copy.deepcopy(traced, dict(state)).eval()
+    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), None)
+    is_clip = any(isinstance(m, nn.Conv3d) for m in model.modules())
+    square = (image_channels(traced), *[PROBE_FRAMES] * is_clip, PROBE_PX, PROBE_PX)
+    shape = square if example is None else tuple(example.shape[1:])
+    try:
+        _Shapes(shadow, graph=traced.graph).run(torch.empty(1, *shape, dtype=dtype, device="meta"))
+    except RuntimeError as error:
+        reason, what = str(error).strip().splitlines()[0], "clip" if is_clip else "image"
+        seen = f"{'x'.join(map(str, shape))} {what}"
+        remedy = "; give an `example`" if example is None else ""
+        raise InputError(f"{type(model).__name__}: does not run on a {seen}: {reason:.150}{remedy}") from error
+    read_what_was_written(traced)
+    as_shortcuts(traced)
+    return traced
+
+
+def check_example(example: torch.Tensor | None) -> None:
+    """Raise InputError for what is no batch of images or clips."""
+    if example is not None and (not isinstance(example, torch.Tensor) or example.dim() not in (4, 5)):
         given = str(tuple(example.shape)) if isinstance(example, torch.Tensor) else repr(example)
         raise InputError(f"example is {given:.100}; it is a batch of images (N, C, H, W) or of clips (N, C, T, H, W)")
-    return {"size": tuple(example.shape[1:])}
 
 
 def finish(traced: fx.GraphModule) -> fx.GraphModule:
@@ -134,15 +85,41 @@ def finish(traced: fx.GraphModule) -> fx.GraphModule:
     return traced
 
 
-class _Shadow(fx.Interpreter):
-    """Notes the shape of every tensor while it runs the graph on meta copies of the parameters.
+def put_behind(node: fx.Node, name: str, layer: nn.Module) -> None:
+    """Let whoever reads a node read what a new layer of its network makes of it."""
+    node.graph.owning_module.add_submodule(name, layer)
+    with node.graph.inserting_after(node):
+        new = node.graph.call_module(name, (node,))
+    node.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+
+
+def as_shortcuts(traced: fx.GraphModule) -> int:
+    """Put the layer in the place of its public form, F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, a, b)); how often."""
+    found = 0
+    for node in list(traced.graph.nodes):
+        near = node.args[0] if node.op == "call_function" and node.target is F.pad else None
+        if not isinstance(near, fx.Node) or near.target is not operator.getitem or len(near.users) > 1:
+            continue
+        stride = near.args[1][-1].step if isinstance(near.args[1], tuple) and len(near.args[1]) == 4 else None
+        every, steps = slice(None), slice(None, None, stride)
+        if stride is None or near.args[1] != (every, every, steps, steps) or node.args[1][:4] != (0,) * 4:
+            continue
+        if len(node.args[1]) != 6 or not {*node.args[2:], *node.kwargs.values()} <= {"constant", 0, None}:
+            continue
+        name, (before, after) = f"{node.name}_shortcut", node.args[1][4:]
+        traced.add_submodule(name, PadShortcut(0, before + after, stride, before))
+        node.op, node.target, node.args, node.kwargs = "call_module", name, near.args[:1], {}
+        traced.graph.erase_node(near)
+        found += 1
+    traced.recompile()
+    return found
+
+
+class _Shapes(fx.Interpreter):
+    """Notes the shape of every tensor while it runs a graph.
 
     Not torch's ShapeProp: that prints a traceback and hides the reason where a network does not run.
     """
-
-    def __init__(self, traced, state):
-        super().__init__(traced)
-        self.state = state
 
     def run_node(self, n):
         result = super().run_node(n)
@@ -150,79 +127,9 @@ class _Shadow(fx.Interpreter):
         return result
 
     def call_module(self, target, args, kwargs):
-        module = self.fetch_attr(target)
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):  # slow without values, and the shape stays
+        if isinstance(self.fetch_attr(target), nn.modules.batchnorm._BatchNorm):  # slow without values; the shape stays
             return args[0]
-        own = [name for name, _ in [*module.named_parameters(), *module.named_buffers()]]
-        state = {name: self.state[f"{target}.{name}"] for name in own}
-        return torch.func.functional_call(module, state, args, kwargs)
-
-    def get_attr(self, target, args, kwargs):
-        return self.state[target] if target in self.state else super().get_attr(target, args, kwargs).to("meta")
-
-
-def _has_a_number(node: fx.Node) -> bool:
-    """Whether an operation of two is one of a map and a number, the map first."""
-    return len(node.args) == 2 and isinstance(node.args[0], fx.Node) and isinstance(node.args[1], int | float)
-
-
-def _shuffles(node: fx.Node) -> bool:
-    """Whether a node is the step in the middle of a channel shuffle: .view(n, groups, -1, h, w).transpose(1, 2)."""
-    if node.target not in ("transpose", torch.transpose) or node.args[1:] != (1, 2):
-        return False
-    grouped = node.args[0]
-    return isinstance(grouped, fx.Node) and grouped.target in ("view", "reshape") and len(grouped.args) == 6
-
-
-def _module_role(kind: type[nn.Module]) -> str | None:
-    """Role of a module type in the table, or of one that inherits its forward (torchvision's convolutions of clips)."""
-    bases = (base for base in kind.__mro__ if base in _MODULES and kind.forward is base.forward)
-    return next((_MODULES[base] for base in bases), None)
-
-
-def find_role(
-    traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None
-) -> str | None:
-    """What the node does to channels, or None where nobody taught us the operation.
-
-    `extra` adds module types and functions that only one method knows.
-    """
-    if node.op in ("placeholder", "output"):
-        return INPUT if node.op == "placeholder" else OUTPUT
-    if node.op == "call_module":
-        part = traced.get_submodule(node.target)
-        kind = type(part)
-        if kind is nn.Upsample:
-            return POOL if part.size is None else None  # to one size, both bands of an octave would have it
-        return (extra or {}).get(kind) or _module_role(kind)
-    if node.op == "call_function":
-        if node.target is getattr:
-            return SHAPE if node.args[1] == "shape" else None
-        if node.target in (operator.getitem, operator.floordiv):  # of sizes or parts; of a map it would be a slice
-            source = find_role(traced, node.args[0]) if isinstance(node.args[0], fx.Node) else None
-            return source if source == SHAPE or (node.target is operator.getitem and source == PART) else None
-        if node.target is F.interpolate:
-            return POOL if len(node.args) == 1 and node.kwargs.get("size") is None else None
-        if _shuffles(node):
-            return SHUFFLE
-        if node.target in _WITH_A_NUMBER and _has_a_number(node):
-            return POINTWISE
-        return (extra or {}).get(node.target) or _FUNCTIONS.get(node.target)
-    if node.op == "call_method":
-        return SHUFFLE if _shuffles(node) else _METHODS.get(node.target)
-    return None
-
-
-def role(traced: fx.GraphModule, node: fx.Node, extra: Mapping[type[nn.Module] | Callable, str] | None = None) -> str:
-    """As `find_role`, but raises InputError naming a node that nobody has a rule for: a wrong guess would be silent."""
-    if (found := find_role(traced, node, extra)) is not None:
-        return found
-    what = type(traced.get_submodule(node.target)) if node.op == "call_module" else node.target
-    name = getattr(what, "__name__", str(what))
-    known = {kind.__name__ for kind in _MODULES} | {fn.__name__ for fn in _FUNCTIONS} | _METHODS.keys()
-    close = ", ".join(settings.nearest(name, sorted(known))[: settings.NEAREST])
-    where = node.target if node.op == "call_module" else lies_in(node)
-    raise InputError(f"{where:.90}: no rule for the operation {name:.60}; the closest known are {close}")
+        return super().call_module(target, args, kwargs)
 
 
 def probe_px(graph: fx.Graph) -> tuple[int, int]:
@@ -236,34 +143,29 @@ def reduction(node: fx.Node) -> int:
 
 
 class Classes:
-    """Union-find: sets of channel blocks that must be treated alike, with a flag that spreads over the whole set."""
+    """Sets of channel blocks that must be treated alike, with a flag that spreads over the whole set."""
 
     def __init__(self):
-        self._parent: dict[Hashable, Hashable] = {}
+        self._sets: dict[Hashable, set[Hashable]] = {}
         self._marks: set[Hashable] = set()
 
     def add(self, item: Hashable) -> None:
         """Start a set of its own for `item`."""
-        self._parent.setdefault(item, item)
+        self._sets.setdefault(item, {item})
 
     def find(self, item: Hashable) -> Hashable:
         """The representative of the item's set."""
-        while self._parent[item] != item:
-            self._parent[item] = item = self._parent[self._parent[item]]
-        return item
+        return next(iter(self._sets[item]))
 
     def union(self, a: Hashable, b: Hashable) -> None:
         """Join two sets; a mark on either holds for both."""
-        a, b = self.find(a), self.find(b)
-        if a != b:
-            self._parent[b] = a
-            if b in self._marks:
-                self._marks.add(a)
+        joined = self._sets[a] | self._sets[b]
+        self._sets |= dict.fromkeys(joined, joined)
 
     def mark(self, item: Hashable) -> None:
         """Mark the item's set."""
-        self._marks.add(self.find(item))
+        self._marks.add(item)
 
     def marked(self, item: Hashable) -> bool:
         """Whether anything in the item's set was marked."""
-        return self.find(item) in self._marks
+        return not self._marks.isdisjoint(self._sets[item])

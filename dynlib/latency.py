@@ -18,7 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from math import ceil
 from statistics import median, quantiles
@@ -80,20 +80,23 @@ def compare(
     here because torch's benchmark timer measures one statement at a time, with at least two warm-up calls of its own in
     every block, which would double the run of a large network. A method that takes its decisions from a list in turn
     is called whole multiples of `cycle` times in a block, so that each block holds the same mixture.
-
-    Raises:
-        InputError: fewer than 2 repeats, or a block of no time.
+    Raises InputError for fewer than 2 repeats, or a block of no time.
     """
     _check(repeats, min_seconds, cycle)
     nets = {("static", name): net for name, net in static.items()}
     nets |= {("method", name): net for name, net in method.items()}
     calls = {name: ceil(min_seconds * 1e9 / _warm_up(net, example, min_seconds)) for name, net in nets.items()}
     calls |= {name: ceil(count / cycle) * cycle for name, count in calls.items() if name[0] == "method"}
-    times: dict[tuple[str, str], list[float]] = {name: [] for name in nets}  # ms per call, a number a round
-    with _no_garbage_collection():
+    names = list(nets)
+    times: dict[tuple[str, str], list[float]] = {name: [] for name in names}  # ms per call, a number a round
+    gc.collect()
+    gc.disable()
+    try:
         for start in range(repeats):
-            for name in _rotated(list(nets), start):
+            for name in names[start % len(names) :] + names[: start % len(names)]:
                 times[name].append(_block(nets[name], example, calls[name]) / 1e6)
+    finally:
+        gc.enable()
     variants_ms, engines_ms = (
         {name: median(of) for (side, name), of in times.items() if side == wanted} for wanted in ("static", "method")
     )
@@ -135,21 +138,6 @@ def _block(net: Net, example: Tensor, calls: int) -> float:
     return (perf_counter_ns() - begin) / calls
 
 
-def _rotated(names: list, start: int) -> list:
-    start %= len(names)
-    return names[start:] + names[:start]
-
-
-@contextlib.contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
 # ------------------------------------------------------------------------------------------------- in its own process
 
 
@@ -178,11 +166,15 @@ def in_own_process(
         cycle: calls of the method in a block are a multiple of it.
         dtype: float32, or int8 with the static engines in int8 too.
 
-    Raises:
-        InputError: a value is out of range, or the factory found something wrong with its arguments.
-        RuntimeError: the process failed; its traceback is on standard error.
+    Raises InputError where a value is out of range, or the factory found something wrong with its arguments, and
+    RuntimeError where the process failed; its traceback is on standard error.
     """
-    _check(repeats, min_seconds, cycle, factory, batch, threads)
+    if factory.count(":") != 1 or not all(factory.split(":")):
+        raise InputError(f"factory is {factory!r}; write package.module:function")
+    if batch < 1:
+        raise InputError(f"batch is {batch}; at least 1 image")
+    check_threads(threads)
+    _check(repeats, min_seconds, cycle)
     spec = {"factory": factory, "arguments": dict(arguments), "batch": batch, "threads": threads, "dtype": dtype}
     child = subprocess.run(
         [sys.executable, "-m", "dynlib.latency"],
@@ -208,14 +200,7 @@ def _environment(threads: int) -> dict[str, str]:
     return os.environ | fixed | {"THP_MEM_ALLOC_ENABLE": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
-def _check(
-    repeats: int, min_seconds: float, cycle: int, factory: str = "module:function", batch: int = 1, threads: int = 1
-) -> None:
-    if factory.count(":") != 1 or not all(factory.split(":")):
-        raise InputError(f"factory is {factory!r}; write package.module:function")
-    if batch < 1:
-        raise InputError(f"batch is {batch}; at least 1 image")
-    check_threads(threads)
+def _check(repeats: int, min_seconds: float, cycle: int) -> None:
     if repeats < 2:
         raise InputError(f"repeats is {repeats}; quartiles need at least 2 rounds")
     if not min_seconds > 0:

@@ -6,13 +6,22 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from dynlib.errors import InputError
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Zeros added below and to the right of a map (N, C, H, W) until both sides are multiples of `multiple`."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % multiple, 0, -height % multiple))
+
+
+def has_values(x: Tensor) -> bool:
+    """Whether there is anything to look at: counting runs on shapes alone."""
+    return not (x.is_meta or isinstance(x, FakeTensor))
 
 
 def image_channels(model: nn.Module) -> int:
@@ -54,6 +63,46 @@ class LinearResize(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Resize."""
         return self.rows @ (x @ self.columns.T)
+
+
+class PadShortcut(nn.Module):
+    """A ResNet's shortcut without parameters: every `stride`-th pixel, the new channels zero; no multiply-adds.
+
+    (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)). The zeros come last, but for `before` of them: an
+    old channel keeps its index. Option A of Sec. 4.2 of He et al., CVPR 2016.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, before: int = 0):
+        super().__init__()
+        self.new_channels, self.stride, self.before = out_channels - in_channels, stride, before
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Subsample and pad."""
+        near = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(near, (0, 0, 0, 0, self.before, self.new_channels - self.before))
+
+    def extra_repr(self) -> str:
+        """Show what was set."""
+        return f"new_channels={self.new_channels}, stride={self.stride}"
+
+
+def fused(conv: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """Kernel (C_out, C_in / groups, K, K) and bias (C_out,) of a convolution with the batch norm behind it.
+
+    Raises InputError where that has no statistics.
+    """
+    if norm.running_var is None:
+        raise InputError(f"{norm}: track_running_stats is False; inference needs the statistics of the training")
+    state = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    return tuple(value.detach() for value in fuse_conv_bn_weights(conv.weight, conv.bias, *state))
+
+
+def keep_channels(norm: nn.Module, channels: Tensor) -> None:
+    """Leave a batch norm these channels (indices) in this order, in place: parameters and statistics."""
+    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+        if tensor is not None:
+            tensor.data = tensor.data[channels.to(tensor.device)]
+    norm.num_features = len(channels)
 
 
 def kaiming(module: nn.Module) -> nn.Module:

@@ -5,7 +5,6 @@ that lies between them and knows int8. What stays in float32: batch norms that n
 of the input, and the decisions, which NumPy takes from dequantised outputs.
 """
 
-import logging
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,22 +26,11 @@ class _Reader(CalibrationDataReader):
 def int8(graph: bytes, batches: Iterable[Sequence[np.ndarray]]) -> bytes:
     """The graph with int8 kernels and activations; `batches` hold an array for each of its inputs, in order."""
     names = [node.name for node in onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"]).get_inputs()]
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # advice to do what is done here
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            plain, folded, quantised = (Path(folder) / f"{name}.onnx" for name in ("plain", "folded", "quantised"))
-            plain.write_bytes(graph)
-            quant_pre_process(str(plain), str(folded), skip_symbolic_shape=True)
-            quantize_static(
-                str(folded),
-                str(quantised),
-                _Reader(names, batches),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                activation_type=QuantType.QUInt8,
-                weight_type=QuantType.QInt8,
-            )
-            return quantised.read_bytes()
-    finally:
-        logging.disable(before)
+    with tempfile.TemporaryDirectory() as folder:
+        plain, folded, quantised = (str(Path(folder) / f"{name}.onnx") for name in ("plain", "folded", "quantised"))
+        Path(plain).write_bytes(graph)
+        quant_pre_process(plain, folded, skip_symbolic_shape=True)
+        how = {"quant_format": QuantFormat.QDQ, "per_channel": True}
+        how |= {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
+        quantize_static(folded, quantised, _Reader(names, batches), **how)
+        return Path(quantised).read_bytes()

@@ -27,7 +27,8 @@ class Task:
     archs: Callable[[], list[str]]  # what `build` knows
     build: Callable[[str, int, int | None], nn.Module]  # (arch, classes, width) -> network with random weights
     evaluate: Callable[[nn.Module, Batches], dict[str, float]]  # scores on held-out batches; `metric` is one of them
-    counted: Callable[[nn.Module, Size], tuple[nn.Module, Size]]  # (network, px) -> the part that MACs are of, its px
+    # (network, px) -> the part that MACs are of, its px
+    counted: Callable[[nn.Module, Size], tuple[nn.Module, Size]] = lambda model, size: (model, size)
 
     def watch(self, model: nn.Module, valid: Batches) -> dict[str, float]:
         """The figure of the curve."""
@@ -91,10 +92,6 @@ def _on_cpu(found: Sequence[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
 # ---------------------------------------------------------------------------------------------------------------- costs
 
 
-def _whole(model: nn.Module, size: Size) -> tuple[nn.Module, Size]:
-    return model, size
-
-
 def _pyramid(model: nn.Module, size: Size) -> tuple[nn.Module, Size]:
     """Backbone and pyramid, for the image as padded: what comes behind depends on what is in the image."""
     return model.backbone, tuple(side + -side % model.transform.size_divisible for side in size)
@@ -103,8 +100,8 @@ def _pyramid(model: nn.Module, size: Size) -> tuple[nn.Module, Size]:
 TASKS = {
     task.name: task
     for task in (
-        Task("classification", "top1", backbones.names, backbones.build, train.evaluate, _whole),
-        Task("segmentation", "miou", hosts.names, hosts.segmenter, score_masks, _whole),
+        Task("classification", "top1", backbones.names, backbones.build, train.evaluate),
+        Task("segmentation", "miou", hosts.names, hosts.segmenter, score_masks),
         Task("detection", "map50", hosts.names, hosts.detector, score_boxes, _pyramid),
     )
 }

@@ -197,7 +197,7 @@ def fit(
     setup = asdict(hardware)
     fabric = Fabric(num_nodes=setup.pop("nodes"), **setup)
     fabric.launch()
-    watch = watch or _top1
+    watch = watch or (lambda model, valid: {"top1": evaluate(model, valid)["top1"]})
     groups = [(list(parameters), factor) for parameters, factor in groups or [(model.parameters(), 1.0)]]
     on_gpu = fabric.device.type == "cuda"
     plain = schedule.make(groups, fused=on_gpu)
@@ -264,11 +264,16 @@ def _not_finite(total: Tensor, epoch: int, index: int, lr: float) -> InputError:
     )
 
 
+def others(model: nn.Module, groups: Sequence[Group]) -> list[nn.Parameter]:
+    """The parameters that are in none of the groups."""
+    known = {id(parameter) for parameters, _ in groups for parameter in parameters}
+    return [parameter for parameter in model.parameters() if id(parameter) not in known]
+
+
 @contextmanager
 def _only(groups: Sequence[Group], model: nn.Module) -> Iterator[None]:
     """Gradients for the parameters of the groups alone; afterwards every parameter wants what it wanted before."""
-    trained = {id(parameter) for parameters, _ in groups for parameter in parameters}
-    frozen = [p for p in model.parameters() if p.requires_grad and id(p) not in trained]
+    frozen = [parameter for parameter in others(model, groups) if parameter.requires_grad]
     try:
         for parameter in frozen:
             parameter.requires_grad_(False)
@@ -276,10 +281,6 @@ def _only(groups: Sequence[Group], model: nn.Module) -> Iterator[None]:
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-
-
-def _top1(model: nn.Module, valid: Batches) -> dict[str, float]:
-    return {"top1": evaluate(model, valid)["top1"]}
 
 
 def logits_of(output: object) -> Tensor:

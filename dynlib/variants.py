@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -29,12 +30,10 @@ def variants_of(
     """
     eager = copy.deepcopy(module).eval()
     makers = {"channels_last": _channels_last, "compiled": _compiled}
-    makers |= {name: lambda net, x, name=name: export.single("static", net, x, name, threads) for name in ENGINES}
+    static = partial(export.single, "static", threads=threads)
+    makers |= {name: partial(static, engine=name) for name in ENGINES}
     if dtype == INT8:
-        makers |= {
-            f"{name}_int8": lambda net, x, name=name: export.single("static", net, x, name, threads, [x])
-            for name in ENGINES
-        }
+        makers |= {f"{name}_int8": partial(static, engine=name, calibrate=[example]) for name in ENGINES}
     variants, left_out, expected = {"eager": eager}, {}, eager(example)
     for name, make in makers.items():
         try:

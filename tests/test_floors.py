@@ -15,6 +15,7 @@ FLOORS = (  # a name is a file, or a folder with all that lies in it; the book's
     ("decisions",),
     ("runtime",),
     ("cost", "data", "quantise", "tracing"),
+    ("roles",),
     ("graphs", "export"),
     ("backbones", "variants", "checkpoints"),
     ("train", "latency"),

@@ -8,26 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from dynlib import backbones
-from dynlib.backbones.cifar_resnet import PadShortcut
+from dynlib.backbones.cifar_resnet import BasicBlock
 from dynlib.errors import InputError
-from dynlib.graphs import (
-    ADD,
-    CAT,
-    CONV,
-    FLATTEN,
-    GLOBAL_POOL,
-    INPUT,
-    LINEAR,
-    NORM,
-    OUTPUT,
-    POINTWISE,
-    POOL,
-    Classes,
-    find_role,
-    reduction,
-    role,
-    trace,
-)
+from dynlib.graphs import Classes, read, reduction, trace
+from dynlib.roles import Role, find_role, role
 
 
 class Everything(nn.Module):
@@ -44,14 +28,14 @@ class Everything(nn.Module):
 
 
 def test_every_node_has_the_role_of_its_operation():
-    traced = trace(Everything())
+    traced = read(Everything())
     roles = [role(traced, node) for node in traced.graph.nodes]
-    first = [INPUT, CONV, NORM, POINTWISE, POINTWISE, ADD, CAT]
-    assert roles == [*first, POOL, GLOBAL_POOL, FLATTEN, LINEAR, OUTPUT]
+    first = [Role.INPUT, Role.CONV, Role.NORM, Role.POINTWISE, Role.POINTWISE, Role.ADD, Role.CAT]
+    assert roles == [*first, Role.POOL, Role.GLOBAL_POOL, Role.FLATTEN, Role.LINEAR, Role.OUTPUT]
 
 
 def test_shapes_are_those_of_one_image_and_reductions_follow():
-    traced = trace(Everything(), size=64)
+    traced = read(Everything(), torch.empty(1, 3, 64, 64))
     shapes = {node.name: node.meta["shape"] for node in traced.graph.nodes}
     assert shapes["conv"] == (1, 4, 32, 32)
     assert shapes["cat"] == (1, 8, 32, 32)
@@ -64,7 +48,7 @@ def test_shapes_cost_no_arithmetic_and_leave_mode_and_statistics_alone():
     net = backbones.build("cifar_resnet20", 10).train()
     net.layer1.eval()
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
-    traced = trace(net, leaves=(PadShortcut,))
+    traced = read(net)
     assert net.training and not net.layer1.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
     assert traced.get_submodule("layer2.0.conv1") is net.layer2[0].conv1  # modules are shared
@@ -72,14 +56,14 @@ def test_shapes_cost_no_arithmetic_and_leave_mode_and_statistics_alone():
 
 
 def test_leaves_stay_whole_and_have_the_role_that_the_method_gives_them():
-    traced = trace(backbones.build("cifar_resnet20", 10), leaves=(PadShortcut,))
-    node = next(node for node in traced.graph.nodes if node.target == "layer2.0.downsample")
+    traced = trace(backbones.build("cifar_resnet20", 10), leaves=(BasicBlock,))
+    node = next(node for node in traced.graph.nodes if node.target == "layer2.0")
     assert find_role(traced, node) is None
-    assert role(traced, node, {PadShortcut: "shortcut"}) == "shortcut"
+    assert role(traced, node, {BasicBlock: Role.POOL}) == Role.POOL
 
 
-def test_without_a_size_a_network_is_traced_for_any_input():
-    traced = trace(nn.Sequential(nn.Conv2d(5, 2, 1)), size=None)
+def test_a_network_that_is_traced_alone_takes_any_input():
+    traced = trace(nn.Sequential(nn.Conv2d(5, 2, 1)))
     assert all("shape" not in node.meta for node in traced.graph.nodes)
 
 
@@ -102,7 +86,7 @@ class Calls(nn.Module):
     ],
 )
 def test_an_operation_that_nobody_taught_us_names_its_node(net, says):
-    traced = trace(net)
+    traced = read(net)
     node = list(traced.graph.nodes)[1]
     assert find_role(traced, node) is None
     with pytest.raises(InputError, match=says) as error:
@@ -120,7 +104,7 @@ def test_an_operation_that_nobody_taught_us_names_its_node(net, says):
 )
 def test_a_model_that_cannot_be_read_is_refused_by_name(net, says):
     with pytest.raises(InputError, match=says) as error:
-        trace(net)
+        read(net)
     assert "\n" not in str(error.value)
 
 
@@ -163,17 +147,17 @@ class Headed(nn.Module):
     ],
 )
 def test_the_usual_heads_have_roles(head):
-    traced = trace(Headed(head))
+    traced = read(Headed(head))
     assert all(role(traced, node) for node in traced.graph.nodes)
 
 
 def test_a_slice_of_a_map_has_no_role():
-    traced = trace(Headed(lambda net, x: x[:, :2]))
+    traced = read(Headed(lambda net, x: x[:, :2]))
     assert [node.name for node in traced.graph.nodes if find_role(traced, node) is None] == ["getitem"]
 
 
 def test_a_functional_dropout_follows_the_mode_after_tracing():
-    traced = trace(Headed(lambda net, x: F.dropout(x, 0.5, training=net.training)))
+    traced = read(Headed(lambda net, x: F.dropout(x, 0.5, training=net.training)))
     x = torch.randn(64, 3, 8, 8, generator=torch.Generator().manual_seed(0))  # so many that no two masks agree
     assert not traced.train()(x).equal(traced(x))
     assert traced.eval()(x).equal(traced(x))
@@ -181,5 +165,5 @@ def test_a_functional_dropout_follows_the_mode_after_tracing():
 
 def test_the_reason_why_a_model_does_not_run_is_told_and_nothing_is_printed(capfd):
     with pytest.raises(InputError, match=r"does not run on a 3x224x224 image: .*75264"):
-        trace(nn.Sequential(nn.Conv2d(3, 6, 2, 2), nn.Flatten(), nn.Linear(7, 2)))
+        read(nn.Sequential(nn.Conv2d(3, 6, 2, 2), nn.Flatten(), nn.Linear(7, 2)))
     assert capfd.readouterr().err == ""

@@ -59,8 +59,7 @@ def build(arch: str, num_classes: int = 1000, width: float | None = None, **kw) 
             convolution, and all others follow in proportion. None: as published.
         kw: passed on to the network's own builder, e.g. `shortcut` of a CIFAR ResNet.
 
-    Raises:
-        InputError: the name is unknown (the closest ones are listed), there are no classes, or no channels.
+    Raises InputError for an unknown name (the closest ones are listed), no classes, or no channels.
     """
     if num_classes < 1:
         raise InputError(f"num_classes is {num_classes}; a classifier has at least 1")

@@ -27,12 +27,8 @@ MOBILENET_V2 = (
 class CifarVGG(nn.Module):
     """VGG16-BN: (N, 3, H, W) -> logits (N, num_classes), H and W >= 32, meant for 32.
 
-    Args:
-        num_classes: outputs of the linear layer.
-        width: channels of the first layer, 64 in the paper; the others follow in proportion.
-
-    Raises:
-        InputError: there is no channel.
+    `width` are the channels of the first layer, 64 in the paper; the others follow in proportion. Raises InputError
+    where there is none.
     """
 
     def __init__(self, num_classes: int = 10, width: int = 64):

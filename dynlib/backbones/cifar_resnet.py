@@ -5,61 +5,15 @@ resolution, global average pooling and one linear layer: 6n + 2 layers with weig
 names as in torchvision's ResNet, so a transformation written for one fits the other.
 """
 
-import operator
 from functools import partial
 
 import torch
-from torch import Tensor, fx, nn
-from torch.nn import functional as F
+from torch import Tensor, nn
 
 from dynlib.errors import InputError
-from dynlib.ops import kaiming
+from dynlib.ops import PadShortcut, kaiming
 
 DEPTHS = (20, 32, 44, 56, 110)  # Table 6
-
-
-class PadShortcut(nn.Module):
-    """Option A of Sec. 4.2: every `stride`-th pixel, the new channels zero; no parameters, no multiply-adds.
-
-    (N, C_in, H, W) -> (N, C_out, ceil(H / stride), ceil(W / stride)). The zeros come last, but for `before` of them: an
-    old channel keeps its index. One slice and one pad without any data-dependent branch: torch.fx may trace through it
-    or keep it whole.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, stride: int, before: int = 0):
-        super().__init__()
-        self.new_channels, self.stride, self.before = out_channels - in_channels, stride, before
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Subsample and pad."""
-        near = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(near, (0, 0, 0, 0, self.before, self.new_channels - self.before))
-
-    def extra_repr(self) -> str:
-        """Show what was set."""
-        return f"new_channels={self.new_channels}, stride={self.stride}"
-
-
-def as_shortcuts(traced: fx.GraphModule) -> int:
-    """Put the layer in the place of its public form, F.pad(x[:, :, ::s, ::s], (0, 0, 0, 0, a, b)); how often."""
-    found = 0
-    for node in list(traced.graph.nodes):
-        near = node.args[0] if node.op == "call_function" and node.target is F.pad else None
-        if not isinstance(near, fx.Node) or near.target is not operator.getitem or len(near.users) > 1:
-            continue
-        stride = near.args[1][-1].step if isinstance(near.args[1], tuple) and len(near.args[1]) == 4 else None
-        every, steps = slice(None), slice(None, None, stride)
-        if stride is None or near.args[1] != (every, every, steps, steps) or node.args[1][:4] != (0,) * 4:
-            continue
-        if len(node.args[1]) != 6 or not {*node.args[2:], *node.kwargs.values()} <= {"constant", 0, None}:
-            continue
-        name, (before, after) = f"{node.name}_shortcut", node.args[1][4:]
-        traced.add_submodule(name, PadShortcut(0, before + after, stride, before))
-        node.op, node.target, node.args, node.kwargs = "call_module", name, near.args[:1], {}
-        traced.graph.erase_node(near)
-        found += 1
-    traced.recompile()
-    return found
 
 
 class BasicBlock(nn.Module):

@@ -18,12 +18,8 @@ STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 class MobileNetV1(nn.Module):
     """MobileNet: (N, 3, H, W) -> logits (N, num_classes), meant for 224 px.
 
-    Args:
-        num_classes: outputs of the linear layer.
-        width: factor on all channels, the paper's alpha; 0.25, 0.5, 0.75 and 1 there.
-
-    Raises:
-        InputError: the width leaves a layer without channels.
+    `width` is a factor on all channels, the paper's alpha; 0.25, 0.5, 0.75 and 1 there. Raises InputError where it
+    leaves a layer without channels.
     """
 
     def __init__(self, num_classes: int = 1000, width: float = 1.0):

@@ -11,7 +11,7 @@ from torchvision import models
 
 
 class Stage(nn.Module):
-    """The stage, (N, 3, H, W) -> logits; H and W are those of the map that the stage reads in the whole network."""
+    """Stage 1 to 4 of torchvision's `arch`, of bottlenecks: (N, 3, H, W) of the map that it reads there -> logits."""
 
     def __init__(self, arch: str, stage: int, num_classes: int = 1000):
         super().__init__()
@@ -27,9 +27,4 @@ class Stage(nn.Module):
         return self.fc(self.pool(self.stage(self.lift(x))).flatten(1))
 
 
-def stage(arch: str, number: int, num_classes: int = 1000) -> Stage:
-    """The stage `number`, from 1, of a torchvision ResNet with bottlenecks."""
-    return Stage(arch, number, num_classes)
-
-
-MODELS = {f"{arch}_stage{n}": partial(stage, arch, n) for arch in ("resnet50", "resnet101") for n in (1, 2, 3, 4)}
+MODELS = {f"{arch}_stage{n}": partial(Stage, arch, n) for arch in ("resnet50", "resnet101") for n in (1, 2, 3, 4)}

@@ -15,24 +15,21 @@ from torch import fx, nn
 from torchvision.models import convnext, swin_transformer as swin
 
 from dynlib import graphs
-from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
-from dynlib.graphs import ADD, CAT, CONV, INPUT, LINEAR, MUL, NORM, OUTPUT, PART, POINTWISE, SHAPE, SHUFFLE, TRANSPOSED
-from dynlib.ops import kaiming
+from dynlib.ops import PadShortcut, kaiming
+from dynlib.roles import Role, role
 from dynlib.tracing import lies_in
 
 # No width falls below this: with fewer channels the gradient of a strided 1x1 convolution, channels last, writes
 # outside of its memory (torch 2.15 on an AVX2 processor) and the process dies later without a word.
 FEWEST = 8
 
-SHORTCUT = "shortcut"  # pads channels: its output is as wide as what it is added to
-PRODUCERS = (CONV, TRANSPOSED, LINEAR, SHORTCUT)
+PRODUCERS = (Role.CONV, Role.TRANSPOSED, Role.LINEAR, Role.SHORTCUT)
 ROLES = {
-    PadShortcut: SHORTCUT,
-    **dict.fromkeys((nn.LayerNorm, convnext.LayerNorm2d, convnext.CNBlock), NORM),
-    **dict.fromkeys((swin.ShiftedWindowAttention, swin.ShiftedWindowAttentionV2), NORM),
-    **dict.fromkeys((swin.PatchMerging, swin.PatchMergingV2), LINEAR),
-    torch.permute: POINTWISE,
+    **dict.fromkeys((nn.LayerNorm, convnext.LayerNorm2d, convnext.CNBlock), Role.NORM),
+    **dict.fromkeys((swin.ShiftedWindowAttention, swin.ShiftedWindowAttentionV2), Role.NORM),
+    **dict.fromkeys((swin.PatchMerging, swin.PatchMergingV2), Role.LINEAR),
+    torch.permute: Role.POINTWISE,
 }
 
 Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that made them, how many
@@ -51,8 +48,8 @@ def thin(model: nn.Module, share: float) -> nn.Module:
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
         raise InputError(f"share is {share!r}; it is the factor on every width, above 0")
     model = copy.deepcopy(model)
-    traced = graphs.trace(model, leaves=(PadShortcut,), size=None)
-    model = graphs.finish(traced) if as_shortcuts(traced) else model
+    traced = graphs.trace(model)
+    model = graphs.finish(traced) if graphs.as_shortcuts(traced) else model
     for name, (channels_in, channels_out) in _Widths(traced, share).layers.items():
         resize(model.get_submodule(name), channels_in, channels_out)
     return model
@@ -67,43 +64,43 @@ class _Widths:
         self._classes = graphs.Classes()
         self._groups: dict[fx.Node, list[int]] = defaultdict(list)  # of the convolutions that make or read a block
         nodes = traced.graph.nodes
-        self._roles = {node: graphs.role(traced, node, ROLES) for node in nodes}
+        self._roles = {node: role(traced, node, ROLES) for node in nodes}
         for node in nodes:
             self._place(node)
         self._multiple: dict[fx.Node, int] = defaultdict(lambda: 1)  # of the width of a set
         for block, groups in self._groups.items():
             found = self._classes.find(block)
             self._multiple[found] = math.lcm(self._multiple[found], *groups)
-        self.layers = {node.target: self._sizes(node) for node in nodes if self._roles[node] in (*PRODUCERS, NORM)}
+        self.layers = {node.target: self._sizes(node) for node in nodes if self._roles[node] in (*PRODUCERS, Role.NORM)}
 
     def _place(self, node: fx.Node) -> None:
         """The layout of a node, tied to those of its inputs."""
         kind, inputs = self._roles[node], node.all_input_nodes
-        if kind == OUTPUT:
+        if kind == Role.OUTPUT:
             for value in inputs:
                 self._keep(self.layouts[value])
-        elif kind == INPUT:
+        elif kind == Role.INPUT:
             first = next(m for m in self.traced.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd))
             self.layouts[node] = self._fresh(node, first.weight.shape[1])
             self._keep(self.layouts[node])
         elif kind in PRODUCERS:
             self.layouts[node] = self._produced(node, self.layouts[inputs[0]])
-        elif kind in (ADD, MUL):
-            maps = [value for value in inputs if self._roles[value] != SHAPE]
+        elif kind in (Role.ADD, Role.MUL):
+            maps = [value for value in inputs if self._roles[value] != Role.SHAPE]
             for other in maps[1:]:
                 self._tie(node, self.layouts[maps[0]], self.layouts[other])
             self.layouts[node] = self.layouts[maps[0]]
-        elif kind == CAT:
+        elif kind == Role.CAT:
             self.layouts[node] = tuple(block for value in node.args[0] for block in self.layouts[value])
-        elif kind == PART:
+        elif kind == Role.PART:
             self.layouts[node] = self._part(node, self.layouts[inputs[0]])
-        elif kind == SHUFFLE:  # all its blocks alike, so that their order does not matter
+        elif kind == Role.SHUFFLE:  # all its blocks alike, so that their order does not matter
             self.layouts[node] = layout = self.layouts[inputs[0]]
             for block in layout[1:]:
                 self._tie(node, layout[:1], (block,))
-        elif kind != SHAPE:
+        elif kind != Role.SHAPE:
             self.layouts[node] = layout = self.layouts[inputs[0]]
-            if kind == NORM:
+            if kind == Role.NORM:
                 self._check(node, layout)
 
     def _produced(self, node: fx.Node, source: Layout) -> Layout:

@@ -11,22 +11,9 @@ from dynlib.cost import Cost, closed_form
 from dynlib.data import Batches
 from dynlib.errors import InputError
 from dynlib.networks import Settled
-from dynlib.ops import image_channels
-from dynlib.papers.drnet import frozen, policies, predictor as predictors, training
-from dynlib.papers.drnet.layers import (
-    Output,
-    Size,
-    at_resolution,
-    candidate_sizes,
-    combine,
-    has_values,
-    px,
-    resize,
-    route,
-    straight_through,
-    thumbnail_size,
-    with_resolutions,
-)
+from dynlib.ops import has_values, image_channels
+from dynlib.papers.drnet import frozen, layers, policies, predictor as predictors, training
+from dynlib.papers.drnet.layers import Output, Size, at_resolution, px
 from dynlib.settings import LATER, check_choice, check_number
 from dynlib.tracing import copied
 from dynlib.train import Phase, evaluate as task_scores, predict
@@ -36,7 +23,11 @@ from dynlib.train import Phase, evaluate as task_scores, predict
 class Config:
     """Settings of a dynamic resolution network; each value is checked and a bad one named."""
 
-    candidates: tuple[float, ...] = (1.0, 0.75, 0.5)  # shares of the side, from 1 down; 224, 168, 112 px in the paper
+    candidates: tuple[float, ...] = (
+        1.0,
+        0.75,
+        0.5,
+    )  # shares of the side, from 1 down; 224, 168, 112 px in the paper
     alpha: float = 0.611  # target mean cost, share of that at full resolution, (0, 1]; 2.5 of ResNet-50's 4.089 GMAC
     eta: float = 0.2  # weight of the penalty on cost above alpha, 0 up; 0.1 to 1 in Table 2
     tau: float = 1.0  # temperature of the gate's gradient, above 0; not stated, 1 in the released module
@@ -84,7 +75,7 @@ class DynamicResolution(Settled):
         m = len(config.candidates)
         self.config = config
         self.predictor_side = config.predictor_side or predictors.SIDES[kind]
-        self.classifier = with_resolutions(model, m if config.resolution_aware_bn else 1)
+        self.classifier = layers.with_resolutions(model, m if config.resolution_aware_bn else 1)
         like = next(model.parameters())
         with torch.device(like.device):
             predictor = predictors.build(kind, m, config.predictor_width, image_channels(self.classifier))
@@ -100,7 +91,7 @@ class DynamicResolution(Settled):
 
     def sizes(self, size: Size) -> tuple[list[Size], Size]:
         """Sizes in px of the candidates, and of the predictor's input, for images of (height, width) px."""
-        return candidate_sizes(size, self.config.candidates), thumbnail_size(size, self.predictor_side)
+        return layers.candidate_sizes(size, self.config.candidates), layers.thumbnail_size(size, self.predictor_side)
 
     def macs(self, size: Size) -> tuple[tuple[int, ...], int]:
         """MACs of the classifier at each candidate, and of the predictor, for one image."""
@@ -114,8 +105,8 @@ class DynamicResolution(Settled):
 
     def classify(self, images: Tensor, resolution: int) -> Tensor:
         """Logits (N, C) of images (N, 3, H, W) at one candidate."""
-        size = candidate_sizes(tuple(images.shape[-2:]), self.config.candidates)[resolution]
-        images = resize(images, size, self.config.antialias)
+        size = layers.candidate_sizes(tuple(images.shape[-2:]), self.config.candidates)[resolution]
+        images = layers.resize(images, size, self.config.antialias)
         try:
             return self.classifier(images, resolution)
         except RuntimeError as error:
@@ -127,8 +118,8 @@ class DynamicResolution(Settled):
 
     def score(self, images: Tensor) -> Tensor:
         """The predictor's logits z (N, m) for images (N, 3, H, W)."""
-        small = thumbnail_size(tuple(images.shape[-2:]), self.predictor_side)
-        return self.predictor(resize(images, small, self.config.antialias))
+        small = layers.thumbnail_size(tuple(images.shape[-2:]), self.predictor_side)
+        return self.predictor(layers.resize(images, small, self.config.antialias))
 
     def utility(self, z: Tensor, size: Size) -> Tensor:
         """What the choice maximises (N, m), for predictor logits z and images of (height, width) px.
@@ -169,13 +160,13 @@ class DynamicResolution(Settled):
             choice = self.utility(z, tuple(images.shape[-2:])).argmax(1)
             if not has_values(images):
                 return Output(self.classify(images, 0), choice, z)
-            return Output(route(images, choice, self.classify), choice, z)
-        gate = straight_through(z, tau or self.config.tau)
+            return Output(layers.route(images, choice, self.classify), choice, z)
+        gate = layers.straight_through(z, tau or self.config.tau)
         choice = gate.argmax(1)
         if self.config.routed:
-            logits = route(images, choice, self.classify) * gate.gather(1, choice[:, None])
+            logits = layers.route(images, choice, self.classify) * gate.gather(1, choice[:, None])
         else:
-            logits = combine(gate, [self.classify(images, j) for j in range(gate.shape[1])])
+            logits = layers.combine(gate, [self.classify(images, j) for j in range(gate.shape[1])])
         return Output(logits, choice, z, gate, self.costs(tuple(images.shape[-2:])))
 
 
@@ -207,7 +198,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         "multi-resolution",
         training.multi_resolution(len(config.candidates)),
         epochs=0.7,
-        groups=training.classifier_alone,
+        groups=training.learning(classifier=1.0),
         watch=training.watch_candidates,
         depends_on=shape,
     )
@@ -216,7 +207,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         lr=0.02 * config.predictor_lr,
         weight_decay=0.0,
         optimizer="adam",
-        groups=training.predictor_alone,
+        groups=training.learning(predictor=1.0),
         watch=lambda model, valid: {},
     )
     if config.frozen:
@@ -235,7 +226,7 @@ def phases(config: Config) -> tuple[Phase, ...]:
         Phase(
             "joint",
             training.joint(config.alpha, config.eta, config.tau, config.tau_start),
-            groups=training.classifier_and_predictor(config.predictor_lr),
+            groups=training.learning(classifier=1.0, predictor=config.predictor_lr),
             watch=training.watch_choices,
         ),
     )
@@ -248,7 +239,8 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     """
     if not isinstance(model, DynamicResolution):
         return {"top5": policies.label_among(*predict(model, valid))}
-    evidence = (frozen.evidence if model.config.frozen else policies.collect)(model, valid)
+    known = frozen.answers(model, valid).float() if model.config.frozen else None
+    evidence = policies.collect(model, valid, known)
     if not model.config.joint:
         return policies.fixed_report(evidence)
     found = policies.report(evidence, model.config.alpha)

@@ -54,8 +54,7 @@ def deploy(
     """
     if not isinstance(module, DynamicResolution):
         return export.single("drnet", module, example, engine, threads, calibrate)
-    export.check(module, example, engine, threads)
-    returns = export.returned(export.answer(module, example))
+    about, batches = export.described("drnet", module, example, engine, threads, calibrate)
     size = tuple(example.shape[-2:])
     sizes, small = module.sizes(size)
     choosing = module.predictor
@@ -67,9 +66,8 @@ def deploy(
         name: nn.Sequential(_Resize(size, new, module.config.antialias), network)
         for name, (new, network) in networks.items()
     }
-    batches = export.calibration(calibrate, example)
     feeds = batches and [(batch,) for batch in batches]
     how = {"engine": engine, "calibrate": feeds}
     graphs = {name: export.graph(network, example, **how) for name, network in networks.items()}
-    told = {"config": dataclasses.asdict(module.config), "sizes": [list(new) for new in sizes]}
-    return Resolutions(export.about("drnet", example, returns, batches, **told), graphs, engine, threads)
+    about |= {"config": dataclasses.asdict(module.config), "sizes": [list(new) for new in sizes]}
+    return Resolutions(about, graphs, engine, threads)

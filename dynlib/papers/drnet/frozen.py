@@ -97,17 +97,6 @@ def answers(model: nn.Module, batches: Batches) -> Tensor:
     return logits
 
 
-def evidence(model: nn.Module, valid: Batches) -> policies.Evidence:
-    """`policies.collect` of a classifier that does not change: its answers are read where they are known."""
-    size = tuple(valid.samples.images.shape[-2:])
-    with torch.no_grad(), evaluating(model):
-        batches = valid.epoch(None, next(model.parameters()).device)
-        z = [model.utility(model.score(images), size).float().cpu() for images, _ in batches]
-    (macs, predictor), sizes = model.macs(size), model.sizes(size)[0]
-    logits = answers(model, valid).float()
-    return policies.Evidence(logits, torch.cat(z), valid.samples.labels, tuple(sizes), macs, predictor)
-
-
 def _right_by_class(logits: Tensor, labels: Tensor) -> Tensor:
     """(m, C): the share of each class's images that are classified rightly at each candidate; 0 for classes unseen."""
     right = (logits.argmax(2) == labels).float()

@@ -11,7 +11,6 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from dynlib.errors import InputError
@@ -95,11 +94,6 @@ def route(images: Tensor, choice: Tensor, classify: Classify) -> Tensor:
     return torch.cat(parts)[torch.cat(rows).argsort()]
 
 
-def has_values(images: Tensor) -> bool:
-    """Whether there is anything to look at: counting runs on shapes alone."""
-    return not (images.is_meta or isinstance(images, FakeTensor))
-
-
 class ResolutionNorm(nn.Module):
     """One batch norm for each candidate: own mean, variance, scale and shift.
 
@@ -156,7 +150,7 @@ def with_resolutions(model: nn.Module, count: int) -> fx.GraphModule:
 def _graph(model: nn.Module) -> fx.GraphModule:
     """The graph of a network; one that another method made is a graph already, and its layers stay whole."""
     if not isinstance(model, Network):
-        return trace(model, size=None, leaves=(_BatchNorm,))
+        return trace(model, leaves=(_BatchNorm,))
     traced = Network(model, copy.deepcopy(model.graph), class_name=type(model).__name__)
     traced.meta["settings"] = model.settings()
     traced.meta["modes"] = {path: part.training for path, part in model.named_modules()}

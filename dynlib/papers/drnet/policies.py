@@ -51,18 +51,23 @@ class Score(NamedTuple):
 
 
 @torch.no_grad()
-def collect(model: nn.Module, batches: Batches) -> Evidence:
-    """Run a dynamic resolution network over all images, at every candidate; it keeps its modes."""
+def collect(model: nn.Module, batches: Batches, known: Tensor | None = None) -> Evidence:
+    """Run a dynamic resolution network over all images, at every candidate; it keeps its modes.
+
+    `known` are the classifier's logits (m, N, C) where they need not be computed.
+    """
     device, m = next(model.parameters()).device, len(model.config.candidates)
     logits, z, labels = [], [], []
     with evaluating(model):
         for images, target in batches.epoch(None, device):
-            logits.append(torch.stack([model.classify(images, j) for j in range(m)]).float().cpu())
+            if known is None:
+                logits.append(torch.stack([model.classify(images, j) for j in range(m)]).float().cpu())
             z.append(model.utility(model.score(images), tuple(images.shape[-2:])).float().cpu())
             labels.append(target.cpu())
     size = tuple(images.shape[-2:])
     (macs, predictor), sizes = model.macs(size), model.sizes(size)[0]
-    return Evidence(torch.cat(logits, 1), torch.cat(z), torch.cat(labels), tuple(sizes), macs, predictor)
+    logits = torch.cat(logits, 1) if known is None else known
+    return Evidence(logits, torch.cat(z), torch.cat(labels), tuple(sizes), macs, predictor)
 
 
 def score(evidence: Evidence, choice: Tensor) -> Score:

@@ -6,6 +6,8 @@ the paper gives the input side and the kind of block only, so its channels are o
 (3.8 M parameters with the classifier). The blocks are torchvision's.
 """
 
+from functools import partial
+
 from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual
 from torchvision.models.resnet import BasicBlock
@@ -23,37 +25,27 @@ def kind_for(model: nn.Module) -> str:
 
 
 def build(kind: str, choices: int, width: float = 1.0, images: int = 3) -> nn.Sequential:
-    """A predictor with fresh weights: (N, `images`, H, W) to logits (N, choices); `width` scales its inner channels."""
-    body, channels = (_resnet10 if kind == RESNET10 else _inverted)(width, images)
-    predictor = nn.Sequential(*body, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, choices))
+    """A predictor with fresh weights: (N, `images`, H, W) to logits (N, choices); `width` scales its inner channels.
+
+    `resnet10` has 0.2902 GMAC and 4.9 M parameters at 128 px and width 1, `inverted` 10.4 MMAC and 0.26 M at 64 px.
+    """
+    side, activation, block, stages = _FORMS[kind]
+    # At least 8: with fewer, oneDNN's gradient of a strided 1x1 kernel writes past its buffer (AVX2, torch 2.15).
+    scaled = [max(8, round(channels * width)) for channels in stages]
+    stem = nn.Conv2d(images, scaled[0], side, 2, side // 2, bias=False)
+    layers = [stem, nn.BatchNorm2d(scaled[0]), activation(inplace=True), nn.MaxPool2d(3, 2, 1)]
+    for c_in, c_out, stride in zip((scaled[0], *scaled), scaled, (1, 2, 2, 2), strict=False):
+        layers.append(block(c_in, c_out, stride))
+    predictor = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(scaled[-1], choices))
     return kaiming(predictor)  # as the released code; the linear layer keeps torch's
 
 
-def _scaled(channels: int, width: float) -> int:
-    """At least 8: with fewer, oneDNN's gradient of a strided 1x1 kernel writes past its buffer (AVX2, torch 2.15)."""
-    return max(8, round(channels * width))
+def _basic(c_in: int, c_out: int, stride: int) -> BasicBlock:
+    projection = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+    return BasicBlock(c_in, c_out, stride, None if stride == 1 else projection)
 
 
-def _resnet10(width: float, images: int) -> tuple[list[nn.Module], int]:
-    """7x7 stem, max pooling, four basic blocks: 0.2902 GMAC and 4.9 M parameters at 128 px and width 1."""
-    c_in = _scaled(64, width)
-    stem = nn.Conv2d(images, c_in, 7, 2, 3, bias=False)
-    layers = [stem, nn.BatchNorm2d(c_in), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2, 1)]
-    for channels, stride in ((64, 1), (128, 2), (256, 2), (512, 2)):
-        c_out = _scaled(channels, width)
-        projection = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
-        layers.append(BasicBlock(c_in, c_out, stride, None if stride == 1 else projection))
-        c_in = c_out
-    return layers, c_in
-
-
-def _inverted(width: float, images: int) -> tuple[list[nn.Module], int]:
-    """3x3 stem, max pooling, four inverted residuals: 10.4 MMAC and 0.26 M parameters at 64 px and width 1."""
-    c_in = _scaled(32, width)
-    stem = nn.Conv2d(images, c_in, 3, 2, 1, bias=False)
-    layers = [stem, nn.BatchNorm2d(c_in), nn.ReLU6(inplace=True), nn.MaxPool2d(3, 2, 1)]
-    for channels, stride in ((32, 1), (64, 2), (96, 2), (160, 2)):
-        c_out = _scaled(channels, width)
-        layers.append(InvertedResidual(c_in, c_out, stride, expand_ratio=6))
-        c_in = c_out
-    return layers, c_in
+_FORMS = {  # side of the stem's kernel, activation, block, channels of the stem and of each block
+    RESNET10: (7, nn.ReLU, _basic, (64, 128, 256, 512)),
+    INVERTED: (3, nn.ReLU6, partial(InvertedResidual, expand_ratio=6), (32, 64, 96, 160)),
+}

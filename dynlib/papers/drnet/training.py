@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from dynlib.data import Batches, Loader
 from dynlib.ops import evaluating
+from dynlib.papers.drnet import policies
 from dynlib.papers.drnet.layers import px
-from dynlib.train import Objective, evaluate
+from dynlib.train import Group, Objective, evaluate
 
 WATCHED = 500  # images that a point of the curve is taken on
 PRICE_RATE = 0.02  # change of a price for a mean cost that is all of the full cost too high; falls to 0
-Groups = list[tuple[list[nn.Parameter], float]]
 
 
 def excess(gate: Tensor, costs: Sequence[float], alpha: float) -> Tensor:
@@ -80,23 +80,9 @@ def reprice(price: Tensor, z: Tensor, costs: Tensor, alpha: float, done: float) 
     price.add_(PRICE_RATE * (1 - done) * dear).clamp_(min=0)
 
 
-def predictor_alone(model: nn.Module) -> Groups:
-    """The parameters of the predictor."""
-    return [(list(model.predictor.parameters()), 1.0)]
-
-
-def classifier_alone(model: nn.Module) -> Groups:
-    """The parameters of the first phase."""
-    return [(list(model.classifier.parameters()), 1.0)]
-
-
-def classifier_and_predictor(predictor_lr: float) -> Callable[[nn.Module], Groups]:
-    """The parameters of the second phase, the predictor's with this factor on the learning rate."""
-
-    def groups(model: nn.Module) -> Groups:
-        return [(list(model.classifier.parameters()), 1.0), (list(model.predictor.parameters()), predictor_lr)]
-
-    return groups
+def learning(**rates: float) -> Callable[[nn.Module], list[Group]]:
+    """What learns: the parameters of the parts that are named, each with its factor on the learning rate."""
+    return lambda model: [(list(getattr(model, part).parameters()), rate) for part, rate in rates.items()]
 
 
 def some(valid: Batches | Loader) -> Batches | Loader:
@@ -113,16 +99,11 @@ def watch_plain(model: nn.Module, valid: Batches) -> dict[str, float]:
     return {"top1": evaluate(model, some(valid))["top1"]}
 
 
-@torch.no_grad()
 def watch_candidates(model: nn.Module, valid: Batches) -> dict[str, float]:
     """Held-out top-1 at every candidate, by its px; `top1` is that at full resolution."""
-    right, seen = torch.zeros(len(model.config.candidates), dtype=torch.int64), 0
-    with evaluating(model):
-        for images, labels in some(valid).epoch(None, next(model.parameters()).device):
-            seen, sizes = seen + len(images), model.sizes(tuple(images.shape[-2:]))[0]
-            right += torch.stack([_right(model.classify(images, j), labels) for j in range(len(sizes))]).cpu()
-    top1 = (right / seen).tolist()
-    return {"top1": top1[0]} | {f"top1_at_{px(size)}_px": share for size, share in zip(sizes, top1, strict=True)}
+    seen = policies.collect(model, some(valid))
+    top1 = (seen.right.sum(1) / len(seen.labels)).tolist()
+    return {"top1": top1[0]} | {f"top1_at_{px(size)}_px": share for size, share in zip(seen.sizes, top1, strict=True)}
 
 
 @torch.no_grad()
@@ -132,20 +113,11 @@ def watch_choices(model: nn.Module, valid: Batches) -> dict[str, float]:
     with evaluating(model):
         for images, labels in some(valid).epoch(None, next(model.parameters()).device):
             output, size = model(images), tuple(images.shape[-2:])
-            seen, right = seen + len(images), right + _right(output.logits, labels).item()
+            seen, right = seen + len(images), right + (output.logits.argmax(1) == labels).sum().item()
             used += output.choice.bincount(minlength=len(used)).cpu()
             entropy += torch.distributions.Categorical(logits=output.z.float()).entropy().sum().item()
     (macs, predictor), sizes = model.macs(size), model.sizes(size)[0]
     shares = (used / seen).tolist()
-    return (
-        {"top1": right / seen}
-        | {f"share_at_{px(side)}_px": share for side, share in zip(sizes, shares, strict=True)}
-        | {
-            "entropy": entropy / seen,
-            "macs_expected": predictor + sum(a * b for a, b in zip(shares, macs, strict=True)),
-        }
-    )
-
-
-def _right(logits: Tensor, labels: Tensor) -> Tensor:
-    return (logits.argmax(1) == labels).sum()
+    by_side = {f"share_at_{px(side)}_px": share for side, share in zip(sizes, shares, strict=True)}
+    spent = predictor + sum(share * cost for share, cost in zip(shares, macs, strict=True))
+    return {"top1": right / seen, **by_side, "entropy": entropy / seen, "macs_expected": spent}

@@ -8,49 +8,15 @@ from torch import fx, nn
 from torchvision.ops import StochasticDepth
 
 from dynlib import export
-from dynlib.backbones.cifar_resnet import as_shortcuts
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.errors import InputError
-from dynlib.graphs import (
-    ADD,
-    CAT,
-    CONV,
-    GLOBAL_POOL,
-    INPUT,
-    LINEAR,
-    MUL,
-    NORM,
-    PART,
-    SHUFFLE,
-    TRANSPOSED,
-    finish,
-    probe,
-    probe_px,
-    reduction,
-    trace,
-)
+from dynlib.graphs import check_example, finish, probe_px, put_behind, read, reduction
+from dynlib.ops import keep_channels
+from dynlib.papers.octconv import layers, ops
 from dynlib.papers.octconv.deploy import folded
-from dynlib.papers.octconv.layers import (
-    OctaveInput,
-    OctIdentity,
-    OctStochasticDepth,
-    OnlySize,
-    octave_gate,
-    octave_mean,
-)
-from dynlib.papers.octconv.ops import (
-    AVERAGE,
-    STRIDED,
-    Both,
-    OctBatchNorm2d,
-    OctConv2d,
-    Split,
-    keeps_grid,
-    octave_add,
-    octave_cat,
-)
-from dynlib.papers.octconv.plan import KERNELS, LEAVES, SHORTCUT, Plan
+from dynlib.papers.octconv.plan import KERNELS, Plan
 from dynlib.papers.octconv.transposed import OctConvTranspose2d
+from dynlib.roles import Role
 from dynlib.runtime import Deployed
 from dynlib.settings import check_choice, check_number
 from dynlib.tracing import copied
@@ -61,7 +27,7 @@ class Config:
     """Settings of an octave network; each value is checked and a bad one named."""
 
     alpha: float = 0.5  # share of low-frequency channels, [0, 1]; the paper tries 0.125 to 0.75 (Table 2)
-    downsampling: str = AVERAGE  # average: pool, then convolve; strided: strided convolution (Table 3)
+    downsampling: str = ops.AVERAGE  # average: pool, then convolve; strided: strided convolution (Table 3)
     high_to_low: bool = True  # the path from high to low (Table 3)
     low_to_high: bool = True  # the path from low to high (Table 3)
     pooled_control: bool = False  # alpha 0 only: pool before convolving where the network strides, as the authors' code
@@ -70,11 +36,11 @@ class Config:
 
     def __post_init__(self):
         check_number(self, "alpha", 0, 1)
-        check_choice(self, "downsampling", (AVERAGE, STRIDED))
+        check_choice(self, "downsampling", (ops.AVERAGE, ops.STRIDED))
         check_choice(self, "sizes", ("reject", "pad"))
         for name in ("high_to_low", "low_to_high", "pooled_control"):
             check_choice(self, name, (True, False))
-        if self.pooled_control and (self.alpha > 0 or self.downsampling != AVERAGE):
+        if self.pooled_control and (self.alpha > 0 or self.downsampling != ops.AVERAGE):
             raise InputError(
                 f"pooled_control is a control at alpha 0 with average downsampling; alpha is {self.alpha}, "
                 f"downsampling is {self.downsampling!r}"
@@ -96,12 +62,11 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     What nobody taught us, as a channel shuffle, stays as it is between plain maps. Raises InputError naming the layer
     that cannot be split, or the operation that leaves no layer with a low band.
     """
-    how = probe(example)
+    check_example(example)
     model = copied(model)
     if config.alpha == 0 and not config.pooled_control:
         return model
-    traced = trace(model, leaves=LEAVES, **how)
-    as_shortcuts(traced)
+    traced = read(model, example)
     names: dict[nn.Parameter, str] = {}
     for name, parameter in traced.named_parameters(remove_duplicate=False):
         if names.setdefault(parameter, name) != name:
@@ -113,13 +78,13 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
         sources = node.all_input_nodes
         if None in (plan.roles[node], plan.layouts[node], *[plan.layouts[source] for source in sources[:1]]):
             continue
-        if plan.roles[node] in (INPUT, PART, SHUFFLE):
+        if plan.roles[node] in (Role.INPUT, Role.PART, Role.SHUFFLE):
             continue
         if node in plan.vectors:
             _rewrite_vector(traced, node, plan)
             continue
         inp, out = plan.split(sources[0]), plan.split(node)
-        pooled = plan.roles[node] in (CONV, SHORTCUT) and config.downsampling == AVERAGE and _is_strided(node, plan)
+        pooled = config.downsampling == ops.AVERAGE and _is_strided(node, plan)
         if out.low or pooled:
             layer = str(node.target if node.op == "call_module" else node.name)
             divides &= _divides(layer, node, out, example is not None)
@@ -129,16 +94,13 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
     for addition, plain in plan.entrances:
         if (out := plan.split(addition)).low:
             name = f"{addition.name}_entrance"
-            traced.add_submodule(name, OctIdentity(out, 1, config.downsampling))
+            traced.add_submodule(name, layers.OctIdentity(out, 1, config.downsampling))
             with traced.graph.inserting_before(addition):
                 addition.replace_input_with(plain, traced.graph.call_module(name, (plain,)))
     if carriers:
-        first = next(iter(traced.graph.nodes))
-        door = OctaveInput(carriers, config.sizes == "pad") if divides else OnlySize(*probe_px(traced.graph))
-        traced.add_submodule("octave_input", door)
-        with traced.graph.inserting_after(first):
-            entry = traced.graph.call_module("octave_input", (first,))
-        first.replace_all_uses_with(entry, delete_user_cb=lambda user: user is not entry)
+        any_size = layers.OctaveInput(carriers, config.sizes == "pad")
+        door = any_size if divides else layers.OnlySize(*probe_px(traced.graph))
+        put_behind(next(iter(traced.graph.nodes)), "octave_input", door)
     traced.meta["settings"] = f"alpha {config.alpha:g}{f', vanilla {config.vanilla}' if config.vanilla else ''}"
     finish(traced)
     if not divides:
@@ -148,19 +110,21 @@ def convert(model: nn.Module, config: Config, example: torch.Tensor | None = Non
 
 def _is_strided(node: fx.Node, plan: Plan) -> bool:
     """Whether a layer behind the stem strides, and could pool instead; a stride along time counts for nothing."""
+    kind = plan.roles[node]
+    if kind not in (Role.CONV, Role.SHORTCUT) or node in plan.stem:
+        return False
     layer = plan.traced.get_submodule(node.target)
-    stride = layer.stride if plan.roles[node] == SHORTCUT else max(layer.stride[-2:])
-    return node not in plan.stem and stride > 1 and (plan.roles[node] == SHORTCUT or keeps_grid(layer))
+    return layer.stride > 1 if kind == Role.SHORTCUT else max(layer.stride[-2:]) > 1 and ops.keeps_grid(layer)
 
 
-def _multiple(node: fx.Node, inp: Split, out: Split, plan: Plan) -> int:
+def _multiple(node: fx.Node, inp: ops.Split, out: ops.Split, plan: Plan) -> int:
     """What the sides of the image are multiples of where a node's map halves, or that of a node that pools."""
-    if plan.roles[node] == TRANSPOSED and inp.high:  # its path from high to low halves what it reads, the smaller map
+    if plan.roles[node] == Role.TRANSPOSED and inp.high:  # from high to low it halves what it reads, the smaller map
         node = node.all_input_nodes[0]
     return reduction(node) * (2 if out.low else 1)
 
 
-def _divides(layer: str, node: fx.Node, out: Split, fixed: bool) -> bool:
+def _divides(layer: str, node: fx.Node, out: ops.Split, fixed: bool) -> bool:
     """Whether a node's map divides the image. One that does not is an error, unless the size is `fixed` and it halves.
 
     Of a map that divides the image, whether it halves is for the door to ask, of each image.
@@ -186,65 +150,58 @@ def _check_meeting(octave: nn.Module, example: torch.Tensor) -> None:
 def _rewrite_vector(traced: fx.GraphModule, node: fx.Node, plan: Plan) -> None:
     """Bring a layer of a gate, which stays plain, into the order of the vectors that it reads and writes."""
     kind, source = plan.roles[node], node.all_input_nodes[0]
-    if kind == GLOBAL_POOL and plan.split(source).low:
-        node.op, node.target, node.kwargs = "call_function", octave_mean, {}
+    if kind == Role.GLOBAL_POOL and plan.split(source).low:
+        node.op, node.target, node.kwargs = "call_function", layers.octave_mean, {}
         node.args = (source, len(node.meta["shape"]) > 2)
-    elif kind in (CONV, LINEAR):
+    elif kind in (Role.CONV, Role.LINEAR):
         _reorder(traced.get_submodule(node.target), plan.order(node), plan.order(source), node.target)
-    elif kind == NORM:
-        _reorder_norm(traced.get_submodule(node.target), plan.order(node))
+    elif kind == Role.NORM:
+        keep_channels(traced.get_submodule(node.target), plan.order(node))
 
 
-def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, inp: Split, out: Split) -> None:
+def _rewrite(traced: fx.GraphModule, node: fx.Node, plan: Plan, config: Config, inp: ops.Split, out: ops.Split) -> None:
     """Replace one node by its octave form, in place."""
     kind, source = plan.roles[node], node.all_input_nodes[0]
-    if kind == ADD:
-        node.op, node.target, node.kwargs = "call_function", octave_add, {}
+    if kind == Role.ADD:
+        node.op, node.target, node.kwargs = "call_function", ops.octave_add, {}
         return
-    if kind == MUL:
+    if kind == Role.MUL:
         gate, pair = sorted(node.all_input_nodes, key=plan.vectors.__contains__, reverse=True)
-        node.op, node.target, node.args, node.kwargs = "call_function", octave_gate, (pair, gate), {}
+        node.op, node.target, node.args, node.kwargs = "call_function", layers.octave_gate, (pair, gate), {}
         return
-    if kind == CAT:
-        node.target = octave_cat
+    if kind == Role.CAT:
+        node.target = ops.octave_cat
         return
     if node.op != "call_module":
         function = node.target if node.op == "call_function" else getattr(torch.Tensor, node.target)
         args = [value for value in node.args if value is not source]
         kwargs = {key: value for key, value in node.kwargs.items() if value is not source}
         name = f"{node.name}_both"
-        traced.add_submodule(name, Both(function, *args, **kwargs))
+        traced.add_submodule(name, ops.Both(function, *args, **kwargs))
         node.op, node.target, node.args, node.kwargs = "call_module", name, (source,), {}
         return
     old = traced.get_submodule(node.target)
-    if isinstance(old, Both | OctStochasticDepth):  # an activation that serves several places
+    if isinstance(old, ops.Both | layers.OctStochasticDepth):  # an activation that serves several places
         return
     places = [other for other in traced.graph.nodes if (other.op, other.target) == ("call_module", node.target)]
-    if kind in (*KERNELS, NORM) and len(places) > 1:
+    if kind in (*KERNELS, Role.NORM) and len(places) > 1:
         raise InputError(f"{node.target}: the layer is used twice; octaves need one layer for each place")
     if kind in KERNELS:
         _reorder(old, plan.order(node), plan.order(source), node.target)
-        octave_form = OctConvTranspose2d if kind == TRANSPOSED else OctConv2d
-        new = octave_form(
-            old,
-            inp,
-            out,
-            name=node.target,
-            downsampling=config.downsampling,
-            high_to_low=config.high_to_low,
-            low_to_high=config.low_to_high,
-        )
-    elif kind == NORM:
-        _reorder_norm(old, plan.order(node))
-        new = OctBatchNorm2d(old, out)
-    elif kind == SHORTCUT:
+        octave_form = OctConvTranspose2d if kind == Role.TRANSPOSED else ops.OctConv2d
+        how = {name: getattr(config, name) for name in ("downsampling", "high_to_low", "low_to_high")}
+        new = octave_form(old, inp, out, name=node.target, **how)
+    elif kind == Role.NORM:
+        keep_channels(old, plan.order(node))
+        new = ops.OctBatchNorm2d(old, out)
+    elif kind == Role.SHORTCUT:
         if not torch.equal(order := plan.order(source), torch.arange(len(order))):
             raise InputError(f"{node.target}: a shortcut behind a concatenation has no octave form")
-        new = OctIdentity(out, old.stride, config.downsampling, old.before)
+        new = layers.OctIdentity(out, old.stride, config.downsampling, old.before)
     elif isinstance(old, StochasticDepth):
-        new = OctStochasticDepth(old)
+        new = layers.OctStochasticDepth(old)
     else:
-        new = Both(old)
+        new = ops.Both(old)
     traced.set_submodule(node.target, new)
 
 
@@ -260,13 +217,6 @@ def _reorder(layer: nn.Module, rows: torch.Tensor, columns: torch.Tensor, name: 
         layer.weight.data = layer.weight.data.index_select(into, rows.to(layer.weight.device))
         if layer.bias is not None:
             layer.bias.data = layer.bias.data[rows]
-
-
-def _reorder_norm(norm: nn.BatchNorm2d, order: torch.Tensor) -> None:
-    """Bring a batch norm's parameters and statistics into octave order."""
-    for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
-        if tensor is not None:
-            tensor.data = tensor.data[order]
 
 
 def cost(module: nn.Module, input_size: tuple[int, ...], channels: int | None = None) -> Cost:

@@ -8,8 +8,8 @@ import copy
 from collections import Counter
 
 from torch import fx, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from dynlib import ops
 from dynlib.papers.octconv.ops import OctBatchNorm2d, OctConv2d
 
 
@@ -37,7 +37,5 @@ def folded(network: fx.GraphModule) -> fx.GraphModule:
 def _folded(conv: OctConv2d, norm: nn.BatchNorm2d) -> OctConv2d:
     layer = copy.copy(conv)
     layer._parameters = dict(conv._parameters)
-    statistics = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    weight, bias = fuse_conv_bn_weights(conv.weight, conv.bias, *statistics)
-    layer.weight, layer.bias = nn.Parameter(weight.detach()), nn.Parameter(bias.detach())
+    layer.weight, layer.bias = map(nn.Parameter, ops.fused(conv, norm))
     return layer

@@ -211,7 +211,7 @@ class OctConv2d(Costed, nn.Module):
         self.kernel_size, self.dilation = conv.kernel_size, conv.dilation
         same = (d * (k - 1) // 2 for d, k in zip(conv.dilation, conv.kernel_size, strict=True))
         self.padding = tuple(same) if conv.padding == "same" else conv.padding
-        self.stride, self.groups, self.padding_mode = conv.stride[-1], conv.groups, "zeros"
+        self.stride, self.groups = conv.stride[-1], conv.groups
         self.time_stride = conv.stride[0] if len(conv.stride) == 3 else 1
         self.downsampling, self.high_to_low, self.low_to_high = downsampling, high_to_low, low_to_high
 

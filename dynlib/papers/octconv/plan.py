@@ -18,36 +18,14 @@ from math import prod
 import torch
 from torch import fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.backbones.thin import is_depthwise
 from dynlib.errors import InputError
-from dynlib.graphs import (
-    ADD,
-    CAT,
-    CONV,
-    FLATTEN,
-    GLOBAL_POOL,
-    INPUT,
-    LINEAR,
-    MUL,
-    NORM,
-    PART,
-    POINTWISE,
-    POOL,
-    SHUFFLE,
-    TRANSPOSED,
-    Classes,
-    find_role,
-    probe_px,
-    reduction,
-    role,
-)
+from dynlib.graphs import Classes, probe_px, reduction
 from dynlib.papers.octconv.ops import Split, split_channels
+from dynlib.roles import Role, find_role, role
 from dynlib.tracing import lies_in
 
-SHORTCUT = "shortcut"  # the role of a shortcut without parameters
-LEAVES = (PadShortcut,)  # modules that are traced as a whole
-KERNELS = (CONV, TRANSPOSED)
+KERNELS = (Role.CONV, Role.TRANSPOSED)
 
 Layout = tuple[tuple[fx.Node, int], ...]  # blocks of channels: the node that made them, how many
 
@@ -60,7 +38,7 @@ class Plan:
 
     def __init__(self, traced: fx.GraphModule, alpha: float, vanilla: tuple[str, ...]):
         self.traced, self.alpha = traced, alpha
-        self.roles = {node: find_role(traced, node, {PadShortcut: SHORTCUT}) for node in traced.graph.nodes}
+        self.roles = {node: find_role(traced, node) for node in traced.graph.nodes}
         self.layouts: dict[fx.Node, Layout | None] = {}
         self.vectors: set[fx.Node] = set()  # one number a channel, plain tensors in the order of their layout
         self.entrances: list[tuple[fx.Node, fx.Node]] = []  # (addition, plain operand) where the stem meets an octave
@@ -122,28 +100,28 @@ class Plan:
         """Channel blocks of the node's output; ties and marks are made on the way."""
         kind, inputs = self.roles[node], node.all_input_nodes
         first = self.layouts[inputs[0]] if inputs else None
-        if kind == INPUT:
+        if kind == Role.INPUT:
             return self._fresh(node, plain=True)
-        if first is None or kind in (None, PART, SHUFFLE):  # behind the last map, or unknown
+        if first is None or kind in (None, Role.PART, Role.SHUFFLE):  # behind the last map, or unknown
             for value in inputs:
                 self._mark(self.layouts[value])
             return self._fresh(node, plain=True) if self._is_map(node) else None
-        if kind == MUL:
+        if kind == Role.MUL:
             return self._gated(node)
-        if inputs[0] in self.vectors or (kind == GLOBAL_POOL and self._is_gate(node)):
+        if inputs[0] in self.vectors or (kind == Role.GLOBAL_POOL and self._is_gate(node)):
             self.vectors.add(node)
-            return self._fresh(node, plain=True) if kind in (CONV, LINEAR) else first
-        if kind in (*KERNELS, SHORTCUT):
-            if kind == CONV and is_depthwise(self.traced.get_submodule(node.target)):
+            return self._fresh(node, plain=True) if kind in (Role.CONV, Role.LINEAR) else first
+        if kind in (*KERNELS, Role.SHORTCUT):
+            if kind == Role.CONV and is_depthwise(self.traced.get_submodule(node.target)):
                 return first
             return self._fresh(node, plain=node in self.stem)
-        if kind in (NORM, POINTWISE, POOL):
+        if kind in (Role.NORM, Role.POINTWISE, Role.POOL):
             return first
-        if kind == ADD:
+        if kind == Role.ADD:
             if len(node.args) != 2 or node.kwargs or not all(isinstance(value, fx.Node) for value in node.args):
                 raise InputError(f"{lies_in(node)}: only the plain sum of two maps has an octave form")
             return self._tie(node, *node.args)
-        if kind == CAT:
+        if kind == Role.CAT:
             if (*node.args[1:], *node.kwargs.values()) not in ((1,), (-3,)):
                 raise InputError(f"{lies_in(node)}: only a concatenation of channels, dim 1, has an octave form")
             if None in (layouts := [self.layouts[value] for value in node.args[0]]):
@@ -178,9 +156,9 @@ class Plan:
         """Whether a pooled vector ends in products only, by way of layers that a vector may pass."""
         if prod(node.meta["shape"][2:]) != 1:
             return False
-        passes = (CONV, LINEAR, NORM, POINTWISE, FLATTEN)
+        passes = (Role.CONV, Role.LINEAR, Role.NORM, Role.POINTWISE, Role.FLATTEN)
         kinds = [(user, self.roles[user]) for user in node.users]
-        return bool(kinds) and all(kind == MUL or (kind in passes and self._is_gate(user)) for user, kind in kinds)
+        return bool(kinds) and all(kind == Role.MUL or (kind in passes and self._is_gate(user)) for user, kind in kinds)
 
     def _gated(self, node: fx.Node) -> Layout:
         """Layout of a map times its gate: the map's, which the gate takes over where a layer of its own makes it."""
@@ -192,10 +170,10 @@ class Plan:
                 "channel, pooled from a map"
             )
         layout, gate, way = self.layouts[maps[0]], gates[0], gates
-        while self.roles[gate] in (POINTWISE, FLATTEN, NORM) and len(gate.users) == 1:
+        while self.roles[gate] in (Role.POINTWISE, Role.FLATTEN, Role.NORM) and len(gate.users) == 1:
             gate = gate.all_input_nodes[0]
             way = [*way, gate]
-        if self.roles[gate] in (CONV, LINEAR) and len(gate.users) == 1:
+        if self.roles[gate] in (Role.CONV, Role.LINEAR) and len(gate.users) == 1:
             self.layouts.update(dict.fromkeys(way, layout))
         elif self.layouts[gate] != layout:
             self._mark(layout)
@@ -219,7 +197,7 @@ class Plan:
         smallest = max((reduction(node) for node in maps), default=1)
         tail = {node for node in maps if reduction(node) == smallest}
         entry = [node for node in maps if node not in tail and (readers := self._readers(node)) and readers <= tail]
-        pools = [node for node in self.traced.graph.nodes if self.roles[node] == POOL and reduction(node) >= smallest]
+        pools = [node for node, kind in self.roles.items() if kind == Role.POOL and reduction(node) >= smallest]
         width = probe_px(self.traced.graph)[1]
         odd = [node for node in pools if node.meta["shape"][-1] % 2 and width % node.meta["shape"][-1] == 0]
         return [*tail, *entry, *odd]
@@ -228,5 +206,5 @@ class Plan:
         """The nodes that read this one's output, norms and activations looked through."""
         found = set()
         for user in node.users:
-            found |= self._readers(user) if self.roles[user] in (NORM, POINTWISE) else {user}
+            found |= self._readers(user) if self.roles[user] in (Role.NORM, Role.POINTWISE) else {user}
         return found

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import isfinite, prod
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +11,12 @@ from torch import Tensor, fx, nn
 from dynlib.cost import Cost, closed_form, layer_sizes
 from dynlib.data import Batches
 from dynlib.errors import InputError
-from dynlib.graphs import CONV, LINEAR, finish
+from dynlib.graphs import finish, put_behind
 from dynlib.papers.s2dnas.exits import Outcome, choices, collect, leave, set_thresholds
-from dynlib.papers.s2dnas.layers import ExitRule, Heads, PieceConv2d, PieceGroups, PieceLinear, PiecePick, PieceShortcut
-from dynlib.papers.s2dnas.owners import SHORTCUT, Plan, columns, owners
+from dynlib.papers.s2dnas.layers import ExitRule, Heads, PiecePick, Pieces, PieceShortcut, in_pieces
+from dynlib.papers.s2dnas.owners import Plan, columns, owners
 from dynlib.papers.s2dnas.rivals import MSDNet, exit_macs, layerwise
+from dynlib.roles import Role
 from dynlib.settings import check_choice
 from dynlib.tracing import copied
 from dynlib.train import Phase
@@ -110,25 +111,20 @@ def convert(model: nn.Module, config: Config, example: Tensor | None = None) -> 
     for node, kind in plan.roles.items():
         if plan.layouts[node] is not None and node is not plan.head:
             node.meta["layout"] = plan.channel_groups(node)
-        if kind not in (CONV, LINEAR, SHORTCUT):
+        if kind not in (Role.CONV, Role.LINEAR, Role.SHORTCUT):
             continue
         old = traced.get_submodule(node.target)
         if node is plan.head:
             new = Heads(old, config.stages)
-        elif kind == SHORTCUT:
+        elif kind == Role.SHORTCUT:
             new = PieceShortcut(old.stride, old.before / max(old.new_channels, 1))
-        elif getattr(old, "groups", 1) == 1:
-            new = (PieceLinear if kind == LINEAR else PieceConv2d)(old)
-        elif old.groups < old.in_channels:
-            new = PieceGroups(old)
-        else:
+        elif kind == Role.CONV and 1 < old.groups == old.in_channels:  # depthwise: keeps stages apart as it is
             continue
+        else:
+            new = in_pieces(old)
         traced.set_submodule(node.target, new)
     rule = ExitRule(config.exit_thresholds, config.stages)
-    traced.add_submodule("exit_rule", rule.to(next(model.parameters()).device))
-    with traced.graph.inserting_after(plan.head):
-        chosen = traced.graph.call_module("exit_rule", (plan.head,))
-    plan.head.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not chosen)
+    put_behind(plan.head, "exit_rule", rule.to(next(model.parameters()).device))
     traced.meta["groups"] = len(plan.groups)
     finish(traced)
     recut(traced, config)
@@ -154,7 +150,7 @@ def recut(model: fx.GraphModule, config: Config) -> None:
                 raise InputError(f"cuts make {config.stages} stages; this network has {len(layer)} heads, convert anew")
             everything = ((1,) * (config.stages * (config.stages - 1) // 2),) * model.meta["groups"]
             layer.cut(columns(source["owners"], source["made_at"], everything, config.stages))
-        elif isinstance(layer, PieceConv2d | PieceGroups | PieceLinear):
+        elif isinstance(layer, Pieces):
             rows = owned(node, config.stages)
             layer.cut(rows, columns(source["owners"], source["made_at"], reuse, config.stages))
         elif isinstance(layer, PiecePick | PieceShortcut):
@@ -232,12 +228,10 @@ def _macs(model: fx.GraphModule, input_size: int | tuple[int, int]) -> dict[str,
         layer = model.get_submodule(node.target) if node.op == "call_module" else None
         if isinstance(layer, Heads):
             found[node.target] = layer.stage_macs()
-        elif isinstance(layer, PieceConv2d | PieceGroups):
-            found[node.target] = layer.stage_macs(sizes[node.target][1] * sizes[node.target][2])
-        elif isinstance(layer, PieceLinear):
-            found[node.target] = layer.stage_macs(1)
+        elif isinstance(layer, Pieces):
+            found[node.target] = layer.stage_macs(prod(sizes[node.target][1:]))
         elif isinstance(layer, nn.Conv2d):  # depthwise: each output has its own input
-            each = sizes[node.target][1] * sizes[node.target][2] * layer.weight[0].numel()
+            each = prod(sizes[node.target][1:]) * layer.weight[0].numel()
             found[node.target] = [each * len(own) for own in owned(node, stages)]
     return found
 
@@ -270,7 +264,7 @@ def cost(module: nn.Module, input_size: int | tuple[int, int]) -> Cost:
     by_layer = {name: sum(macs) for name, macs in _macs(module, input_size).items()}
     params = sum(p.numel() for p in module.parameters())
     for layer in module.modules():
-        if isinstance(layer, PieceConv2d | PieceGroups | PieceLinear):
+        if isinstance(layer, Pieces):
             params -= layer.weight.numel() - sum(layer.stage_macs(1))
         elif isinstance(layer, Heads):
             params -= sum(head.weight.numel() for head in layer) - sum(layer.stage_macs())

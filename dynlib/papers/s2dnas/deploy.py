@@ -33,11 +33,9 @@ def deploy(
     """
     if not has_stages(module):
         raise InputError("this network has no stages; deploy takes those of form 'stages'")
-    export.check(module, example, engine, threads)
-    returns = export.returned(export.answer(module, example))
+    about, batches = export.described("s2dnas", module, example, engine, threads, calibrate)
     with evaluating(module):
         stages = split(module)
-    batches = export.calibration(calibrate, example)
     kept: list[dict[Piece, Tensor]] = [{} for _ in range(1 + len(batches or ()))]  # of the example, then of each batch
     graphs, plan = {}, []
     for number, stage in enumerate(stages, 1):
@@ -50,8 +48,8 @@ def deploy(
         for of, values in zip(kept, feeds, strict=True):
             of |= dict(zip(stage.outputs, stage.network(*values)[1:], strict=True))
         plan.append({"reads": [_name(piece) for piece in stage.inputs], "yields": [_name(p) for p in stage.outputs]})
-    told = {"stages": plan, "thresholds": module.exit_rule.thresholds.tolist(), "compact_from": COMPACT_FROM}
-    return Stages(export.about("s2dnas", example, returns, batches, **told), graphs, engine, threads)
+    about |= {"stages": plan, "thresholds": module.exit_rule.thresholds.tolist(), "compact_from": COMPACT_FROM}
+    return Stages(about, graphs, engine, threads)
 
 
 def _name(piece: Piece) -> str:

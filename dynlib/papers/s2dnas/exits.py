@@ -8,8 +8,6 @@ can be tried without running the network again. What a rule found on held-out im
     on_test = leave(*collect(model, test), costs, best.thresholds)
 
 `choices` does this for every rule.
-
-An exit lets go whoever reaches its threshold, ties included, as `layers.ExitRule` does.
 """
 
 from collections.abc import Sequence
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 
 from dynlib.data import Batches
 from dynlib.errors import InputError
+from dynlib.papers.s2dnas.layers import ExitRule
 from dynlib.train import predict
 
 NEVER = 2.0  # a threshold that no probability reaches
@@ -53,9 +52,7 @@ def confidence(logits: Tensor) -> Tensor:
 
 def leave(logits: Tensor, labels: Tensor, costs: Sequence[int], thresholds: Sequence[float]) -> Outcome:
     """What happens where exit j lets go whoever is at least `thresholds[j]` sure, and the last exit all others."""
-    count = len(labels)
-    sure = confidence(logits) >= torch.tensor(list(thresholds), dtype=logits.dtype)[:, None]
-    taken = torch.cat([sure, sure.new_ones(1, count)]).to(torch.uint8).argmax(0)
+    count, taken = len(labels), ExitRule(thresholds, len(logits))(logits).taken
     right = logits.argmax(-1) == labels  # (E, N)
     there = [taken == exit for exit in range(len(logits))]
     leavers = [int(mask.sum()) for mask in there]

@@ -5,6 +5,7 @@ convolution a stage, so what is counted is what the method costs.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -43,17 +44,23 @@ class Pieces:
     def cut(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> None:
         """Give each stage its part of the kernel, in place; the weights stay."""
         self.rows, self.columns = list(rows), list(columns)
-        device = self.weight.device
         mask = torch.zeros(self.weight.shape[:2])
         for own, read in zip(rows, columns, strict=True):
             mask[own[:, None], read] = 1
-        mask = mask.view(*mask.shape, *[1] * (self.weight.ndim - 2)).to(device)
-        self.register_buffer("mask", mask, persistent=False)
-        order = torch.cat(list(rows)).argsort()
-        sorted_already = torch.equal(order, torch.arange(len(order)))
-        self._order = None if sorted_already else order
+        self._settle(mask, self.rows)
         pairs = zip(rows, columns, strict=True)
         self._blocks = [(index(own), index(read)) for own, read in pairs]
+
+    def _settle(self, mask: Tensor, made: list[Tensor]) -> None:
+        """Keep the mask (C_out, C_in) of the kernel, and what brings its blocks' channels, as `made`, into order."""
+        mask = mask.view(*mask.shape, *[1] * (self.weight.ndim - 2))
+        self.register_buffer("mask", mask.to(self.weight.device), persistent=False)
+        order = torch.cat(made).argsort()
+        self._order = None if torch.equal(order, torch.arange(len(order))) else order
+
+    def _in_order(self, parts: list[Tensor]) -> Tensor:
+        y = torch.cat(parts, 1)
+        return y if self._order is None else y[:, self._order.to(y.device)]
 
     def run(self, x: Tensor, layer) -> Tensor:
         """`layer(x, weight, bias)`: masked in training, else block by block."""
@@ -65,8 +72,7 @@ class Pieces:
             bias = None if self.bias is None else self.bias[own]
             block = self.weight[own][:, read]
             parts.append(layer(x[:, read], block, bias))  # eq-s2dnas-piece
-        y = torch.cat(parts, 1)
-        return y if self._order is None else y[:, self._order.to(y.device)]
+        return self._in_order(parts)
 
     def stage_macs(self, positions: int) -> list[int]:
         """MACs of each stage's part, applied at `positions` pixels."""
@@ -80,7 +86,7 @@ class PieceConv2d(Pieces, nn.Conv2d):
 
     def __init__(self, conv: nn.Conv2d):
         size = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-        super().__init__(*size, bias=False, padding_mode=conv.padding_mode, device="meta")
+        super().__init__(*size, conv.groups, bias=False, padding_mode=conv.padding_mode, device="meta")
         self.weight, self.bias = conv.weight, conv.bias
 
     def forward(self, x: Tensor) -> Tensor:
@@ -96,27 +102,20 @@ class Block(NamedTuple):
     groups: int
 
 
-class PieceGroups(nn.Conv2d):
+class PieceGroups(PieceConv2d):
     """A convolution in groups with the kernel of `conv`, block-triangular in each group that has several owners."""
-
-    def __init__(self, conv: nn.Conv2d):
-        size = (conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, conv.dilation)
-        super().__init__(*size, conv.groups, bias=False, padding_mode=conv.padding_mode, device="meta")
-        self.weight, self.bias = conv.weight, conv.bias
 
     def cut(self, rows: Sequence[Tensor], columns: Sequence[Tensor]) -> None:
         """Give each stage its part of every group, in place; the weights stay."""
-        self.blocks = [self._blocks(own, read) for own, read in zip(rows, columns, strict=True)]
+        self.blocks = [self._of_stage(own, read) for own, read in zip(rows, columns, strict=True)]
         self.columns = [torch.cat([block.read for block in blocks]).unique() for blocks in self.blocks]
-        mask = torch.zeros(self.weight.shape[:2])
-        for block in [block for blocks in self.blocks for block in blocks]:
+        mask, every = torch.zeros(self.weight.shape[:2]), list(chain(*self.blocks))
+        for block in every:
             for own, read in zip(block.own.chunk(block.groups), block.read.chunk(block.groups), strict=True):
                 mask[own[:, None], read % self.weight.shape[1]] = 1
-        self.register_buffer("mask", mask[..., None, None].to(self.weight.device), persistent=False)
-        order = torch.cat([block.own for blocks in self.blocks for block in blocks]).argsort()
-        self._order = None if torch.equal(order, torch.arange(len(order))) else order
+        self._settle(mask, [block.own for block in every])
 
-    def _blocks(self, own: Tensor, read: Tensor) -> list[Block]:
+    def _of_stage(self, own: Tensor, read: Tensor) -> list[Block]:
         """What a stage computes: whole groups together, and each group of which it has a part."""
         found, sides = [], (self.out_channels // self.groups, self.weight.shape[1])
         for group in range(self.groups):
@@ -141,13 +140,12 @@ class PieceGroups(nn.Conv2d):
         if self.training or len(self.blocks) == 1 or self.padding_mode != "zeros":
             return self._conv_forward(x, self.weight * self.mask, self.bias)
         parts = []
-        for block in [block for blocks in self.blocks for block in blocks]:
+        for block in chain(*self.blocks):
             own, read = _at(index(block.own), x), _at(index(block.read), x)
             bias = None if self.bias is None else self.bias[own]
             how = (self.stride, self.padding, self.dilation, block.groups)
             parts.append(F.conv2d(x[:, read], self.kernel(block), bias, *how))  # eq-s2dnas-piece
-        y = torch.cat(parts, 1)
-        return y if self._order is None else y[:, self._order.to(y.device)]
+        return self._in_order(parts)
 
     def stage_macs(self, positions: int) -> list[int]:
         """MACs of each stage's part, applied at `positions` pixels."""
@@ -165,6 +163,13 @@ class PieceLinear(Pieces, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_in) -> (N, C_out)."""
         return self.run(x, F.linear)
+
+
+def in_pieces(layer: nn.Conv2d | nn.Linear) -> Pieces:
+    """A layer like this one, with its kernel, block-triangular."""
+    if isinstance(layer, nn.Linear):
+        return PieceLinear(layer)
+    return (PieceConv2d if layer.groups == 1 else PieceGroups)(layer)
 
 
 class PieceShortcut(nn.Module):

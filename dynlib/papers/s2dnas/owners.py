@@ -15,36 +15,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.errors import InputError
-from dynlib.graphs import (
-    ADD,
-    CAT,
-    CONV,
-    FLATTEN,
-    GLOBAL_POOL,
-    INPUT,
-    LINEAR,
-    MUL,
-    NORM,
-    OUTPUT,
-    PART,
-    POINTWISE,
-    POOL,
-    SHAPE,
-    SHUFFLE,
-    Classes,
-    find_role,
-    probe,
-    role,
-    trace,
-)
+from dynlib.graphs import Classes, read
 from dynlib.papers.s2dnas.layers import PiecePick, part, shuffled
+from dynlib.roles import Role, find_role, role
 from dynlib.tracing import lies_in
-
-SHORTCUT = "shortcut"  # parameter-free: subsample and pad
-LEAVES = {PadShortcut: SHORTCUT}
-_PICKS = {PiecePick: SHUFFLE}
 
 
 class Block(NamedTuple):
@@ -76,10 +51,9 @@ class Plan:
     """The layout of every node of a traced network, and the groups of map sizes that share their cuts."""
 
     def __init__(self, model: nn.Module, example: Tensor | None = None):
-        self.traced = trace(model, leaves=tuple(LEAVES), **probe(example))
-        as_shortcuts(self.traced)
+        self.traced = read(model, example)
         _as_picks(self.traced)
-        self.roles = {node: role(self.traced, node, LEAVES | _PICKS) for node in self.traced.graph.nodes}
+        self.roles = {node: role(self.traced, node, {PiecePick: Role.SHUFFLE}) for node in self.traced.graph.nodes}
         self._classes = Classes()
         self.layouts: dict[fx.Node, Layout | None] = {}
         self.head = self._head()
@@ -107,7 +81,7 @@ class Plan:
             self.traced.graph.erase_node(head)
             del self.roles[head]
             head = source
-        if not isinstance(head, fx.Node) or self.roles[head] != LINEAR or head.op != "call_module":
+        if not isinstance(head, fx.Node) or self.roles[head] != Role.LINEAR:
             raise InputError(
                 f"{head}: a network with stages ends in one linear layer, which each stage gets of its own"
             )
@@ -117,12 +91,12 @@ class Plan:
         """Whether a node flattens what is flat, or is an identity."""
         layer = self.traced.get_submodule(node.target) if node.op == "call_module" else None
         same = len(node.all_input_nodes) == 1 and node.all_input_nodes[0].meta["shape"] == node.meta["shape"]
-        return same and (self.roles[node] == FLATTEN or type(layer) is nn.Identity)
+        return same and (self.roles[node] == Role.FLATTEN or type(layer) is nn.Identity)
 
     def _refuse_sharing(self) -> None:
         seen = set()
         for node in self.traced.graph.nodes:
-            if node.op == "call_module" and self.roles[node] in (CONV, LINEAR, NORM, SHORTCUT):
+            if self.roles[node] in (Role.CONV, Role.LINEAR, Role.NORM, Role.SHORTCUT):
                 if node.target in seen:
                     raise InputError(f"{node.target}: the layer is used twice; stages need one layer for each place")
                 seen.add(node.target)
@@ -136,29 +110,29 @@ class Plan:
 
     def _layout(self, node: fx.Node) -> Layout | None:
         kind, inputs = self.roles[node], node.all_input_nodes
-        if kind in (OUTPUT, SHAPE):
+        if kind in (Role.OUTPUT, Role.SHAPE):
             return None
-        if kind == INPUT:
+        if kind == Role.INPUT:
             return (Block(None, node.meta["shape"][1]),)
-        layouts = [self.layouts[value] for value in inputs if self.roles[value] != SHAPE]
-        if kind in (CONV, LINEAR):
+        layouts = [self.layouts[value] for value in inputs if self.roles[value] != Role.SHAPE]
+        if kind in (Role.CONV, Role.LINEAR):
             return self._mixed(node, layouts[0])
-        if kind == SHORTCUT:
+        if kind == Role.SHORTCUT:
             return self._fresh(node, node.meta["shape"][1])
-        if kind in (NORM, POINTWISE, POOL):
+        if kind in (Role.NORM, Role.POINTWISE, Role.POOL):
             return layouts[0]
-        if kind in (GLOBAL_POOL, FLATTEN):
+        if kind in (Role.GLOBAL_POOL, Role.FLATTEN):
             return self._pooled(node, layouts[0])
-        if kind == SHUFFLE:
+        if kind == Role.SHUFFLE:
             return self._picked(node, layouts[0])
-        if kind in (ADD, MUL):
+        if kind in (Role.ADD, Role.MUL):
             return self._tied(node, layouts)
-        if kind == CAT:
+        if kind == Role.CAT:
             return self._joined(node)
         raise InputError(f"{node.target}: a {kind} cannot be cut into stages")
 
     def _mixed(self, node: fx.Node, source: Layout) -> Layout:
-        layer = self.traced.get_submodule(node.target) if node.op == "call_module" else None
+        layer = self.traced.get_submodule(node.target)
         if isinstance(layer, nn.Linear):
             return self._fresh(node, layer.out_features)
         if not isinstance(layer, nn.Conv2d):
@@ -212,10 +186,10 @@ class Plan:
 
 
 def _as_picks(traced: fx.GraphModule) -> None:
-    """Put layers in the place of channel shuffles, see `graphs.SHUFFLE`, and of the parts that chunk gives."""
+    """Put layers in the place of channel shuffles, see `Role.SHUFFLE`, and of the parts that chunk gives."""
     for node in list(traced.graph.nodes):
         kind, last = find_role(traced, node), node
-        if kind == SHUFFLE:
+        if kind == Role.SHUFFLE:
             grouped, source = node.args[0], node.args[0].args[0]
             while len(last.users) == 1 and last.target not in ("view", "reshape"):
                 last = next(iter(last.users))
@@ -226,7 +200,7 @@ def _as_picks(traced: fx.GraphModule) -> None:
             pick, wanted = partial(shuffled, groups), [(n, groups, channels // groups, *side), (n, channels, *side)]
             if [grouped.meta["shape"], last.meta.get("shape")] != wanted:
                 continue
-        elif kind == PART and node.target is operator.getitem and isinstance(node.args[1], int):
+        elif kind == Role.PART and node.target is operator.getitem and isinstance(node.args[1], int):
             chunks, source = node.args[0], node.args[0].args[0]
             told = (*chunks.args[1:], *chunks.kwargs.values())
             if told[1:] != (1,):
@@ -241,8 +215,8 @@ def _as_picks(traced: fx.GraphModule) -> None:
         new.meta["shape"] = last.meta["shape"]
         last.replace_all_uses_with(new)
     for node in reversed(list(traced.graph.nodes)):
-        idle = find_role(traced, node) in (SHAPE, PART, SHUFFLE, FLATTEN) or node.target == "contiguous"
-        if idle and not node.users:
+        idle = (Role.SHAPE, Role.PART, Role.SHUFFLE, Role.FLATTEN)
+        if not node.users and (find_role(traced, node) in idle or node.target == "contiguous"):
             traced.graph.erase_node(node)
     traced.recompile()
 

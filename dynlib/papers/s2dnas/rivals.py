@@ -19,7 +19,7 @@ from torchvision.ops import Conv2dNormActivation as Layer
 
 from dynlib.cost import count, example
 from dynlib.errors import InputError
-from dynlib.graphs import finish
+from dynlib.graphs import finish, put_behind
 from dynlib.ops import kaiming
 from dynlib.papers.s2dnas.layers import ExitRule, Exits
 from dynlib.papers.s2dnas.owners import Plan
@@ -96,8 +96,7 @@ class MSDNet(nn.Module):
         num_classes: outputs of each.
         exit_thresholds: probabilities, one an exit before the last, or one for all.
 
-    Raises:
-        InputError: there is no block, or thresholds in another number.
+    Raises InputError for no block, or thresholds in another number.
     """
 
     def __init__(
@@ -164,20 +163,17 @@ def layerwise(model: nn.Module, exit_thresholds: tuple[float, ...] = (0.9,)) -> 
         raise InputError(f"{type(model).__name__}: all convolutions have one map size; there is no place for an exit")
     own = traced.get_submodule(final.target)
     device = own.weight.device
-    heads, exits = nn.ModuleList(), []
-    for node in places:
-        linear = nn.Linear(node.meta["shape"][1], own.out_features, device=device)
-        heads.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear))
-    traced.add_module("heads", heads)
+    traced.add_module("heads", nn.ModuleList())
+    exits = []
     for number, node in enumerate(places):
+        linear = nn.Linear(node.meta["shape"][1], own.out_features, device=device)
+        traced.heads.append(nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), linear))
         with traced.graph.inserting_after(node):
             exits.append(traced.graph.call_module(f"heads.{number}", (node,)))
-    traced.add_submodule("exit_rule", ExitRule(exit_thresholds, len(places) + 1).to(device))
     with traced.graph.inserting_after(final):
         stacked = traced.graph.call_function(torch.stack, ([*exits, final],))
-    with traced.graph.inserting_after(stacked):
-        chosen = traced.graph.call_module("exit_rule", (stacked,))
-    final.replace_all_uses_with(chosen, delete_user_cb=lambda user: user is not stacked)
+    final.replace_all_uses_with(stacked, delete_user_cb=lambda user: user is not stacked)
+    put_behind(stacked, "exit_rule", ExitRule(exit_thresholds, len(places) + 1).to(device))
     return finish(traced)
 
 

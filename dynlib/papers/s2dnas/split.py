@@ -10,18 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut
-from dynlib.graphs import CAT, FLATTEN, INPUT, NORM, SHAPE, find_role
-from dynlib.papers.s2dnas.layers import (
-    ExitRule,
-    Heads,
-    PieceConv2d,
-    PieceGroups,
-    PieceLinear,
-    PiecePick,
-    PieceShortcut,
-    index,
-)
+from dynlib.ops import PadShortcut, keep_channels
+from dynlib.papers.s2dnas import layers
+from dynlib.roles import Role, find_role
 
 Piece = tuple[fx.Node, int]  # what one stage owns of a node's output
 
@@ -37,7 +28,7 @@ class Stage:
 
 def split(model: fx.GraphModule) -> list[Stage]:
     """The stages of a network from `convert` as plain networks, in evaluation mode, with copies of the weights."""
-    (heads,) = (layer for layer in model.modules() if isinstance(layer, Heads))
+    (heads,) = (layer for layer in model.modules() if isinstance(layer, layers.Heads))
     writers = [_Writer(model, stage) for stage in range(len(heads))]
     wanted = {piece for writer in writers for piece in writer.inputs}
     own = [[p for p in writer.pieces if p[1] == writer.stage and p not in writer.inputs] for writer in writers]
@@ -50,12 +41,9 @@ class _Writer:
     def __init__(self, model: fx.GraphModule, stage: int):
         self.model, self.stage = model, stage
         self.graph, self.holder = fx.Graph(), nn.Module()
-        self.pieces: dict[Piece, fx.Node] = {}
-        self.inputs: list[Piece] = []
         self._joined: dict[tuple, fx.Node] = {}
-        for piece in self._reads():
-            self.inputs.append(piece)
-            self.pieces[piece] = self.graph.placeholder(f"{piece[0].name}_{piece[1]}")
+        self.inputs = self._reads()
+        self.pieces = {(of, owner): self.graph.placeholder(f"{of.name}_{owner}") for of, owner in self.inputs}
         for node in model.graph.nodes:
             self._step(node)
 
@@ -68,8 +56,7 @@ class _Writer:
     def _columns(self, node: fx.Node) -> Tensor | None:
         """Channels that this stage reads of a mixing layer's input; None for other nodes."""
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
-        mixes = isinstance(layer, Heads | PieceConv2d | PieceGroups | PieceLinear)
-        return layer.columns[self.stage] if mixes else None
+        return layer.columns[self.stage] if isinstance(layer, layers.Heads | layers.Pieces) else None
 
     def _sources(self, node: fx.Node) -> list[Piece]:
         """The pieces of its input that a mixing layer reads, in order."""
@@ -91,21 +78,20 @@ class _Writer:
 
     def _step(self, node: fx.Node) -> None:
         """Write this stage's piece of one node, where it has one."""
-        kind = find_role(self.model, node, {PieceShortcut: "shortcut", PiecePick: "shuffle"})
+        kind = find_role(self.model, node)
         layer = self.model.get_submodule(node.target) if node.op == "call_module" else None
-        if isinstance(layer, Heads):
+        if isinstance(layer, layers.Heads):
             self.logits = self._call(_linear(layer[self.stage], self._read(node)), self._gather(node))
             return
-        has_none = isinstance(layer, ExitRule) or node.op == "output" or kind in (SHAPE, INPUT)
-        if has_none or not len(own := self._own(node)):
+        if kind == Role.INPUT or "owners" not in node.meta or not len(own := self._own(node)):
             return
-        if isinstance(layer, PieceConv2d):
-            new = self._call(_conv(layer, _part(layer.weight, own, self._read(node)), own), self._gather(node))
-        elif isinstance(layer, PieceGroups):
+        if isinstance(layer, layers.PieceGroups):
             new = self._call(GroupBlocks(layer, self.stage, self._gathered(node)), self._gather(node))
-        elif isinstance(layer, PieceLinear):
+        elif isinstance(layer, layers.PieceConv2d):
+            new = self._call(_conv(layer, _part(layer.weight, own, self._read(node)), own), self._gather(node))
+        elif isinstance(layer, layers.PieceLinear):
             new = self._call(_linear(layer, self._read(node), own), self._gather(node))
-        elif kind == CAT:
+        elif kind == Role.CAT:
             parts = [self.pieces[value, self.stage] for value in node.args[0]]
             new = self.graph.call_function(torch.cat, (parts, 1))
         else:
@@ -115,19 +101,19 @@ class _Writer:
     def _copy(self, node: fx.Node, kind: str, layer: nn.Module | None, own: Tensor) -> fx.Node:
         """Write what keeps channels apart: the same operation on this stage's channels."""
         source = self.pieces.get((node.all_input_nodes[0], self.stage))
-        if isinstance(layer, PieceShortcut):
+        if isinstance(layer, layers.PieceShortcut):
             read = len(self._own(node.all_input_nodes[0]))
             return self._call(PadShortcut(read, len(own), layer.stride, layer.before(read, len(own))), source)
-        if isinstance(layer, PiecePick):
-            pick = PiecePick(layer.pick)
+        if isinstance(layer, layers.PiecePick):
+            pick = layers.PiecePick(layer.pick)
             pick.cut([torch.arange(len(own))], [torch.arange(len(self._own(node.all_input_nodes[0])))])
             return self._call(pick, source)
         if isinstance(layer, nn.Conv2d):
             groups = len(own) * layer.groups // layer.out_channels
             return self._call(_conv(layer, _part(layer.weight, own), own, groups), source)
-        if kind == NORM:
+        if kind == Role.NORM:
             return self._call(_norm(layer, own), source)
-        if kind == FLATTEN:
+        if kind == Role.FLATTEN:
             return self.graph.call_function(torch.flatten, (source, 1))
         if node.op == "call_module":
             return self._call(copy.deepcopy(layer), source)
@@ -180,14 +166,14 @@ def _conv(layer: nn.Conv2d, weight: nn.Parameter, own: Tensor, groups: int = 1) 
 class GroupBlocks(nn.Module):
     """A stage's part of a grouped convolution, a convolution a block; it reads `read`, channels in this order."""
 
-    def __init__(self, layer: PieceGroups, stage: int, read: Tensor):
+    def __init__(self, layer: layers.PieceGroups, stage: int, read: Tensor):
         super().__init__()
         place = torch.empty(layer.in_channels, dtype=torch.long)
         place[read] = torch.arange(len(read))
         self.convs, self.reads = nn.ModuleList(), []
         for block in layer.blocks[stage]:
             self.convs.append(_conv(layer, _part(layer.kernel(block)), block.own, block.groups))
-            self.reads.append(index(place[block.read]))
+            self.reads.append(layers.index(place[block.read]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C_read, H, W) -> (N, C_own, H', W')."""
@@ -204,9 +190,5 @@ def _linear(layer: nn.Linear, read: Tensor, own: Tensor | None = None) -> nn.Lin
 
 def _norm(norm: nn.Module, own: Tensor) -> nn.Module:
     new = copy.deepcopy(norm)
-    new.num_features = len(own)
-    new.weight, new.bias = _part(norm.weight, own), _part(norm.bias, own)
-    for name in ("running_mean", "running_var"):
-        if (tensor := getattr(norm, name)) is not None:
-            setattr(new, name, tensor[own.to(tensor.device)].clone())
+    keep_channels(new, own)
     return new

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dynlib.backbones.thin import FEWEST
 from dynlib.errors import InputError
+from dynlib.ops import keep_channels
 from dynlib.papers.sampling.block import BLOCKS
 
 
@@ -80,9 +81,7 @@ def _largest(scale: Tensor, share: float) -> Tensor:
 
 def _keep(before: nn.Conv2d, norm: nn.BatchNorm2d, after: nn.Conv2d, channels: Tensor) -> None:
     """Leave these channels alone between two convolutions, in place."""
-    with torch.no_grad():
-        before.weight = nn.Parameter(before.weight[channels])
-        after.weight = nn.Parameter(after.weight[:, channels])
-        norm.weight, norm.bias = nn.Parameter(norm.weight[channels]), nn.Parameter(norm.bias[channels])
-        norm.running_mean, norm.running_var = norm.running_mean[channels], norm.running_var[channels]
-    before.out_channels = after.in_channels = norm.num_features = len(channels)
+    before.weight = nn.Parameter(before.weight.detach()[channels])
+    after.weight = nn.Parameter(after.weight.detach()[:, channels])
+    keep_channels(norm, channels)
+    before.out_channels = after.in_channels = len(channels)

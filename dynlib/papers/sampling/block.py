@@ -24,15 +24,15 @@ class Step(NamedTuple):
 
 
 _CONVS = tuple((f"conv{i}", f"bn{i}") for i in (1, 2, 3))
-# (convolutions of the block, masks): the mask of each convolution, and whether what is behind it is filled
+# (convolutions of the block, masks): the mask of each convolution, whether what is behind it is filled, and the share
+# of each mask in the sparse loss, which is about its share of the block's MACs.
 _INTEGRATIONS = {
-    (3, 1): ((0, 0, 0), (False, True, False)),  # Fig. 3, all three convolutions share a mask
-    (3, 2): ((0, 1, 1), (True, True, False)),  # Fig. 3 (b), the default
-    (3, 3): ((0, 1, 2), (True, True, True)),  # Fig. 3, a mask for each
-    (2, 1): ((0, 0), (False, True)),  # ours, as the paper has no basic blocks
-    (2, 2): ((0, 1), (True, True)),
+    (3, 1): ((0, 0, 0), (False, True, False), (1.0,)),  # Fig. 3, all three convolutions share a mask
+    (3, 2): ((0, 1, 1), (True, True, False), (0.25, 0.75)),  # Fig. 3 (b), the default
+    (3, 3): ((0, 1, 2), (True, True, True), (0.25, 0.5, 0.25)),  # Fig. 3, a mask for each
+    (2, 1): ((0, 0), (False, True), (1.0,)),  # ours, as the paper has no basic blocks
+    (2, 2): ((0, 1), (True, True), (0.5, 0.5)),
 }
-_SHARES = {(3, 1): (1.0,), (3, 2): (0.25, 0.75), (3, 3): (0.25, 0.5, 0.25), (2, 1): (1.0,), (2, 2): (0.5, 0.5)}
 
 
 class SampledBlock(nn.Module):
@@ -71,14 +71,12 @@ class SampledBlock(nn.Module):
         convs = 3 if hasattr(block, "conv3") else 2
         if (convs, masks) not in _INTEGRATIONS:
             raise InputError(f"masks is {masks}; a basic block has two convolutions and takes 1 or 2")
-        of, filled = _INTEGRATIONS[convs, masks]
+        of, filled, self.shares = _INTEGRATIONS[convs, masks]
         self.steps = tuple(Step(*names, *plan) for names, *plan in zip(_CONVS, of, filled, strict=False))
-        self.shares = _SHARES[convs, masks]  # of each mask in the sparse loss; about its share of the block's MACs
         self.kind = kind
         like = block.conv1.weight
         reach = [1] * masks  # how many times smaller than the input each mask is
-        for step in self.steps:
-            index = self.steps.index(step)
+        for index, step in enumerate(self.steps):
             strides = [getattr(self, before.conv).stride[0] for before in self.steps[: index + 1]]
             reach[step.mask] = max(strides)
         self.samplers = nn.ModuleList(
@@ -86,13 +84,8 @@ class SampledBlock(nn.Module):
         )
         fills = [s.filled and (kind in WINDOWED or not self.shared(i)) for i, s in enumerate(self.steps)]
         fills[-1] &= kind in WINDOWED
-        self.fillers = nn.ModuleDict(
-            {
-                step.conv: Filler(kind, window, sigma, epsilon)
-                for step, fill in zip(self.steps, fills, strict=True)
-                if fill
-            }
-        )
+        filled = [step.conv for step, fill in zip(self.steps, fills, strict=True) if fill]
+        self.fillers = nn.ModuleDict({conv: Filler(kind, window, sigma, epsilon) for conv in filled})
         self.to(like)
         self.train(block.training)
 

@@ -15,12 +15,13 @@ from torch import fx, nn
 from torchvision.ops import Permute
 
 from dynlib.errors import InputError
-from dynlib.graphs import ADD, CONV, FLATTEN, GLOBAL_POOL, LINEAR, MUL, NORM, POINTWISE, find_role, finish, trace
+from dynlib.graphs import finish, trace
 from dynlib.networks import Network
 from dynlib.papers.sampling.interpolate import WINDOWED, ZEROS, Filler
 from dynlib.papers.sampling.masks import Sampler
+from dynlib.roles import Role, find_role
 
-_EACH = {Permute: POINTWISE, nn.LayerNorm: NORM}  # what a branch may hold besides, position by position
+_EACH = {Permute: Role.POINTWISE, nn.LayerNorm: Role.NORM}  # what a branch may hold besides, position by position
 _LAST, _FIRST = [0, 2, 3, 1], [0, 3, 1, 2]  # dims of a map whose channels go last, and first again
 _VECTOR = -1  # one number a channel, in place of the mask that a map has
 
@@ -40,7 +41,7 @@ def branch_of(block: nn.Module, masks: int) -> "Branch | None":
     if len(inspect.signature(block.forward).parameters) != 1:  # whoever calls it may give more than the map
         return None
     try:
-        branch = Branch(trace(block, leaves=(Permute,), size=None), masks)
+        branch = Branch(trace(block, leaves=(Permute,)), masks)
     except InputError:
         return None
     return branch if branch.fits else None
@@ -98,9 +99,9 @@ class Branch:
         """Whether the block ends in x + something, activations looked through."""
         nodes = list(self.traced.graph.nodes)
         self.x, node = nodes[0], nodes[-1].args[0]
-        while isinstance(node, fx.Node) and self._kind(node) == POINTWISE and len(node.all_input_nodes) == 1:
+        while isinstance(node, fx.Node) and self._kind(node) == Role.POINTWISE and len(node.all_input_nodes) == 1:
             node = node.all_input_nodes[0]
-        if not isinstance(node, fx.Node) or self._kind(node) != ADD or node.kwargs or len(node.args) != 2:
+        if not isinstance(node, fx.Node) or self._kind(node) != Role.ADD or node.kwargs or len(node.args) != 2:
             return False
         self.sum, ends = node, [value for value in node.args if value is not self.x]
         if len(ends) != 1 or not isinstance(ends[0], fx.Node):
@@ -113,13 +114,14 @@ class Branch:
         """The layers that are computed at samples, and with which of them a mask starts."""
         behind: set[fx.Node] = set()  # a pooling: a gate's
         for node in self.inside:
-            if self._kind(node) == GLOBAL_POOL or (node.all_input_nodes and behind.issuperset(node.all_input_nodes)):
+            sources = node.all_input_nodes
+            if self._kind(node) == Role.GLOBAL_POOL or (sources and behind.issuperset(sources)):
                 behind.add(node)
-        made = [node for node in self.inside if self._kind(node) in (CONV, LINEAR) and node not in behind]
-        self.convs = [node for node in made if node.op == "call_module"]
+        mixes = (Role.CONV, Role.LINEAR)
+        self.convs = [node for node in self.inside if self._kind(node) in mixes and node not in behind]
         layers = [self._layer(node) for node in self.convs]
         kernels = [i for i, layer in enumerate(layers) if isinstance(layer, nn.Conv2d)]
-        if len(made) != len(self.convs) or not kernels or kernels[0] != 0 or len({*layers}) != len(layers):
+        if not kernels or kernels[0] != 0 or len({*layers}) != len(layers):
             return False
         wide = [i for i in kernels if max(layers[i].kernel_size) > 1]
         starts = sorted({0, *wide[-1:], kernels[-1]} if masks == 3 else {0, *wide[-1:]} if masks == 2 else {0})
@@ -135,9 +137,9 @@ class Branch:
         kind, layer, sources = self._kind(node), self._layer(node), node.all_input_nodes
         if node.op == "get_attr" or (sources and all(self.at.get(value) == _VECTOR for value in sources)):
             self.at[node] = _VECTOR
-            return node.op == "get_attr" or kind in (CONV, LINEAR, NORM, POINTWISE, FLATTEN)
+            return node.op == "get_attr" or kind in (Role.CONV, Role.LINEAR, Role.NORM, Role.POINTWISE, Role.FLATTEN)
         maps = [value for value in sources if self.at.get(value, _VECTOR) != _VECTOR]
-        if len(maps) != 1 or (len(sources) > 1 and kind != MUL):
+        if len(maps) != 1 or (len(sources) > 1 and kind != Role.MUL):
             return False
         (source,) = maps
         self.at[node], self.maker[node] = self.at[source], self.maker.get(source)
@@ -152,14 +154,14 @@ class Branch:
             if self.at[source] is not None and (wide or self.at[source] != self.at[node]):
                 self.across.append((node, source))
             return is_last if isinstance(layer, nn.Linear) else not is_last and _keeps_size(layer)
-        if kind == GLOBAL_POOL:
+        if kind == Role.GLOBAL_POOL:
             if self.at[source] is not None:
                 self.across.append((node, source))
             self.at[node] = _VECTOR
             return not is_last and _is_global(node, layer)
-        if kind == NORM:
+        if kind == Role.NORM:
             return is_last == isinstance(layer, nn.LayerNorm)
-        return kind in (POINTWISE, MUL)
+        return kind in (Role.POINTWISE, Role.MUL)
 
     def _end(self) -> bool:
         """Whether the branch ends in a sampled map, which the sum then reads filled."""

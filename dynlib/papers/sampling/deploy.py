@@ -67,7 +67,9 @@ def deploy(
         return export.single("sampling", network, example, engine, threads, calibrate)
     if calibrate is not None:
         raise InputError("calibrate is given, but sampled blocks stay in float32; leave it out, or deploy at density 1")
-    shapes, returns = _run(module, example)
+    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}  # of what each block reads and yields
+    with watching(blocks, lambda name, x, out: shapes.update({name: (x[0].shape, out.shape)})):
+        about, _ = export.described("sampling", module, example, engine, threads)
     for number, name in enumerate(blocks):
         network.set_submodule(name, _Placeholder(number, shapes[name][1]))
     model = onnx.load_from_string(export.graph(network, example, exact=False))
@@ -75,17 +77,8 @@ def deploy(
     writers = [BlockWriter(name, block, Layout(*shapes[name][0][-2:])) for name, block in blocks.items()]
     sizes = _fill_in(model, writers)
     drawn = [(s.number, *size) for s, size in zip(samplers, sizes, strict=True) if not s.deterministic]
-    told = {"densities": DENSITIES, "seed": samplers[0].seed, "masks": drawn}
-    graph = {"network": model.SerializeToString()}
-    return Sampled(export.about("sampling", example, returns, **told), graph, engine, threads)
-
-
-def _run(module: nn.Module, example: Tensor) -> tuple[dict[str, tuple[torch.Size, torch.Size]], object]:
-    """The shape of what each sampled block reads and yields for the example, and what the network returns."""
-    shapes: dict[str, tuple[torch.Size, torch.Size]] = {}
-    blocks = {name: module.get_submodule(name) for name in sampled_blocks(module)}
-    with watching(blocks, lambda name, x, out: shapes.update({name: (x[0].shape, out.shape)})):
-        return shapes, export.returned(export.answer(module, example))
+    about |= {"densities": DENSITIES, "seed": samplers[0].seed, "masks": drawn}
+    return Sampled(about, {"network": model.SerializeToString()}, engine, threads)
 
 
 def _resize_by_products(network: nn.Module, example: Tensor) -> None:
@@ -116,9 +109,8 @@ def _fill_in(model: onnx.ModelProto, writers: list[BlockWriter]) -> list[tuple[i
         x = rows.get(source) or entry.rows_of_map(source, writer.inp, writer.block.conv1.in_channels)
         draws = []
         for number, sampler in enumerate(writer.block.samplers):
-            stride = sampler.score.stride[0]
-            size = -(-writer.inp.height // stride), -(-writer.inp.width // stride)
-            sizes.append(size)
+            mask = writer.inp.strided(sampler.score.stride[0])
+            sizes.append(size := (mask.height, mask.width))
             draws.append(f"{writer.name}_draw_{number}")
             if not sampler.deterministic:
                 inputs.append(helper.make_tensor_value_info(draws[-1], TensorProto.FLOAT, ["batch", 1, *size]))

@@ -22,18 +22,8 @@ def rbf_profile(sigma: Tensor, window: int) -> Tensor:
 
 def rbf_kernel(sigma: Tensor, window: int) -> Tensor:
     """k(d) as (window, window), d in positions."""
-    return outer(rbf_profile(sigma, window))
-
-
-def reach(sigma: float, window: int, epsilon: float) -> int:
-    """How many positions away, along a row or a column, a lone sample still counts: it keeps half its value or more."""
-    profile = rbf_profile(torch.tensor(sigma, dtype=torch.float64), window)
-    return int((profile[window // 2] * profile[window // 2 + 1 :] >= epsilon).sum())
-
-
-def outer(profile: Tensor) -> Tensor:
-    """The kernel (K, K) whose factor along either axis is (K,)."""
-    return profile[:, None] * profile
+    profile = rbf_profile(sigma, window)
+    return torch.outer(profile, profile)
 
 
 def spread(x: Tensor, kernel: Tensor) -> Tensor:
@@ -97,7 +87,7 @@ class Filler(Costed, nn.Module):
         """The weights (K, K) of the window; None where nothing is interpolated."""
         if self.kind == CONVOLUTION:
             return self.weight
-        return outer(self.profile()) if self.kind in NORMALISED else None
+        return torch.outer(self.profile(), self.profile()) if self.kind in NORMALISED else None
 
     def profile(self) -> Tensor:
         """The factor (K,) of the weights that have one."""

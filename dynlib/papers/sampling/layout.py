@@ -21,6 +21,10 @@ class Layout:
     height: int
     width: int
 
+    def strided(self, stride: int) -> "Layout":
+        """That of every so many-th line and column."""
+        return Layout(-(-self.height // stride), -(-self.width // stride))
+
     @property
     def tiles(self) -> tuple[int, int]:
         """How many tiles lie one below the other, and side by side."""

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from dynlib.backbones.cifar_resnet import PadShortcut
 from dynlib.errors import InputError
+from dynlib.ops import PadShortcut, fused
 from dynlib.papers.sampling.block import SampledBlock, Step
 from dynlib.papers.sampling.interpolate import NORMALISED, REUSE, WINDOWED, ZEROS
 from dynlib.papers.sampling.layout import CERTAIN, TILE, Layout, Nodes, cropped, window_weights
@@ -33,17 +32,6 @@ class Positions:
     layout: Layout
     found: str  # (n,) rows, in order
     number: str  # (N, rows): which of the samples a row is, from 1 up; 0 where it is none
-
-
-def folded(conv: nn.Conv2d, norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Kernel (C_out, C_in / groups, K, K) and bias (C_out,) of a convolution with the batch norm behind it.
-
-    Raises InputError where that has no statistics.
-    """
-    if norm.running_var is None:
-        raise InputError(f"{norm}: track_running_stats is False; inference needs the statistics of the training")
-    state = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
-    return tuple(value.detach() for value in fuse_conv_bn_weights(conv.weight, conv.bias, *state))
 
 
 class BlockWriter:
@@ -74,7 +62,7 @@ class BlockWriter:
         source, layout, count = x, self.inp, channels
         for index, steps in enumerate(groups):
             stride = getattr(block, steps[0].conv).stride[0]
-            layout_out = Layout(-(-layout.height // stride), -(-layout.width // stride))
+            layout_out = layout.strided(stride)
             at = self._positions(masks[steps[0].mask], layout_out)
             is_end = index == len(groups) - 1
             samples, bias, width = self._samples(steps, source, layout, at, is_end)
@@ -96,27 +84,21 @@ class BlockWriter:
         picks = np.zeros((len(samplers), len(taps), 3, 3), np.float32)
         for tap in range(len(taps)):
             picks[tap // 9, tap, tap % 9 // 3, tap % 3] = 1
-        strides = [sampler.score.stride[0] for sampler in samplers]
+        strides, count = [sampler.score.stride[0] for sampler in samplers], len(samplers)
         bias = g.floats(torch.cat([sampler.score.bias for sampler in samplers]))
         scores = {}
         for stride in set(strides):
             score = g("Conv", products, g.floats(picks), bias, strides=[stride] * 2, pads=[1] * 4)
-            scores[stride] = (
-                [score]
-                if len(samplers) == 1
-                else g("Split", score, outputs=len(samplers), axis=1, num_outputs=len(samplers))
-            )
+            scores[stride] = [score] if count == 1 else g("Split", score, outputs=count, axis=1, num_outputs=count)
         found = zip(samplers, draws, strides, strict=True)
         return [self._mask(s, scores[stride][i], forced, draw, stride) for i, (s, draw, stride) in enumerate(found)]
 
     def _mask(self, sampler: Sampler, score: str, forced: str, draw: str, stride: int) -> tuple[str, Layout]:
-        g = self.g
-        layout = Layout(-(-self.inp.height // stride), -(-self.inp.width // stride))
+        g, layout = self.g, self.inp.strided(stride)
         if sampler.density is not None:
             logit = np.log(sampler.density) - np.log1p(-sampler.density)
-            score = g(
-                "Where", g("IsNaN", score), score, g.floats(logit)
-            )  # scored all the same, as if it had learned to
+            # Scored all the same, as if it had learned to.
+            score = g("Where", g("IsNaN", score), score, g.floats(logit))
         logits = g("Where", g("IsNaN", forced), score, forced)
         probability = g("Sigmoid", logits)
         if sampler.deterministic:
@@ -132,14 +114,11 @@ class BlockWriter:
         """The samples of a mask in the rows of a map that may be as much larger as the convolution's stride."""
         g, (mask, small) = self.g, mask
         ratio = -(-layout.width // small.width)  # of one mask in a strided block: each position stands for several
-        i, j = layout.places()
-        place = np.where(
-            (i < layout.height) & (j < layout.width), i // ratio * small.width + j // ratio, small.height * small.width
-        )
-        numbers = g(
-            "Cast", g.reshape(mask, 0, -1), to=TensorProto.INT32
-        )  # (N, H W), padded by one that is never sampled
-        padded = g("Pad", numbers, g.const([0, 0, 0, 1]))
+        (i, j), beyond = layout.places(), small.height * small.width
+        inside = (i < layout.height) & (j < layout.width)
+        place = np.where(inside, i // ratio * small.width + j // ratio, beyond)
+        numbers = g("Cast", g.reshape(mask, 0, -1), to=TensorProto.INT32)  # (N, H W)
+        padded = g("Pad", numbers, g.const([0, 0, 0, 1]))  # by one that is never sampled
         flags = g("Gather", padded, g.const(place), axis=1)  # (N, rows)
         flat = g.reshape(flags, -1)
         found = g.reshape(g("NonZero", flat), -1)
@@ -154,7 +133,7 @@ class BlockWriter:
         kind = self._kind(steps)
         for number, step in enumerate(steps):
             conv = getattr(self.block, step.conv)
-            weight, bias = folded(conv, getattr(self.block, step.norm))
+            weight, bias = fused(conv, getattr(self.block, step.norm))
             last = is_end and number == len(steps) - 1
             later = last and (number > 0 or kind not in WINDOWED)  # added where the branch is, not interpolated
             own = None if later else bias
@@ -290,5 +269,5 @@ class BlockWriter:
             raise InputError(
                 f"{self.name}.downsample: {down} has no sampled form; allowed: a 1x1 convolution, batch norm"
             )
-        weight, bias = folded(conv, down[1])
+        weight, bias = fused(conv, down[1])
         return self._gemm(self._strided(x, self.inp, layout, conv.stride[0], channels), weight.flatten(1).T, bias)

@@ -8,7 +8,7 @@ from dynlib import tasks
 from dynlib.data import Batches
 from dynlib.papers.sampling.block import loss_shares
 from dynlib.papers.sampling.masks import observed, samplers, set_temperature, sparse_loss, tallied, temperature
-from dynlib.train import Group, Objective, Targets, task_loss
+from dynlib.train import Group, Objective, Targets, others, task_loss
 
 RAMP = 1 / 3  # of the sampled epochs, over which the price rises
 SCORE_RATE = 0.1  # factor on the learning rate of the scores
@@ -34,9 +34,8 @@ def objective(gamma: float, tau: float) -> Objective:
 def groups(model: nn.Module) -> list[Group]:
     """All parameters, those of the scores at `SCORE_RATE` of the learning rate."""
     scores = [parameter for sampler in samplers(model).values() for parameter in sampler.score.parameters()]
-    found = {id(parameter) for parameter in scores}
-    rest = [parameter for parameter in model.parameters() if id(parameter) not in found]
-    return [(rest, 1.0), (scores, SCORE_RATE)] if scores else [(rest, 1.0)]
+    slow = [(scores, SCORE_RATE)] if scores else []
+    return [(others(model, slow), 1.0), *slow]
 
 
 def watch(model: nn.Module, batches: Batches) -> dict[str, float]:

@@ -11,11 +11,13 @@ from math import ceil, prod
 
 from torch import Tensor, fx, nn
 
-from dynlib.backbones.cifar_resnet import PadShortcut, as_shortcuts
 from dynlib.backbones.thin import resize
 from dynlib.errors import InputError
-from dynlib.graphs import CONV, FLATTEN, GLOBAL_POOL, LINEAR, NORM, POINTWISE, find_role, probe, trace
+from dynlib.graphs import read
 from dynlib.papers.wae.split import xavier
+from dynlib.roles import Role, find_role
+
+ENDS = (Role.FLATTEN, Role.GLOBAL_POOL)  # of a map
 
 
 class Anatomy:
@@ -26,19 +28,18 @@ class Anatomy:
     """
 
     def __init__(self, model: nn.Module, example: Tensor | None = None):
-        self.traced = trace(model, leaves=(PadShortcut,), **probe(example))
-        as_shortcuts(self.traced)
+        self.traced = read(model, example)
         nodes = list(self.traced.graph.nodes)
         chain, node = [], nodes[-1].args[0]
-        while isinstance(node, fx.Node) and self._role(node) in (LINEAR, NORM, POINTWISE, FLATTEN, GLOBAL_POOL):
+        while isinstance(node, fx.Node) and self._role(node) in (Role.LINEAR, Role.NORM, Role.POINTWISE, *ENDS):
             chain.append(node)
             node = node.all_input_nodes[0]
-        ends = [index for index, node in enumerate(chain) if self._role(node) in (FLATTEN, GLOBAL_POOL)]
-        above = [node for node in chain[: max(ends, default=0)] if self._role(node) not in (FLATTEN, GLOBAL_POOL)]
+        ends = [index for index, node in enumerate(chain) if self._role(node) in ENDS]
+        above = [node for node in chain[: max(ends, default=0)] if self._role(node) not in ENDS]
         self.pools_scores = ends == [*range(len(ends))] and self._makes(node, chain)
         if self.pools_scores:
             end, above = node, [*chain[len(ends) :], node]
-        elif any(self._role(node) == LINEAR for node in above):
+        elif any(self._role(node) == Role.LINEAR for node in above):
             end = chain[ends[-1]]
         else:
             where = str(node.target if getattr(node, "op", None) == "call_module" else node)
@@ -47,21 +48,17 @@ class Anatomy:
                 "behind the last map, pooled or flattened, or a 1x1 convolution before the pooling"
             )
         self.last = end.all_input_nodes[0]  # the last map
+        self.channels = self.last.meta["shape"][1]
         self.below, self.above = nodes[: nodes.index(self.last) + 1], above[::-1]
-        grid = self.last.meta["shape"][2:] if self._role(end) == FLATTEN else end.meta["shape"][2:]
+        grid = self.last.meta["shape"][2:] if self._role(end) == Role.FLATTEN else end.meta["shape"][2:]
         self.grid = (1, 1) if self.pools_scores else tuple(grid) or (1, 1)  # positions that the head reads
-
-    @property
-    def channels(self) -> int:
-        """Channels of the last map."""
-        return self.last.meta["shape"][1]
 
     def _role(self, node: fx.Node) -> str | None:
         return find_role(self.traced, node)
 
     def _makes(self, node: fx.Node | None, chain: list[fx.Node]) -> bool:
         """Whether a node is a 1 x 1 convolution to a map of scores, which `chain` turns into one score a class."""
-        if not chain or not isinstance(node, fx.Node) or self._role(node) != CONV:
+        if not chain or not isinstance(node, fx.Node) or self._role(node) != Role.CONV:
             return False
         conv, scores = self.traced.get_submodule(node.target), chain[0].meta["shape"]
         return conv.kernel_size == (1, 1) and conv.groups == 1 and scores == node.meta["shape"][:2]
@@ -97,7 +94,7 @@ class Anatomy:
             value = graph.node_copy(node, lambda _, value=value: value)
         graph.output(value)
         layers = copy.deepcopy(fx.GraphModule(self.traced, graph, "Head"))
-        scoring = [node.target for node in self.above if self._role(node) in (CONV, LINEAR)]
+        scoring = [node.target for node in self.above if self._role(node) in (Role.CONV, Role.LINEAR)]
         for node in self.above:
             layer = layers.get_submodule(node.target) if node.op == "call_module" else None
             if isinstance(layer, nn.Linear | nn.Conv2d):
@@ -107,7 +104,7 @@ class Anatomy:
                     resize(layer, inputs, wanted)
                     xavier(layer)
                 inputs = wanted
-            elif self._role(node) == NORM and layer.num_features != inputs:
+            elif self._role(node) == Role.NORM and layer.num_features != inputs:
                 resize(layer, inputs, inputs)
         pooled = {"pool": nn.AdaptiveAvgPool2d(grid), "flatten": nn.Flatten()}
         parts = {"layers": layers} | pooled if self.pools_scores else pooled | {"layers": layers}

@@ -8,7 +8,7 @@ from dynlib.data import Batches
 from dynlib.ops import evaluating
 from dynlib.papers.wae.network import Output, Wae
 from dynlib.papers.wae.split import classification_loss, psnr, spectrum_share, transform_loss
-from dynlib.train import Group
+from dynlib.train import Group, others
 
 WINDOW_PX = 16  # side of what stage 1 learns from: for so small a network steps count, not pixels
 
@@ -64,18 +64,13 @@ def splitting(model: nn.Module) -> list[Group]:
 
 def scoring(model: nn.Module) -> list[Group]:
     """All the others: encoder and decoder are frozen. The batch norms behind the split go on learning statistics."""
-    return [(_others(model, splitting(model)), 1.0)]
+    return [(others(model, splitting(model)), 1.0)]
 
 
 def encoder_slower(model: nn.Module) -> list[Group]:
     """The encoder at 1/100 of the learning rate, all others at the whole."""
     encoder = [(list(model.split.parameters()), 0.01)]
-    return [*encoder, (_others(model, encoder), 1.0)]
-
-
-def _others(model: nn.Module, groups: list[Group]) -> list[nn.Parameter]:
-    known = {id(p) for parameters, _ in groups for p in parameters}
-    return [p for p in model.parameters() if id(p) not in known]
+    return [*encoder, (others(model, encoder), 1.0)]
 
 
 # ------------------------------------------------------------------------------------------------ figures, held out
