@@ -83,7 +83,10 @@ class Deployed:
         return {operator: time_ms / len(choices) for operator, time_ms in spent.most_common()}
 
     def save(self, folder: str | Path) -> Path:
-        """Write deployed.json and an .onnx file a part; the folder's path. Raises InputError where it cannot."""
+        """Write deployed.json and an .onnx file a part, in place of what was deployed there; the folder's path.
+
+        Raises InputError where it cannot.
+        """
         folder = Path(folder)
         files = {f"{name}.onnx": part.graph for name, part in self.parts.items()}
         sums = {name: hashlib.sha256(graph).hexdigest() for name, graph in files.items()}
@@ -91,6 +94,8 @@ class Deployed:
         about = {"format": FORMAT, "checksum": checksum(about), **about}
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            for old in folder.glob("*.onnx") if (folder / ABOUT).exists() else ():
+                old.unlink()
             for name, graph in files.items():
                 (folder / name).write_bytes(graph)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
@@ -123,7 +128,10 @@ class Deployed:
     def _checked_choices(self, choices, count: int) -> np.ndarray:
         if not self.choice_count:
             raise InputError("choices are given, but this network has nothing to choose; leave them out")
-        choices = choices.numpy() if _is_tensor(choices) else np.asarray(choices)
+        try:
+            choices = choices.numpy() if _is_tensor(choices) else np.asarray(choices)
+        except ValueError:  # lists of several lengths
+            choices = np.asarray(choices, dtype=object)
         right = choices.dtype == np.int64 and choices.shape == (count,)
         if not right or not ((choices >= 0) & (choices < self.choice_count)).all():
             given = f"{choices.dtype} {choices.shape} {choices.flatten()[:8].tolist()}"

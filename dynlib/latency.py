@@ -34,6 +34,7 @@ from dynlib.runtime import Deployed
 from dynlib.variants import FLOAT32, INT8, Net, variants_of
 
 DTYPES = FLOAT32, INT8
+LOST, FEW = 1.5, 3  # times as slow as the fastest of its side; rounds in which such a variant is timed all the same
 CALLS = 10  # over which the time of each operator is a mean
 
 
@@ -79,13 +80,17 @@ def compare(
     enough calls in a row that each network finds its own weights in the cache, as it would in use. The clock is read
     here because torch's benchmark timer measures one statement at a time, with at least two warm-up calls of its own in
     every block, which would double the run of a large network. A method that takes its decisions from a list in turn
-    is called whole multiples of `cycle` times in a block, so that each block holds the same mixture.
+    is called whole multiples of `cycle` times in a block, so that each block holds the same mixture. A variant that has
+    `LOST` after the warm-up is timed in `FEW` rounds alone.
     Raises InputError for fewer than 2 repeats, or a block of no time.
     """
     _check(repeats, min_seconds, cycle)
     nets = {("static", name): net for name, net in static.items()}
     nets |= {("method", name): net for name, net in method.items()}
-    calls = {name: ceil(min_seconds * 1e9 / _warm_up(net, example, min_seconds)) for name, net in nets.items()}
+    warm = {name: _warm_up(net, example, min_seconds) for name, net in nets.items()}
+    fastest = {side: min(ns for (of, _), ns in warm.items() if of == side) for side, _ in nets}
+    lost = {name for name, ns in warm.items() if ns > LOST * fastest[name[0]]}
+    calls = {name: ceil(min_seconds * 1e9 / ns) for name, ns in warm.items()}
     calls |= {name: ceil(count / cycle) * cycle for name, count in calls.items() if name[0] == "method"}
     names = list(nets)
     times: dict[tuple[str, str], list[float]] = {name: [] for name in names}  # ms per call, a number a round
@@ -94,13 +99,17 @@ def compare(
     try:
         for start in range(repeats):
             for name in names[start % len(names) :] + names[: start % len(names)]:
-                times[name].append(_block(nets[name], example, calls[name]) / 1e6)
+                if start < FEW or name not in lost:
+                    times[name].append(_block(nets[name], example, calls[name]) / 1e6)
     finally:
         gc.enable()
     variants_ms, engines_ms = (
         {name: median(of) for (side, name), of in times.items() if side == wanted} for wanted in ("static", "method")
     )
-    best, engine = (min(of, key=of.__getitem__) for of in (variants_ms, engines_ms))
+    best, engine = (
+        min((name for name in of if (side, name) not in lost), key=of.__getitem__)
+        for side, of in (("static", variants_ms), ("method", engines_ms))
+    )
     pairs = zip(times["static", best], times["method", engine], strict=True)
     ratios = [static_ms / method_ms for static_ms, method_ms in pairs]
     lower, middle, upper = quantiles(ratios, n=4, method="inclusive")

@@ -210,6 +210,8 @@ def test_choices_that_are_none_are_refused(both):
     for choices in ([0, 1, 0], [0.0, 1.0], [0, count], [-1, 0]):
         with pytest.raises(InputError, match=words):
             deployed(images(2), choices=torch.tensor(choices))
+    with pytest.raises(InputError, match="choices are"):
+        deployed(images(2), choices=[[0], [0, 1]])
 
 
 @pytest.mark.parametrize("key", METHODS)

@@ -72,6 +72,14 @@ def test_quartiles_are_those_of_the_ratios(monkeypatch):
     assert (result.speedup, result.speedup_iqr) == (3, (2, 4))
 
 
+def test_what_has_lost_after_the_warm_up_is_timed_in_few_rounds_and_never_the_best(monkeypatch):
+    clock = Clock(monkeypatch)
+    static = {"lost": clock.net("l", 90, 90, 90, 1), "best": clock.net("b", 50)}
+    found = latency.compare(static, {"m": clock.net("m", 50)}, X, repeats=9, min_seconds=0.001)
+    assert clock.log.count("l") == 3 + latency.FEW and clock.log.count("b") == 3 + 9
+    assert found.static_variant == "best" and found.variants_ms == {"lost": 1, "best": 50} and found.speedup == 1
+
+
 def test_each_round_times_everything_and_starts_with_another_one(monkeypatch):
     clock = Clock(monkeypatch)
     nets = {name: clock.net(name, 50) for name in "ab"}

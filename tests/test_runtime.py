@@ -56,6 +56,13 @@ def rewritten(folder, **changed):
     (folder / "deployed.json").write_text(json.dumps(about | changed))
 
 
+def test_what_was_deployed_to_a_folder_before_goes(one, tmp_path):
+    one.save(tmp_path)
+    (tmp_path / "stage_3.onnx").write_bytes(b"of another network")
+    one.save(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "network.onnx"]
+
+
 def test_folders_engines_and_threads_that_cannot_be_are_refused(one, monkeypatch):
     with pytest.raises(InputError, match=r"deployed.json cannot be read .*; give a folder written by save"):
         runtime.load(one / "nowhere")

@@ -14,6 +14,7 @@ from dynlib import backbones
 from dynlib.backbones.thin import thin
 from dynlib.cost import count
 from dynlib.errors import InputError
+from dynlib.export import difference
 from dynlib.papers import wae
 from dynlib.papers.wae import TWO, VARIANTS, Config, convert
 
@@ -238,3 +239,11 @@ def test_vgg_deploys_and_no_decoder_travels_along():
 def test_deploying_refuses_the_odd_sides_that_the_module_refuses():
     with pytest.raises(InputError, match="size 63x64"):
         wae.deploy(convert(small(), Config()).eval(), images(1, 64)[..., :63, :])
+
+
+@pytest.mark.parametrize("size", [64, 65])
+def test_the_reduced_picture_is_the_same_on_either_engine(size):
+    net, x = convert(small(), Config(variant="downscaled", sizes="pad")).eval(), images(2, size)
+    deployed = wae.deploy(net, x, threads=1)
+    for one in (deployed, deployed.on("openvino")):
+        assert difference(one(x), net(x)) <= 1e-5

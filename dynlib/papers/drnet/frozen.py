@@ -35,7 +35,8 @@ class Given:
     def prepare(self, model: nn.Module, batches: Batches) -> Batches:
         """Settle the batch norms of the smaller sizes, fill the table, and return what the predictor sees of `batches`.
 
-        That are its thumbnails, each labelled by its place in the table.
+        That are its thumbnails, each labelled by its place in the table. In training they are moved as the data set has
+        it, while the answers stay those of the images as they are.
         """
         if model.config.resolution_aware_bn:
             settle(model, batches)
