@@ -1,6 +1,7 @@
 """Deployed networks: what eager says or a refusal by name, folders that load without torch, threads, damage."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -23,11 +24,17 @@ def same(found, expected, close=1e-5):
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-@pytest.fixture
-def one(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """A folder of the smallest network."""
     deployed = export.single("octconv", nn.Conv2d(3, 2, 1), images(1), "onnxruntime", 1)
-    return deployed.save(tmp_path / "net")
+    return deployed.save(tmp_path_factory.mktemp("saved") / "net")
+
+
+@pytest.fixture
+def one(saved, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(saved, tmp_path / "net")
 
 
 @pytest.mark.parametrize(
@@ -38,10 +45,7 @@ def one(tmp_path):
         (lambda folder: (folder / "deployed.json").write_text("{"), r"deployed.json cannot be read"),
         (lambda folder: (folder / "deployed.json").write_text("[]"), r"has format None; this version reads format 1"),
         (lambda folder: rewritten(folder, format=2), r"deployed.json has format 2; this version reads format 1"),
-        (
-            lambda folder: rewritten(folder, kind="strange"),
-            r"has kind 'strange'; allowed: graph, .*",
-        ),
+        (lambda folder: rewritten(folder, kind="strange"), r"has kind 'strange'; allowed: graph, .*"),
     ],
 )
 def test_a_damaged_folder_or_another_version_is_refused_in_one_line(one, damage, words):
