@@ -26,8 +26,8 @@ def test_nothing_but_one_graph_is_left_of_a_single_candidate():
 
 
 def test_a_supervised_predictor_chooses_by_utility_when_deployed_with_filtered_images_and_shared_statistics():
-    settings = {"antialias": True, "resolution_aware_bn": False, "predictor": "inverted", "candidates": (1, 0.5)}
-    net, x = converted("drnet", network("pad"), supervised=True, **settings), images(16)
+    settings = {"supervised": True, "antialias": True, "resolution_aware_bn": False, "candidates": (1, 0.5)}
+    net, x = converted("drnet", network(), **settings), images(16)
     net.price.fill_(0.02)
     deployed = drnet.deploy(net, images(1), threads=1)
     with torch.inference_mode():
@@ -44,7 +44,7 @@ def test_octaves_inside_keep_their_logits_are_counted_and_deployed():
         before = octaves(batch)
         untouched = drnet.convert(octaves, Config(predictor_width=0.125)).eval()(batch, resolution=0).logits
         assert torch.equal(untouched, before)
-    net = converted("drnet", octaves, candidates=(1, 0.5))
+    net = converted("drnet", octaves, candidates=(1, 0.5), predictor="inverted")
     assert torch.equal(octaves(batch), before), "the caller's network stays as it was"
     by_size = [cost.count(net.train(False), images(1, size)).macs - net.macs((size, size))[1] for size in (32, 16)]
     assert [net.macs((32, 32))[0][0], net.macs((16, 16))[0][0]] == by_size

@@ -3,6 +3,7 @@
 import copy
 
 import onnx
+import people
 import pytest
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import octconv
 from dynlib.papers.octconv import Config, convert
+from dynlib.papers.octconv.deploy import folded
 from dynlib.papers.octconv.ops import Octave, OctConv2d
 
 
@@ -153,12 +155,6 @@ def test_an_image_whose_maps_do_not_halve_is_refused_with_the_layer_and_the_near
     assert str(error.value) == says + "nearest sizes that work: 28x32 or 32x32; or set sizes=pad"
 
 
-def test_padding_adds_zeros_below_and_to_the_right():
-    plain, x = chain(conv()), torch.randn(1, 3, 9, 14)
-    padded, strict = (convert(plain, Config(sizes=sizes)) for sizes in ("pad", "reject"))
-    assert torch.equal(padded(x), strict(F.pad(x, (0, 0, 0, 1))))
-
-
 # ----------------------------------------------------------------------------------------------- what stands where
 
 
@@ -241,6 +237,15 @@ def test_no_batch_norm_of_an_octave_is_left_behind_a_sum():
     writer = {name: node.op_type for node in graph.node for name in node.output}
     norms = [node for node in graph.node if node.op_type == "BatchNormalization"]
     assert all(writer[node.input[0]] == "Conv" for node in norms)  # which the runtime folds
+
+
+def test_a_batch_norm_is_not_folded_into_a_convolution_that_others_read_too():
+    def use(n, x):
+        y = n.c(x)
+        return n.bn(y) + y
+
+    net = convert(people.Body(use).eval(), Config())
+    assert torch.allclose(folded(net)(images()), net(images()), atol=1e-5)
 
 
 def test_a_deployed_network_refuses_or_pads_the_sizes_that_the_module_refuses_or_pads():

@@ -101,7 +101,13 @@ def slow_octave_conv(x_h, x_l, w, out, stride, groups):
     return y_h if out.high else None, y_l if out.low else None
 
 
-SHARES = [(a, b, 1) for a, b in product(SIDES, SIDES)] + [(0.5, 0.5, 2), (0.5, 1, 2), (0.5, 0.5, 8), (1, 1, 8)]
+SHARES = [(a, b, 1) for a, b in product(SIDES, SIDES)] + [
+    (0, 0, 2),
+    (0.5, 0.5, 2),
+    (0.5, 1, 2),
+    (0.5, 0.5, 8),
+    (1, 1, 8),
+]
 
 
 @pytest.mark.parametrize("stride", [1, 2])
