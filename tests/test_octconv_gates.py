@@ -1,4 +1,4 @@
-"""Gates in octave networks: the same numbers as by hand, every channel in its place, deployed alike."""
+"""Gates in octave networks: the same numbers as by hand, products that are none refused, gradients."""
 
 import pytest
 import torch

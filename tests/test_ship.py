@@ -14,7 +14,7 @@ from dynlib.paths import BOOK
 
 PAGE = (BOOK / "ship.md").read_text(encoding="utf-8")
 SMALLER = {'resnet50(weights="DEFAULT")': "resnet18(num_classes=3)", "resnet50": "resnet18", "epochs=10": "epochs=1"}
-SMALLER |= {"candidates=(1.0, 0.75, 0.5)": "predictor_width=0.125, candidates=(1.0, 0.5)"}
+SMALLER |= {"(1.0, 0.75, 0.5)": "(1.0, 0.5), predictor_width=0.125", "(0, 2, 4, 8)": "(0, 4, 8)"}
 FOLDERS = ["plain", "int8", "octave", "wae", "drnet", "s2dnas", "sampling"]
 
 
