@@ -26,8 +26,8 @@ def variants_of(
     has its own copy of the weights, in eval mode, and takes `example`'s plain layout: changing the layout is inside the
     measured time. Compiling happens here, for the shape of `example` and the present number of threads. Variants must
     yield what `eager` does, within `export.CLOSE`. With `dtype` int8 there are the engines in int8 on top, calibrated
-    with the example, within `COARSE`: of random weights no more can be asked. Call all without gradients: freezing is for
-    inference.
+    with the example, within `COARSE`: of random weights no more can be asked. Call all without gradients: freezing is
+    for inference.
     """
     eager = copy.deepcopy(module).eval()
     makers = {"channels_last": _channels_last, "compiled": _compiled}

@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from dynlib import paths
-from dynlib.book import zoo  # noqa: F401  lets backbones.build know the authors' networks
+from dynlib.book import paperscale, zoo  # noqa: F401  zoo lets backbones.build know the authors' networks
+from dynlib.book.cli import main
+from dynlib.latency import Latency
 
 V4 = nbformat.v4
 torch.set_num_threads(1)  # on small tensors a second thread costs more time than it saves
@@ -54,3 +56,29 @@ def book(tmp_path, monkeypatch):
     }.items():
         monkeypatch.setattr(paths, name, folder)
     return book
+
+
+@pytest.fixture
+def refused(capsys):
+    """What the command says to what is wrong: one line, with status 2 and nothing beside it."""
+
+    def ask(*arguments) -> str:
+        assert main([str(argument) for argument in arguments]) == 2, arguments
+        out, err = capsys.readouterr()
+        assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 400, err
+        return err
+
+    return ask
+
+
+@pytest.fixture
+def stopwatch(monkeypatch):
+    """A measurement without its process: what it was asked for, and made-up times."""
+    asked = []
+
+    def in_own_process(factory, arguments, **how):
+        asked.append((factory, arguments, how))
+        return Latency(how["batch"], how["threads"], "float32", 3.0, 2.0, 1.5, (1.4, 1.6), "eager", {"eager": 3.0}, 20)
+
+    monkeypatch.setattr(paperscale.latency, "in_own_process", in_own_process)
+    return asked

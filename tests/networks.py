@@ -9,7 +9,9 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.detection import FasterRCNN
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.googlenet import BasicConv2d, Inception
 from torchvision.models.mobilenetv3 import InvertedResidualConfig, MobileNetV3
+from torchvision.models.regnet import BlockParams, RegNet
 from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.segmentation.fcn import FCN, FCNHead
 from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer, SwinTransformerBlockV2
@@ -21,18 +23,24 @@ from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
 from dynlib.papers.sampling.masks import samplers
 
 
-def mobile(use_hs=True):
+def mobile():
     """MobileNetV3 of four blocks, gated ones among them."""
     rows = [(16, 3, 16, 16, True, 1), (16, 3, 32, 24, False, 2), (24, 5, 48, 24, True, 1), (24, 3, 48, 32, True, 2)]
-    settings = [
-        InvertedResidualConfig(c, k, e, o, se, "HS" if use_hs else "RE", s, 1, 1.0) for c, k, e, o, se, s in rows
-    ]
+    settings = [InvertedResidualConfig(c, k, e, o, se, "HS", s, 1, 1.0) for c, k, e, o, se, s in rows]
     return MobileNetV3(settings, 64, 10)
 
 
+def branches():
+    """Two modules of GoogLeNet around a pooling."""
+    stem = BasicConv2d(3, 16, kernel_size=3, stride=2, padding=1)
+    first, second = (Inception(channels, 8, 8, 8, 4, 8, 8) for channels in (16, 32))
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)
+    return nn.Sequential(stem, first, nn.MaxPool2d(3, 2, ceil_mode=True), second, *head)
+
+
 def swin(**more):
-    """Windows of 4 x 4 patches, shifted in the second block of each stage; 2 and 4 heads."""
-    return SwinTransformer([2, 2], 16, [2, 2], [2, 4], [4, 4], num_classes=10, **more)
+    """Windows of 4 x 4 patches, shifted in the second block; 2 and 4 heads."""
+    return SwinTransformer([2, 2], 16, [2, 1], [2, 4], [4, 4], num_classes=10, **more)
 
 
 METHODS = {"wae": wae, "octconv": octconv, "s2dnas": s2dnas, "sampling": sampling, "drnet": drnet}
@@ -46,6 +54,7 @@ NEUTRAL = {  # settings that rewrite a network and leave it what it is, and how 
 }
 REAL = {"octconv": octconv.Config(), "s2dnas": s2dnas.Config(), "wae": wae.Config()}
 REAL |= {"sampling": sampling.Config(density=0.5), "drnet": drnet.Config(**SMALL)}
+MIXED = s2dnas.Config(cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)), reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)))
 FOUR = [1, 1, 1, 1]  # blocks
 NETWORKS = {
     "pad": lambda: CifarResNet(8, width=8, shortcut="A"),
@@ -59,6 +68,8 @@ NETWORKS = {
     "dense": lambda: DenseNet(12, (2, 2), 24, bn_size=2, num_classes=10),
     "depthwise": lambda: MobileNetV2(10, 0.25, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]),
     "gated": mobile,
+    "gates in groups": lambda: RegNet(BlockParams([2, 1], [16, 32], [8, 8], [1.0, 1.0], [2, 2], 0.25), num_classes=10),
+    "branches": branches,
     "scored map": lambda: SqueezeNet("1_1", 10),
     "channels last": lambda: ConvNeXt([CNBlockConfig(16, 32, 2), CNBlockConfig(32, None, 1)], 0.1, 0.5, 10),
     "windows": swin,

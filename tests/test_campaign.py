@@ -1,15 +1,13 @@
 """A campaign makes every missing record once, in order of priority, and a kill costs it nothing that was done."""
 
 import json
-import subprocess
-import sys
+import multiprocessing
 import time
 
 import pytest
 
 from dynlib.book import campaign, jobs, records
 from dynlib.errors import InputError
-from dynlib.paths import ROOT
 
 STUDY = """
 tiny:
@@ -130,24 +128,17 @@ def test_nothing_is_begun_that_would_end_too_late(studies, tmp_path):
     assert run(tmp_path, studies, minutes=59.0) == []  # a row without records is taken for an hour
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-from dynlib.book import campaign
-folder, studies = map(Path, sys.argv[1:])
-jobs = campaign.missing(campaign.rows(studies), folder / "results")
-campaign.run(jobs, folder=folder / "results", checkpoints=folder / "runs", root=None, accelerator="cpu")
-"""
-
-
 def test_a_campaign_killed_in_each_of_its_runs_keeps_what_was_done_and_makes_the_same_records(studies, tmp_path, made):
+    fresh = multiprocessing.get_context("forkserver")  # one process imports torch, the others begin as its copies
+    fresh.set_forkserver_preload([campaign.__name__])
     for epochs in (2, 4, 8):  # whole epochs that lie behind when it is killed, of three a run
-        process = subprocess.Popen([sys.executable, "-c", SCRIPT, tmp_path, studies], cwd=ROOT)
+        process = fresh.Process(target=run, args=(tmp_path, studies))
+        process.start()
         deadline = time.monotonic() + 120
-        while _epochs(tmp_path) < epochs and process.poll() is None and time.monotonic() < deadline:
+        while _epochs(tmp_path) < epochs and process.is_alive() and time.monotonic() < deadline:
             time.sleep(0.01)
         process.kill()
-        process.wait()
+        process.join()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "results").rglob("*.json")}
     assert before
     run(tmp_path, studies)

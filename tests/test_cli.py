@@ -13,7 +13,6 @@ import test_data_packed
 from dynlib.book import paperscale, runs
 from dynlib.book.cli import main
 from dynlib.book.records import load
-from dynlib.latency import Latency
 from dynlib.papers import octconv
 from dynlib.paths import ROOT
 
@@ -35,14 +34,6 @@ def told(capsys, *arguments) -> dict:
     out, err = capsys.readouterr()
     assert err == ""
     return json.loads(out)
-
-
-def refusal(capsys, *arguments) -> str:
-    """The one line of a command that was asked wrongly."""
-    assert main(list(arguments)) == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and err.endswith("\n")
-    return err
 
 
 @pytest.fixture
@@ -135,6 +126,13 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         (["run", "02_octconv", "-p", "dataset=nope"], "dataset 'nope' is unknown"),
         (["run", "02_octconv", "-p", f"alphas={'[' * 5000}"], "nested too deeply"),
         (["run", "02_octconv", "--out", f"{'a' * 300}.ipynb"], "File name too long"),
+        (
+            ["train", "octconv", "-p", "epochz=3"],
+            "setting of octconv and its recipe 'epochz' is unknown; allowed: epochs",
+        ),
+        (["train", "octconv", "-p", "epochs=1.5"], "epochs is 1.5; allowed: int"),
+        (["train", "octconv", "--profile", "nope"], "profile of 02_octconv 'nope' is unknown; allowed: smoke"),
+        (["train", "octconv", "-p", "dataset=cifar10", "--data-root", "."], "no data in cifar10: "),
         (["train", "octconv", "-p", "lr=nan"], "lr is 'nan'; allowed: float"),
         (["train", "octconv", "-p", "batch_size=0"], "batch_size is 0; it is a whole number from 1"),
         (["train", "octconv", "--precision", "7"], "precision is '7'; allowed: 32-true"),
@@ -153,23 +151,23 @@ def test_a_cost_is_told_to_people_in_units(capsys):
         (["list", "--jsn"], "No such option: --jsn"),
     ],
 )
-def test_whatever_is_asked_wrongly_is_answered_in_one_line(capsys, arguments, words):
-    assert words in refusal(capsys, *arguments)
+def test_whatever_is_asked_wrongly_is_answered_in_one_line(refused, arguments, words):
+    assert words in refused(*arguments)
 
 
 @pytest.mark.parametrize("content", [b"no JSON", b"[1]", b"[" * 5000, b"\xff\xfe", b'{"cells": [], "metadata": {}}'])
-def test_a_notebook_that_is_none_is_named(book, capsys, content):
+def test_a_notebook_that_is_none_is_named(book, refused, content):
     (book.notebooks / "02_octconv.ipynb").write_bytes(content)
     for arguments in (["list"], ["run", "02_octconv"], ["train", "octconv"]):
-        assert "02_octconv.ipynb is no notebook with one cell of parameters" in refusal(capsys, *arguments)
+        assert "02_octconv.ipynb is no notebook with one cell of parameters" in refused(*arguments)
 
 
 @pytest.mark.parametrize(("content", "words"), [(b"\xff\xfe", "cannot be read"), (b"alpha: [1", "is not YAML")])
-def test_a_profile_that_is_none_is_named(book, capsys, content, words):
+def test_a_profile_that_is_none_is_named(book, refused, content, words):
     book.chapter("02_octconv")
     book.profile("public", "02_octconv", "")
     (book.profiles / "public" / "02_octconv.yml").write_bytes(content)
-    assert words in refusal(capsys, "run", "02_octconv", "--profile", "public")
+    assert words in refused("run", "02_octconv", "--profile", "public")
 
 
 def test_a_full_disk_and_a_closed_pipe_end_without_a_traceback():
@@ -180,19 +178,6 @@ def test_a_full_disk_and_a_closed_pipe_end_without_a_traceback():
     closed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     closed.stdout.close()
     assert closed.stderr.read() == "" and closed.wait() == 1
-
-
-@pytest.fixture
-def stopwatch(monkeypatch):
-    """A measurement without its process: what it was asked for, and made-up times."""
-    asked = []
-
-    def in_own_process(factory, arguments, **how):
-        asked.append((factory, arguments, how))
-        return Latency(how["batch"], how["threads"], "float32", 3.0, 2.0, 1.5, (1.4, 1.6), "eager", {"eager": 3.0}, 20)
-
-    monkeypatch.setattr(paperscale.latency, "in_own_process", in_own_process)
-    return asked
 
 
 def test_a_latency_is_told_with_its_spread_and_what_was_to_hope_for(book, capsys, stopwatch):
@@ -260,41 +245,22 @@ def test_a_training_becomes_a_record_once_and_again_only_when_asked(book, capsys
     assert load(book.root / first["record"]).environment["date"] >= record.environment["date"]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["-p", "epochz=3"], "setting of octconv and its recipe 'epochz' is unknown; allowed: epochs, "),
-        (["-p", "epochs=1.5"], "epochs is 1.5; allowed: int"),
-        (["-p", "alpha=1.5"], "alpha is 1.5"),
-        (["-p", "dataset=cifar11"], "dataset 'cifar11' is unknown; allowed: "),
-        (["--profile", "paper"], "profile of 02_octconv 'paper' is unknown; allowed: smoke"),
-        (["--data-root", "nowhere"], "no folder nowhere"),
-        (["--data-root", "."], "no data in cifar10: "),
-    ],
-)
-def test_a_training_asked_wrongly_leaves_nothing_behind(book, capsys, monkeypatch, arguments, words):
-    book.chapter("02_octconv", parameters=PARAMETERS)
-    monkeypatch.chdir(book.root)
-    assert words in refusal(capsys, "train", "octconv", *arguments)
-    assert book.files() == []
-
-
-def test_a_record_that_cannot_be_written_is_wrong_input(book, capsys, photographs, monkeypatch):
+def test_a_record_that_cannot_be_written_is_wrong_input(book, refused, photographs, monkeypatch):
     book.chapter("02_octconv", parameters=PARAMETERS)
     blocked = photographs / "cifar10" / "README.md" / "records"
     monkeypatch.setattr(runs, "fit", lambda *a, **k: pytest.fail("trained before looking"))
-    line = refusal(capsys, "train", "octconv", "--data-root", str(photographs), "--out", str(blocked))
+    line = refused("train", "octconv", "--data-root", str(photographs), "--out", str(blocked))
     assert f"cannot write {blocked}" in line
 
 
-def test_an_option_without_a_value_is_named_and_nothing_is_written(book, capsys):
+def test_an_option_without_a_value_is_named_and_nothing_is_written(book, refused):
     for option in ("--out", "--weights", "--size"):
         given = {"--out": "new", option: ""}
-        line = refusal(capsys, "deploy", "octconv", *SMALL[:2], *(word for pair in given.items() for word in pair))
+        line = refused("deploy", "octconv", *SMALL[:2], *(word for pair in given.items() for word in pair))
         assert line == f"error: {option} is empty; give it a value\n"
     assert book.files() == []
 
 
-def test_octaves_do_not_go_into_a_method_that_looks_into_layers(capsys):
+def test_octaves_do_not_go_into_a_method_that_looks_into_layers(refused):
     words = "was converted already; of the methods drnet alone goes around another one"
-    assert words in refusal(capsys, "latency", "octconv", *SMALL, "--octaves", "0.5")
+    assert words in refused("latency", "octconv", *SMALL, "--octaves", "0.5")

@@ -105,13 +105,12 @@ def config_of(net, key):
 
 # --------------------------------------------------------------------------------------------------------------- costs
 
-ORDINARY = ("resnet18", "resnet34", "densenet121", "mobilenet_v2", "vgg16_bn", "cifar_resnet20")
-OF_STAGES = ("cifar_resnet20", "cifar_vgg16_bn", "cifar_mobilenet_v2", "cifar_densenet_bc100", "resnet18")
-COSTED = [
-    *(("octconv", arch, {"downsampling": how}, 64) for arch in ORDINARY for how in ("average", "strided")),
+COSTED = [  # of octave networks on average pooling, test_octconv_families.py tells
+    *(("octconv", name, {"downsampling": "strided"}, 64) for name in ("basic", "dense", "depthwise", "bottleneck")),
     ("octconv", "projection", {}, 32),
-    *(("s2dnas", arch, {"reuse": ((1, 0, 1),)}, 32 if "cifar" in arch else 64) for arch in OF_STAGES),
-    *(("s2dnas", arch, {"reuse": ((1, 0, 1),)}, 64) for arch in ("resnext50_32x4d", "efficientnet_b0", "vgg11_bn")),
+    *(("s2dnas", name, {"reuse": ((1, 0, 1),)}, 32) for name in ("pad", "vgg")),
+    *(("s2dnas", name, {"reuse": ((1, 0, 1),)}, 64) for name in ("basic", "grouped", "dense", "depthwise", "gated")),
+    ("s2dnas", "vgg11_bn", {"reuse": ((1, 0, 1),)}, 64),
     ("sampling", "bottleneck", {}, 96),
     ("sampling", "grouped", {"interpolation": "average"}, 96),
     ("sampling", "wide", {"interpolation": "convolution", "masks": 3}, 96),

@@ -1,10 +1,8 @@
 """What the five methods refuse alike: values and networks that make no sense, by name and in one line."""
 
 import math
-from functools import cache
 
 import pytest
-import torch
 from networks import METHODS
 from torch import nn
 from torchvision.models import VGG, googlenet
@@ -12,6 +10,7 @@ from torchvision.models.vgg import make_layers
 from torchvision.models.video import r3d_18
 
 from dynlib import backbones
+from dynlib.book.zoo.coverage import on_meta
 from dynlib.errors import InputError
 
 NOT = (math.nan, True, "x")  # what no number is
@@ -115,12 +114,6 @@ def test_one_setting_has_one_value_however_it_is_written(key, one, other):
 
 
 # ------------------------------------------------------------------------------------------------------------ refusals
-
-
-@cache
-def on_meta(build):
-    with torch.device("meta"):
-        return build()
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import images, strange
-from test_octconv_gates import efficient
+from networks import converted, images, network, strange
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models import VGG, DenseNet, MobileNetV2, ResNet
-from torchvision.models.resnet import BasicBlock, Bottleneck
-from torchvision.models.vgg import make_layers
 
-from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.book.demos import drnet_known as known
 from dynlib.errors import InputError
 from dynlib.papers import drnet
@@ -19,36 +14,7 @@ from dynlib.papers.drnet import Config, convert
 from dynlib.papers.drnet.layers import ResolutionNorm, candidate_sizes, resize
 
 THIN = {"predictor_width": 1 / 8}
-FAMILIES = {
-    "projection": lambda: CifarResNet(8, width=8, shortcut="B"),
-    "resnet": lambda: ResNet(BasicBlock, [1, 1, 1, 1], 10),
-    "resnext": lambda: ResNet(Bottleneck, [1, 1, 1, 1], 10, groups=8, width_per_group=4),
-    "densenet": lambda: DenseNet(8, (2, 2, 2, 2), num_init_features=16, bn_size=2, drop_rate=0.1, num_classes=10),
-    "mobilenet": lambda: MobileNetV2(10, 0.25),
-    "vgg": lambda: small_vgg(),
-    "efficientnet": efficient,
-}
-
-
-def small_vgg():
-    """VGG with batch norm in front of a small classifier."""
-    net = VGG.__new__(VGG)
-    nn.Module.__init__(net)
-    net.features, net.avgpool = make_layers([16, "M", 32, "M", 32], batch_norm=True), nn.AdaptiveAvgPool2d(7)
-    net.classifier = nn.Sequential(nn.Linear(32 * 49, 16), nn.ReLU(True), nn.Dropout(), nn.Linear(16, 10))
-    return net
-
-
-def small():
-    torch.manual_seed(0)
-    return CifarResNet(8, width=8, shortcut="B")
-
-
-@torch.no_grad()
-def undecided(net, shown):
-    """A predictor whose choices differ among the images shown; in evaluation mode."""
-    net.eval().predictor[-1].bias -= net.score(shown).mean(0)
-    return net
+FAMILIES = ("projection", "basic", "grouped", "dense", "depthwise", "vgg", "gates in groups", "gated")
 
 
 def norm_counts(net):
@@ -62,8 +28,7 @@ def norm_counts(net):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_itself_at_full_resolution_and_every_batch_norm_switches_with_it(family):
-    torch.manual_seed(0)
-    plain = strange(FAMILIES[family]())
+    plain = network(family)
     places = sum(isinstance(m, _BatchNorm) for m in plain.modules())
     net = convert(plain, Config(**THIN))
     torch.testing.assert_close(net(images(2, 64), resolution=0).logits, plain(images(2, 64)))
@@ -74,20 +39,20 @@ def test_every_family_is_itself_at_full_resolution_and_every_batch_norm_switches
 
 
 def test_a_smaller_candidate_is_the_network_with_that_set_on_the_bilinear_image():
-    net = strange(convert(small(), Config(**THIN))).eval()
-    plain = small().eval()
+    net = strange(convert(network(), Config(**THIN)))
+    plain = network()
     for name, norm in plain.named_modules():
         if isinstance(norm, nn.BatchNorm2d):
             norm.load_state_dict(net.classifier.get_submodule(name).sets[2].state_dict())
     halved = F.interpolate(images(6), scale_factor=0.5, mode="bilinear", align_corners=False)
     torch.testing.assert_close(net(images(6), resolution=2).logits, plain(halved))
-    smooth = convert(small().eval(), Config(antialias=True, **THIN))
+    smooth = convert(network(), Config(antialias=True, **THIN))
     filtered = F.interpolate(images(6), (16, 16), mode="bilinear", align_corners=False, antialias=True)
-    torch.testing.assert_close(smooth(images(6), resolution=2).logits, small().eval()(filtered))
+    torch.testing.assert_close(smooth(images(6), resolution=2).logits, network()(filtered))
 
 
 def test_convolutions_are_shared_and_without_resolution_aware_norms_all_is():
-    plain = small()
+    plain = network()
     alone = sum(p.numel() for p in plain.parameters())
     norms = sum(p.numel() for m in plain.modules() if isinstance(m, nn.BatchNorm2d) for p in m.parameters())
     aware, shared = (convert(plain, Config(resolution_aware_bn=aware, **THIN)).classifier for aware in (True, False))
@@ -98,19 +63,19 @@ def test_convolutions_are_shared_and_without_resolution_aware_norms_all_is():
 
 
 def test_one_image_alone_leaves_the_statistics_alone():
-    net = convert(small(), Config(**THIN)).train()
+    net = convert(network(), Config(**THIN)).train()
     one = net.classify(images(1), 1)
     assert norm_counts(net).sum() == 0
-    torch.testing.assert_close(one, convert(small(), Config(**THIN)).eval().classify(images(1), 1))
+    torch.testing.assert_close(one, net.eval().classify(images(1), 1))
 
 
 # ------------------------------------------------------------------------------------------------------------ limits
 
 
 def test_depthwise_networks_get_the_inverted_predictor_with_half_the_side():
-    mobile, residual = (convert(FAMILIES[name](), Config(**THIN)) for name in ("mobilenet", "resnet"))
+    mobile, residual = (convert(network(name), Config(**THIN)) for name in ("depthwise", "basic"))
     assert mobile.sizes((224, 224))[1] == (64, 64) and residual.sizes((224, 224))[1] == (128, 128)
-    forced = convert(FAMILIES["mobilenet"](), Config(predictor="resnet10", predictor_side=0.25, **THIN))
+    forced = convert(network("depthwise"), Config(predictor="resnet10", predictor_side=0.25, **THIN))
     assert forced.sizes((64, 64))[1] == (16, 16)
     assert len(list(forced.predictor.parameters())) == len(list(residual.predictor.parameters()))
 
@@ -121,7 +86,7 @@ def test_depthwise_networks_get_the_inverted_predictor_with_half_the_side():
 @pytest.mark.parametrize("size", [(32, 32), (32, 48)])
 def test_bucketed_logits_are_those_of_one_image_after_the_other(size):
     batch = torch.randn(16, 3, *size, generator=torch.Generator().manual_seed(0))
-    net = undecided(strange(convert(small(), Config(**THIN))), batch)
+    net = converted("drnet", network())
     together, alone = net(batch), [net(image[None]) for image in batch]
     assert len(together.choice.unique()) == 3
     assert together.choice.tolist() == [int(one.choice) for one in alone]
@@ -129,7 +94,7 @@ def test_bucketed_logits_are_those_of_one_image_after_the_other(size):
 
 
 def test_every_image_is_classified_exactly_once_at_inference():
-    net, seen = undecided(convert(small(), Config(**THIN)), images(16)), []
+    net, seen = converted("drnet", network()), []
     net.classifier.conv1.register_forward_hook(lambda m, args, out: seen.append(args[0].shape))
     choice = net(images(16)).choice
     assert sorted((side, n) for n, _, side, _ in seen) == [
@@ -139,7 +104,7 @@ def test_every_image_is_classified_exactly_once_at_inference():
 
 @pytest.mark.parametrize("routed", [False, True])
 def test_images_stay_channels_last_at_every_resolution(routed):
-    net, layouts = undecided(convert(small(), Config(routed=routed, **THIN)), images(16)), []
+    net, layouts = converted("drnet", network(), routed=routed), []
     net.macs((32, 32))  # counted once; it runs the layers too
     for conv in (net.classifier.conv1, net.predictor[0]):
         conv.register_forward_hook(
@@ -151,7 +116,7 @@ def test_images_stay_channels_last_at_every_resolution(routed):
 
 
 def test_an_empty_batch_has_no_logits():
-    net = convert(small(), Config(**THIN)).eval()
+    net = convert(network(), Config(**THIN))
     assert net(images(0)).logits.shape == (0, 10)
 
 
@@ -174,12 +139,12 @@ def test_candidates_come_out_in_whole_pixels(size, candidates, expected):
 @pytest.mark.parametrize("resolution", [-1, 3])
 def test_a_candidate_that_is_not_there_is_refused(resolution):
     with pytest.raises(InputError, match=f"resolution is {resolution}; allowed: 0 to 2"):
-        convert(small(), Config(**THIN))(images(6), resolution=resolution)
+        convert(network(), Config(**THIN))(images(6), resolution=resolution)
 
 
 @pytest.mark.parametrize(("size", "words"), [((66, 64), "candidate 0.75 of an image of 66x64 px is 49.5 px")])
 def test_an_image_whose_candidates_are_no_whole_pixels_is_refused(size, words):
-    net = convert(small(), Config(**THIN)).eval()
+    net = convert(network(), Config(**THIN))
     with pytest.raises(InputError, match=words):
         net(torch.zeros(1, 3, *size))
     with pytest.raises(InputError, match=words):

@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from networks import images
 from torch import nn
 
 from dynlib import train
@@ -21,10 +22,6 @@ THIN = {"predictor_width": 1 / 8, "predictor_side": 0.5}
 def small(config=None):
     torch.manual_seed(0)
     return convert(CifarResNet(8, width=8), config or Config(**THIN))
-
-
-def images(batch=8, size=16):
-    return torch.randn(batch, 3, size, size, generator=torch.Generator().manual_seed(size))
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +65,7 @@ def test_a_gate_draws_as_often_as_its_probabilities_say():
 @pytest.mark.parametrize("routed", [False, True])
 def test_the_gradient_of_the_loss_reaches_the_predictor_and_the_classifier(routed):
     net = small(Config(routed=routed, eta=0.0, **THIN)).train()
-    drnet.phases(net.config)[1].objective(net, images(), torch.arange(8), 0.0).backward()
+    drnet.phases(net.config)[1].objective(net, images(8, 16), torch.arange(8), 0.0).backward()
     for part in (net.predictor, net.classifier):
         assert all(p.grad is not None and p.grad.isfinite().all() for p in part.parameters() if p.grad is not None)
     assert net.predictor[-1].weight.grad.abs().max() > 0 and net.predictor[0].weight.grad.abs().max() > 0
@@ -106,8 +103,8 @@ def test_the_first_objective_is_the_sum_over_all_candidates_and_asks_no_predicto
     net.classifier.eval()  # so that the order of the candidates changes nothing
     net.predictor.register_forward_hook(lambda *_: pytest.fail("the predictor ran"))
     labels = torch.arange(8)
-    loss = drnet.phases(net.config)[0].objective(net, images(), labels, 0.0)
-    parts = [F.cross_entropy(net.classify(images(), j), labels) for j in range(3)]
+    loss = drnet.phases(net.config)[0].objective(net, images(8, 16), labels, 0.0)
+    parts = [F.cross_entropy(net.classify(images(8, 16), j), labels) for j in range(3)]
     torch.testing.assert_close(loss, parts[0] + parts[1] + parts[2])
 
 
@@ -117,7 +114,7 @@ def test_routed_training_has_the_logits_of_the_full_one_where_statistics_are_fix
     for net in (full, routed):
         net.train().classifier.eval()
         torch.manual_seed(5)
-        outputs.append(net(images(16)))
+        outputs.append(net(images(16, 16)))
     assert torch.equal(outputs[0].choice, outputs[1].choice) and len(outputs[0].choice.unique()) > 1
     torch.testing.assert_close(outputs[0].logits, outputs[1].logits, rtol=1e-4, atol=1e-4)
 
@@ -189,13 +186,7 @@ def test_a_single_candidate_trains_as_long_as_both_phases_together():
 
 def fit(net, phase, batches, schedule):
     return train.fit(
-        net,
-        batches,
-        schedule,
-        seed=0,
-        objective=phase.objective,
-        groups=phase.groups(net),
-        hardware=Hardware("cpu"),
+        net, batches, schedule, seed=0, objective=phase.objective, groups=phase.groups(net), hardware=Hardware("cpu")
     )
 
 

@@ -17,7 +17,6 @@ from torch import nn
 
 from dynlib import checkpoints, data, latency, settings
 from dynlib.book import records, runs
-from dynlib.book.cli import main
 from dynlib.book.demos import wae_alone
 from dynlib.book.recipes import Recipe
 from dynlib.errors import InputError
@@ -32,14 +31,6 @@ NETWORK = ("--arch", "cifar_resnet20", "--size", "32")
 def some(cases, of=10):
     """Every so many-th, another one of each kind in turn."""
     return [case for number, case in enumerate(cases) if (number * 7) % of < FAULTS]
-
-
-def refused(capsys, *arguments):
-    """The one line that a command says to what is wrong."""
-    assert main([str(argument) for argument in arguments]) == 2, arguments
-    out, err = capsys.readouterr()
-    assert out == "" and err.startswith("error: ") and err.count("\n") == 1 and len(err) <= 400, err
-    return err
 
 
 def names(error, path):
@@ -75,30 +66,30 @@ TRAINING = some([(option, bad) for option, values in OF_TRAINING.items() for bad
 
 
 @pytest.mark.parametrize(("key", "name", "bad"), SETTINGS)
-def test_a_setting_that_makes_no_sense_is_refused_by_its_name(capsys, key, name, bad):
-    assert name in refused(capsys, "cost", key, *NETWORK, "-p", f"{name}={bad}")
+def test_a_setting_that_makes_no_sense_is_refused_by_its_name(refused, key, name, bad):
+    assert name in refused("cost", key, *NETWORK, "-p", f"{name}={bad}")
 
 
 @pytest.mark.parametrize(("name", "bad"), RECIPE)
-def test_so_is_one_of_a_recipe_and_nothing_is_left(book, capsys, name, bad):
+def test_so_is_one_of_a_recipe_and_nothing_is_left(book, refused, name, bad):
     book.chapter("02_octconv", parameters=PARAMETERS)
-    assert name in refused(capsys, "train", "octconv", "-p", f"{name}={bad}")
+    assert name in refused("train", "octconv", "-p", f"{name}={bad}")
     assert book.files() == []
 
 
 @pytest.mark.parametrize(("option", "bad"), OPTIONS)
-def test_an_option_that_makes_no_sense_is_refused_before_anything_is_measured(capsys, monkeypatch, option, bad):
+def test_an_option_that_makes_no_sense_is_refused_before_anything_is_measured(refused, monkeypatch, option, bad):
     monkeypatch.setattr(latency.subprocess, "run", lambda *a, **k: pytest.fail("measured"))
     key, command = ("s2dnas" if option == "--shares" else "octconv"), ("latency" if option in OF_LATENCY else "cost")
     given = [] if option == "--arch" else ["--arch", "cifar_resnet20"]
-    assert option.strip("-") in refused(capsys, command, key, *given, option, bad)
+    assert option.strip("-") in refused(command, key, *given, option, bad)
 
 
 @pytest.mark.parametrize(("option", "bad"), TRAINING)
-def test_a_training_asked_wrongly_is_refused_before_it_begins(book, capsys, monkeypatch, option, bad):
+def test_a_training_asked_wrongly_is_refused_before_it_begins(book, refused, monkeypatch, option, bad):
     book.chapter("02_octconv", parameters=PARAMETERS)
     monkeypatch.setattr(runs, "measure", lambda *a, **k: pytest.fail("trained"))
-    refused(capsys, "train", "octconv", option, bad)
+    refused("train", "octconv", option, bad)
     assert book.files() == []
 
 
@@ -161,14 +152,14 @@ def test_a_data_set_whose_checksum_nobody_states_is_refused_or_the_same(photogra
 
 
 @by_damage
-def test_a_notebook_or_a_profile_that_is_none_is_named(book, capsys, damage, number):
+def test_a_notebook_or_a_profile_that_is_none_is_named(book, refused, damage, number):
     for kind in ("notebook", "profile"):
         book.chapter("02_octconv", parameters=PARAMETERS)
         book.profile("public", "02_octconv", "alpha: 0.25\nepochs: 2\nlr: 0.1\n")
         path = book.notebooks / "02_octconv.ipynb"
         path = path if kind == "notebook" else book.profiles / "public" / "02_octconv.yml"
         if damaged(path, damage, number) and not readable(path, kind):
-            line = refused(capsys, "train", "octconv", "--profile", "public")
+            line = refused("train", "octconv", "--profile", "public")
             assert "02_octconv" in line or damage is flipped  # a letter of a text that nobody checks, and no data
     assert book.files() == []
 
@@ -185,20 +176,20 @@ def readable(path, kind):
 
 
 @by_damage
-def test_an_archive_with_a_line_that_is_no_record_is_refused_whole(book, capsys, record, damage, number):
+def test_an_archive_with_a_line_that_is_no_record_is_refused_whole(book, refused, record, damage, number):
     path = book.root / "records.jsonl"
     line = json.dumps(dataclasses.asdict(record))
     path.write_text(line)
     if damaged(path, damage, number) and not same(path, record):
         path.write_bytes(f"{line}\n".encode() + path.read_bytes().replace(b"\n", b" ") + f"\n{line}\n".encode())
-        assert "records.jsonl" in refused(capsys, "campaign", "--import", path)
+        assert "records.jsonl" in refused("campaign", "--import", path)
         assert book.files() == ["records.jsonl"]
 
 
-def test_a_record_does_not_say_where_it_is_written(book, capsys, record):
+def test_a_record_does_not_say_where_it_is_written(book, refused, record):
     path = book.root / "records.jsonl"
     path.write_text(json.dumps(dataclasses.asdict(record) | {"key": "../elsewhere"}) + "\n")
-    assert "key is '../elsewhere'" in refused(capsys, "campaign", "--import", path)
+    assert "key is '../elsewhere'" in refused("campaign", "--import", path)
     assert book.files() == ["records.jsonl"]
 
 
@@ -242,13 +233,11 @@ def test_damaged_weights_are_never_loaded(tmp_path, damage, number):
 
 
 @by_damage
-def test_damaged_weights_given_by_people_are_refused_or_fit(tmp_path, capsys, damage, number):
+def test_damaged_weights_given_by_people_are_refused_or_fit(tmp_path, refused, damage, number):
     path = tmp_path / "weights.safetensors"
     save_file({"a": torch.ones(300), "b": torch.zeros(300)}, path)
     damaged(path, damage, number)
-    assert "weights.safetensors" in refused(
-        capsys, "deploy", "octconv", *NETWORK, "--weights", path, "--out", tmp_path / "out"
-    )
+    assert "weights.safetensors" in refused("deploy", "octconv", *NETWORK, "--weights", path, "--out", tmp_path / "out")
     assert [left.name for left in tmp_path.iterdir()] == [path.name]
 
 

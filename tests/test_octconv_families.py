@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-import torch.nn.functional as F
 from networks import network
 from torch import nn
 
@@ -30,7 +29,7 @@ REFUSED = {  # name: the reason, with the node or layer it lies in
 CONVERTS = [arch for arch in TRIED if arch not in REFUSED]
 # Of a family that differs in depth or width alone, one is run; all are converted and costed at full width, below.
 LIKE_OTHERS = {"resnet34", "resnet101", "wide_resnet50_2", "vgg11_bn", "squeezenet1_0", "mobilenet_v3_large"}
-LIKE_OTHERS |= {"mnasnet1_3", "efficientnet_b1"}
+LIKE_OTHERS |= {"mnasnet1_3", "efficientnet_b1", "efficientnet_v2_s"}
 
 
 def twin(arch):
@@ -91,18 +90,6 @@ def test_the_committed_survey_is_what_the_library_finds_at_full_width_and_a_refu
         assert re.search(REFUSED[arch], finding.refusal)
 
 
-@pytest.mark.parametrize("arch", ["regnet_y_400mf", "googlenet", "squeezenet1_1"])
-def test_it_learns_and_is_deployed(arch):
-    """Blocks that the small networks of `networks.py` have not: gates in groups, branches of many kinds, odd maps."""
-    x = seen(arch).repeat(2, 1, 1, 1)
-    net = convert(network(arch), Config(alpha=0.5), x)
-    with torch.no_grad():
-        expected = net(x)
-        assert torch.allclose(octconv.deploy(net, x)(x), expected, atol=1e-4 * expected.abs().max().item())
-    F.cross_entropy(net.train()(x), torch.tensor([0, 1])).backward()
-    assert all(m.weight.grad.isfinite().all() for m in net.modules() if isinstance(m, OctConv2d))
-
-
 # ------------------------------------------------------------------------------------- networks of one size, or channel
 
 
@@ -140,11 +127,14 @@ def test_an_example_that_is_no_batch_is_refused(given, said):
 def test_maps_that_do_not_divide_the_image_tie_the_network_to_the_size_of_its_example():
     x = cost.example(225)
     net = convert(network("squeezenet1_1"), Config(), x)
-    net(x)
+    deployed = octconv.deploy(net, x)
+    with torch.no_grad():
+        expected = net(x)
+    assert torch.allclose(deployed(x), expected, atol=1e-4 * expected.abs().max().item())
     with pytest.raises(InputError, match=r"^size 224x224: .* alone: 225x225$"):
         net(cost.example(224))
     with pytest.raises(InputError, match=r"allowed: float32 \(N, 3, 225, 225\)"):
-        octconv.deploy(net, x)(cost.example(224))
+        deployed(cost.example(224))
 
 
 def test_maps_that_are_odd_at_the_size_of_the_example_are_refused_by_name():

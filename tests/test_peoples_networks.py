@@ -8,17 +8,13 @@ import people
 import pytest
 import torch
 import torch.nn.functional as F
-from networks import NEUTRAL, REAL
+from networks import NEUTRAL, REAL, images
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 
 from dynlib import export
 from dynlib.errors import InputError
 from dynlib.papers import METHODS, drnet, method, octconv, s2dnas, sampling, wae
-
-
-def images(channels=3, side=32):
-    return torch.randn(2, channels, side, side, generator=torch.Generator().manual_seed(0))
 
 
 def refused(error: InputError) -> str:
@@ -91,11 +87,11 @@ def test_deployed_they_are_right_too(key):
 # ------------------------------------------------------------------------------------------------ networks of their own
 
 OWN = {
-    "lenet": (lambda: people.LeNet(3), images(3, 28)),
-    "grey lenet": (lambda: people.LeNet(1), images(1, 28)),
+    "lenet": (lambda: people.LeNet(3), images(2, 28)),
+    "grey lenet": (lambda: people.LeNet(1), images(2, 28, 1)),
     "stacked": (people.stacked, images()),
-    "grey stacked": (lambda: people.stacked(1), images(1)),
-    "four channels": (lambda: people.stacked(4), images(4)),
+    "grey stacked": (lambda: people.stacked(1), images(2, 32, 1)),
+    "four channels": (lambda: people.stacked(4), images(2, 32, 4)),
     "transposed": (lambda: people.UNet("transposed"), images()),
     "layer": (lambda: people.UNet("layer"), images()),
     "function": (lambda: people.UNet("function"), images()),
@@ -240,11 +236,7 @@ KINDS = {  # what it is, what the methods that do not convert it say
         GRAPH,
         "missing 1 required positional argument: 'targets'",
     ),
-    "if self.training": (
-        lambda: InTraining(people.doubled),
-        GRAPH,
-        "InTraining: .* differs in training mode",
-    ),
+    "if self.training": (lambda: InTraining(people.doubled), GRAPH, "InTraining: .* differs in training mode"),
     "dropout of the mode": (lambda: Wrapped(lambda n, x: F.dropout(x, 0.5, n.training)), {}, ""),
     "dropout for ever": (lambda: Wrapped(lambda n, x: F.dropout(x, 0.5, True)), GRAPH, "drops in evaluation mode too"),
     "functional batch norm": (

@@ -14,7 +14,7 @@ from dynlib.cost import closed_form
 from dynlib.errors import InputError
 from dynlib.papers.octconv.ops import OctConv2d
 
-RECIPE = recipes.Recipe("cifar_resnet20", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
+RECIPE = recipes.Recipe("cifar_resnet8", "scenes", epochs=2, batch_size=16, width=4, train_images=32)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Deployed networks: what eager says or a refusal by name, folders that load without torch, threads, damage."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -24,11 +25,17 @@ def same(found, expected, close=1e-5):
 # -------------------------------------------------------------------------------------------------------------- folders
 
 
-@pytest.fixture
-def one(tmp_path):
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
     """A folder of the smallest network."""
     deployed = export.single("octconv", nn.Conv2d(3, 2, 1), images(1), "onnxruntime", 1)
-    return deployed.save(tmp_path / "net")
+    return deployed.save(tmp_path_factory.mktemp("saved") / "net")
+
+
+@pytest.fixture
+def one(saved, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(saved, tmp_path / "net")
 
 
 @pytest.mark.parametrize(
@@ -56,11 +63,11 @@ def rewritten(folder, **changed):
     (folder / "deployed.json").write_text(json.dumps(about | changed))
 
 
-def test_what_was_deployed_to_a_folder_before_goes(one, tmp_path):
-    one.save(tmp_path)
-    (tmp_path / "stage_3.onnx").write_bytes(b"of another network")
-    one.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["deployed.json", "network.onnx"]
+def test_what_was_deployed_to_a_folder_before_goes(one):
+    net = runtime.load(one, threads=1)
+    (one / "stage_3.onnx").write_bytes(b"of another network")
+    net.save(one)
+    assert sorted(path.name for path in one.iterdir()) == ["deployed.json", "network.onnx"]
 
 
 def test_folders_engines_and_threads_that_cannot_be_are_refused(one, monkeypatch):

@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from networks import images, on_meta, strange
+from networks import MIXED, images, network, on_meta
 from torch import nn
-from torchvision.models import DenseNet
 
-from dynlib import backbones, train
+from dynlib import train
 from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.data import Batches, Samples
 from dynlib.errors import InputError
@@ -17,13 +16,6 @@ from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas import Config, convert
 from dynlib.papers.s2dnas.layers import Heads, PieceConv2d, PieceShortcut
 from dynlib.papers.s2dnas.owners import edges, is_read
-
-MIXED = Config(cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)), reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)))
-
-
-def small(width=8, **kw):
-    torch.manual_seed(0)
-    return strange(CifarResNet(8, width=width, **kw))
 
 
 def chain(*layers):
@@ -53,14 +45,14 @@ def test_a_layer_costs_d_j_times_the_sum_of_what_is_read():
 
 @pytest.mark.parametrize(("threshold", "exit"), [(0.0, 0), (1.5, 2)])
 def test_thresholds_at_the_extremes_give_all_first_and_all_last(threshold, exit):
-    result = convert(small(), Config(exit_thresholds=(threshold,)))(images())
+    result = convert(network("pad"), Config(exit_thresholds=(threshold,)))(images())
     assert result.taken.tolist() == [exit, exit]
     assert torch.equal(result.logits, result.exits[exit])
 
 
 @pytest.mark.parametrize("config", [Config(), MIXED])
 def test_block_by_block_is_the_masked_dense_network(config):
-    model, x = convert(small(), config), images()
+    model, x = convert(network("pad"), config), images()
     torch.testing.assert_close(model(x).exits, masked(model, x), rtol=1e-5, atol=1e-5)
 
 
@@ -82,24 +74,13 @@ def perturbed(model, stage):
     return model
 
 
-@pytest.mark.parametrize(
-    ("arch", "kw", "size", "config"),
-    [
-        ("cifar_resnet20", {}, 32, MIXED),
-        ("cifar_resnet20", {"shortcut": "B"}, 32, MIXED),
-        ("cifar_vgg16_bn", {"width": 16}, 32, Config()),
-        ("cifar_mobilenet_v2", {"width_mult": 0.25}, 32, Config()),
-        ("densenet", {}, 32, Config(reuse=((1, 0, 1),))),
-        ("resnet18", {}, 32, Config()),
-        ("mnasnet0_5", {}, 32, Config()),
-        ("googlenet", {}, 32, Config()),
-    ],
-)
-def test_changing_a_late_piece_leaves_early_logits_bit_identical(arch, kw, size, config):
-    torch.manual_seed(0)
-    net = DenseNet(12, (2, 2), 24, num_classes=10) if arch == "densenet" else backbones.build(arch, 10, **kw)
-    model = convert(strange(net), config)
-    x = images(2, size)
+NETWORKS = [("cifar_resnet20", MIXED), ("projection", MIXED), ("dense", Config(reuse=((1, 0, 1),)))]
+NETWORKS += [(name, Config()) for name in ("vgg", "depthwise", "basic", "gated", "branches")]
+
+
+@pytest.mark.parametrize(("name", "config"), NETWORKS)
+def test_changing_a_late_piece_leaves_early_logits_bit_identical(name, config):
+    model, x = convert(network(name), config), images()
     for training in (False, True):
         for layer in model.modules():
             layer.training = training and isinstance(layer, PieceConv2d)  # dense and masked
@@ -156,7 +137,7 @@ def test_map_sizes_that_an_addition_ties_share_their_cuts():
 
 
 def test_heads_read_every_stage_up_to_their_own_whatever_the_reuse():
-    model = convert(small(), Config(reuse=((0, 0, 0),)))
+    model = convert(network("pad"), Config(reuse=((0, 0, 0),)))
     assert [len(read) for read in model.fc.columns] == [8, 16, 32]
 
 
@@ -201,9 +182,9 @@ def test_thresholds_are_chosen_on_held_out_images_and_stay_in_the_network(batche
 
 
 def test_recutting_keeps_the_weights_and_equals_converting_anew():
-    model, x = convert(small(), Config()), images()
+    model, x = convert(network("pad"), Config()), images()
     s2dnas.recut(model, MIXED)
-    assert torch.equal(model(x).exits, convert(small(), MIXED)(x).exits)
+    assert torch.equal(model(x).exits, convert(network("pad"), MIXED)(x).exits)
     with pytest.raises(InputError, match="2 stages; this network has 3 heads"):
         s2dnas.recut(model, Config(cuts=((0, 4, 8),)))
 

@@ -5,29 +5,19 @@ import json
 import numpy as np
 import pytest
 import torch
-from networks import images, strange
+from networks import MIXED, converted, images, network
 from torch.utils.flop_counter import FlopCounterMode
 
-from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
-from dynlib.papers.s2dnas import Config, convert, deploy
+from dynlib.papers.s2dnas import deploy
 from dynlib.papers.s2dnas.split import split
 from dynlib.runtime import confidence, load
-
-MIXED = Config(
-    cuts=((0, 1, 3, 8), (0, 4, 5, 8), (0, 2, 6, 8)),
-    reuse=((1, 0, 1), (0, 1, 0), (1, 1, 1)),
-)
 
 
 @pytest.fixture(scope="module")
 def model():
-    torch.manual_seed(0)
-    model = convert(strange(CifarResNet(8, width=8)), MIXED)
-    sure = model(images(40)).exits.detach().softmax(-1).amax(-1)  # (3, 40)
-    model.exit_rule.thresholds.copy_(sure[:2].median(1).values)  # half of the images at each exit
-    return model
+    return converted("s2dnas", network("pad"), cuts=MIXED.cuts, reuse=MIXED.reuse)
 
 
 @pytest.fixture(scope="module")

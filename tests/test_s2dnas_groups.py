@@ -5,21 +5,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models import ShuffleNetV2
-from torchvision.models.regnet import BlockParams, RegNet
 
 from dynlib import cost, export
 from dynlib.errors import InputError
 from dynlib.papers import s2dnas
 from dynlib.papers.s2dnas.layers import PieceGroups
-from tests.networks import images, strange
+from tests.networks import images, network, strange
 
 CUTS = {"whole": (0, 4, 8), "one": (0, 3, 8), "three": (0, 1, 4, 8)}  # of 16 channels in groups of 8, and of 32
 REUSE = {"everything": None, "nothing": (0, 0, 0)}
 
 
 def regnet():
-    torch.manual_seed(0)
-    return strange(RegNet(BlockParams([1, 2], [16, 32], [8, 8], [1.0, 1.0], [2, 2]), num_classes=10))
+    return network("gates in groups")
 
 
 def shufflenet():

@@ -10,16 +10,7 @@ from jobs_for_workers import square
 from dynlib.book.jobs import spread
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas.exits import Outcome
-from dynlib.papers.s2dnas.search import (
-    Judge,
-    Measured,
-    Space,
-    best,
-    exhaustive,
-    policy_search,
-    random_search,
-    reward,
-)
+from dynlib.papers.s2dnas.search import Judge, Measured, Space, best, exhaustive, policy_search, random_search, reward
 
 SMALL = Space(sizes=1, stages=2, groups=8)
 

@@ -7,13 +7,14 @@ import pytest
 import torch
 import torchvision
 from torch.utils.data import DataLoader, TensorDataset
-from torchvision.models.resnet import BasicBlock, ResNet
 
 from dynlib import runtime
+from dynlib.backbones.cifar_resnet import CifarResNet
 from dynlib.paths import BOOK
 
 PAGE = (BOOK / "ship.md").read_text(encoding="utf-8")
 SMALLER = {'resnet50(weights="DEFAULT")': "resnet18(num_classes=3)", "resnet50": "resnet18", "epochs=10": "epochs=1"}
+SMALLER |= {"(1.0, 0.75, 0.5)": "(1.0, 0.5), predictor_width=0.125", "(0, 2, 4, 8)": "(0, 4, 8)"}
 FOLDERS = ["plain", "int8", "octave", "wae", "drnet", "s2dnas", "sampling"]
 
 
@@ -28,14 +29,14 @@ def blocks() -> list[str]:
 def scope(tmp_path_factory):
     """What the page's names stand for once all of its blocks have run."""
     generator = torch.Generator().manual_seed(0)
-    images, labels = torch.rand(8, 3, 64, 64, generator=generator), torch.arange(8) % 3
+    images, labels = torch.rand(8, 3, 32, 32, generator=generator), torch.arange(8) % 3
     loader = DataLoader(TensorDataset(images, labels), batch_size=4, shuffle=True)
     names = {"loader": loader, "held_out": loader, "valid": loader, "example": images[:2]}
     names |= {"images": images, "smaller": images[:2, :, ::2, ::2]}
     folder = tmp_path_factory.mktemp("shipped")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(torchvision.models, "resnet18", lambda **kw: ResNet(BasicBlock, [1, 1, 1, 1], **kw))
+        patch.setattr(torchvision.models, "resnet18", lambda num_classes: CifarResNet(8, num_classes, width=8))
         for block in blocks():
             exec(block, names)  # noqa: S102  the page's own example
     return names | {"folder": folder}

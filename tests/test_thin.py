@@ -29,18 +29,12 @@ def convolutions(network):
         "densenet121",
         "efficientnet_b0",
         "googlenet",
-        "mnasnet1_0",
         "mobilenet_v2",
-        "mobilenet_v3_large",
         "preact_se_resnet50",
         "regnet_y_400mf",
-        "resnet18",
         "resnext50_32x4d",
         "shufflenet_v2_x1_0",
-        "swin_t",
         "swin_v2_t",
-        "vgg16",
-        "wide_resnet50_2",
     ],
 )
 def test_a_quarter_of_the_channels_costs_about_a_sixteenth_and_runs(arch):
