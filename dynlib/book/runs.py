@@ -146,7 +146,7 @@ def measure(
     """
     for place in (folder, checkpoints):
         check_writable(place / key / "record.json")
-    present = dataset(recipe, root)
+    present = _dataset(*data_of(recipe, root))
     found = recorded(key, config, recipe, profile=profile, seed=seed, folder=folder)
     if found is not None and found.dataset != present:
         raise InputError(
@@ -159,12 +159,8 @@ def measure(
     return record
 
 
-def dataset(recipe: Recipe, root: Path | None) -> dict:
-    """What a record says of the data of a recipe: name, images, checksums."""
-    return _dataset(*data_of(recipe, root))
-
-
 def _dataset(batches: Batches | FolderBatches, valid: Batches | FolderBatches) -> dict:
+    """What a record says of the data: name, images, checksums."""
     return {
         "name": batches.samples.name,
         "train_images": len(batches.samples),

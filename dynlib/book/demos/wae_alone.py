@@ -71,8 +71,5 @@ def both(model: Wae, image: Tensor) -> np.ndarray:
     with torch.no_grad():
         output = model(image[None], restore=True, classify=False)
     parts = stretched(torch.cat([output.image_low, output.image_high]))
-    return _below(parts.repeat_interleave(2, -1).repeat_interleave(2, -2), 4)
-
-
-def _below(images: Tensor, gap_px: int) -> np.ndarray:
-    return make_grid(images, nrow=1, padding=gap_px, pad_value=1.0).permute(1, 2, 0).numpy()
+    large = parts.repeat_interleave(2, -1).repeat_interleave(2, -2)
+    return make_grid(large, nrow=1, padding=4, pad_value=1.0).permute(1, 2, 0).numpy()
