@@ -12,10 +12,11 @@ from functools import partial
 from torch import Tensor, nn
 from torchvision.ops import SqueezeExcitation
 
+from dynlib.backbones import resnet_v1
 from dynlib.book.zoo.skeleton import SQUEEZE, resnet
 from dynlib.ops import kaiming
 
-BLOCKS = {26: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3), 200: (3, 24, 36, 3)}
+BLOCKS = resnet_v1.BLOCKS | {26: (2, 2, 2, 2), 200: (3, 24, 36, 3)}
 
 _norm = partial(nn.BatchNorm2d, eps=1e-4, momentum=0.08)  # the authors' 0.92 is the share of the old average
 
