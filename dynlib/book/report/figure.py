@@ -111,10 +111,11 @@ def images(pictures: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
     return figure
 
 
-def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Frequency in cycles a pixel, and power averaged over rings of it and over all leading axes of (..., H, W).
+def radial_power(maps: ArrayLike) -> np.ndarray:
+    """Power averaged over rings of frequency and over all leading axes of (..., H, W).
 
-    The mean is taken off and a Hann window laid on, so that neither the offset nor the border leaks into the rings.
+    Ring k of n, from 1, lies at k / 2n cycles a pixel. The mean is taken off and a Hann window laid on, so that neither
+    the offset nor the border leaks into the rings.
     """
     maps = np.asarray(maps, dtype=float)
     height, width = maps.shape[-2:]
@@ -128,11 +129,11 @@ def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     rings = min(height, width) // 2
     ring = np.rint(radius * 2 * rings).astype(int)
     total, count = (np.bincount(ring.ravel(), weights, rings + 1) for weights in (power.ravel(), None))
-    return np.arange(1, rings + 1) / (2 * rings), (total / np.maximum(count, 1))[1 : rings + 1]
+    return (total / np.maximum(count, 1))[1 : rings + 1]
 
 
 def spectra(ax: Axes, powers: Mapping[str, ArrayLike]) -> None:
-    """Radially averaged power spectra, the second result of `radial_power`, one line a name."""
+    """Power spectra as `radial_power` makes them, one line a name."""
     colours = _colours(powers)
     ends = {}
     for name, power in powers.items():
