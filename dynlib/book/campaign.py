@@ -195,18 +195,12 @@ def run(
 
 def _next(waiting: Sequence[Job], busy: Sequence[Job], checkpoints: Path) -> int:
     """The first job whose first phase is not being trained by another one: it would train it once more."""
-    learning = {_first(job) for job in busy if not _is_past(job, checkpoints)}
-    return next((place for place, job in enumerate(waiting) if _first(job) not in learning), 0)
 
+    def first(job: Job) -> tuple[Path, bool]:
+        return runs.first_phase(job.row.key, job.row.config, job.row.recipe, PROFILE, job.seed, checkpoints)
 
-def _first(job: Job) -> tuple[str, str, int]:
-    """Equal for jobs that share their first phase."""
-    return job.row.key, runs.first_digest(job.row.key, job.row.config, job.row.recipe), job.seed
-
-
-def _is_past(job: Job, checkpoints: Path) -> bool:
-    row = job.row
-    return runs.first_phase_done(row.key, row.config, row.recipe, PROFILE, job.seed, checkpoints)
+    learning = {path for path, is_done in map(first, busy) if not is_done}
+    return next((place for place, job in enumerate(waiting) if first(job)[0] not in learning), 0)
 
 
 def _trained(job: Job, accelerator: str, where: Mapping[str, Path | None]) -> Outcome:

@@ -174,16 +174,13 @@ def _phases(paper: Method, config: object) -> tuple[train.Phase, ...]:
     return paper.phases(config) or (train.Phase("training"),)
 
 
-def first_digest(key: str, config: object, recipe: Recipe) -> str:
-    """What the weights at the end of a run's first phase are found by; runs that are equal in it share that phase."""
-    return _digest(describe(config, recipe), _phases(method(key), config), 0)
-
-
-def first_phase_done(key: str, config: object, recipe: Recipe, profile: str, seed: int, checkpoints: Path) -> bool:
-    """Whether the weights at the end of a run's first phase are there."""
-    path = _checkpoint(checkpoints, key, profile, first_digest(key, config, recipe), seed)
-    epochs = _phases(method(key), config)[0].of(recipe.schedule()).epochs
-    return epochs_done(path) >= epochs
+def first_phase(
+    key: str, config: object, recipe: Recipe, profile: str, seed: int, checkpoints: Path
+) -> tuple[Path, bool]:
+    """Where the weights at the end of a run's first phase lie, the same for all runs that share it; and if they do."""
+    phases = _phases(method(key), config)
+    path = _checkpoint(checkpoints, key, profile, _digest(describe(config, recipe), phases, 0), seed)
+    return path, epochs_done(path) >= phases[0].of(recipe.schedule()).epochs
 
 
 def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str:
