@@ -18,7 +18,7 @@ from torchvision.models.swin_transformer import PatchMergingV2, SwinTransformer,
 
 from dynlib import backbones, export
 from dynlib.backbones.cifar_resnet import CifarResNet
-from dynlib.book.zoo.preact_resnet import PreActResNet
+from dynlib.book.zoo.preact_resnet import preact_resnet
 from dynlib.papers import drnet, octconv, s2dnas, sampling, wae
 from dynlib.papers.sampling.masks import samplers
 
@@ -64,7 +64,7 @@ NETWORKS = {
     "wide": lambda: ResNet(Bottleneck, FOUR, 10, width_per_group=128),
     "grouped": lambda: ResNet(Bottleneck, FOUR, 10, groups=8, width_per_group=8),
     "dilated": lambda: ResNet(Bottleneck, FOUR, 10, replace_stride_with_dilation=[False, True, True]),
-    "pre-activation": lambda: PreActResNet((1, 2, 1, 1), 10, width_per_group=16),
+    "pre-activation": lambda: preact_resnet((1, 2, 1, 1), 10, width_per_group=16),
     "dense": lambda: DenseNet(12, (2, 2), 24, bn_size=2, num_classes=10),
     "depthwise": lambda: MobileNetV2(10, 0.25, [[1, 16, 1, 1], [6, 24, 2, 2], [6, 32, 1, 2]]),
     "gated": mobile,

@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dynlib import backbones, cost
 from dynlib.backbones import efficientnet_lite
 from dynlib.backbones.cifar_resnet import PadShortcut
-from dynlib.book.zoo.preact_resnet import PreActResNet
+from dynlib.book.zoo.preact_resnet import preact_resnet
 from dynlib.errors import InputError
 
 
@@ -50,7 +50,7 @@ def test_pre_activation_resnets_have_the_authors_batch_norms_and_one_before_ever
 
 
 def test_a_pre_activation_block_adds_its_input_untouched():
-    block = PreActResNet((1, 2, 1, 1), num_classes=3, width_per_group=4).eval().layer2[1]
+    block = preact_resnet((1, 2, 1, 1), num_classes=3, width_per_group=4).eval().layer2[1]
     torch.nn.init.zeros_(block.conv3.weight)
     x = torch.randn(2, 512, 4, 6)
     assert torch.equal(block(x.clone()), x)  # no ReLU behind the sum, none in place before it

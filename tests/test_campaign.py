@@ -158,7 +158,7 @@ def test_runs_are_spread_as_asked_and_each_is_one_job(studies, tmp_path, monkeyp
 
     def each(function, given, **where):
         asked.update(where)
-        return [campaign.Outcome(job, None, str(how["accelerator"])) for job, how in given]
+        return [campaign.Outcome(job, None, accelerator) for job, accelerator, _ in given]
 
     monkeypatch.setattr(jobs, "each", each)
     outcomes = run(tmp_path, studies, workers=3, scheduler="tcp://there")

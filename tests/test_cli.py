@@ -196,7 +196,7 @@ def test_a_latency_becomes_a_record_when_that_is_asked_for(book, capsys, stopwat
     (path,) = book.results.glob("octconv/latency-paper-*.json")
     assert f"record: {path}" in out and "3.00 ms" in out
     record = load(path)
-    described = paperscale.describe_latency(octconv.Config(), "cifar_resnet20", (32, 32), 1, 1)
+    described = paperscale.Timing("cifar_resnet20", (32, 32)).described(octconv.Config())
     assert record.config == described and record.metrics["speedup"] == 1.5
 
 

@@ -24,10 +24,9 @@ def described(record: records.Record) -> dict:
     if record.kind == "training":
         return settings.plain(runs.describe(config, settings.build(recipes.Recipe, asked["recipe"])))
     size = asked["size"] if isinstance(asked["size"], list) else [asked["size"]]
-    shares = tuple(asked["shares"]) if "shares" in asked else None
-    how = {"engine": asked.get("engine"), "dtype": asked.get("dtype", "float32"), "octaves": asked.get("octaves", 0.0)}
-    sides = parse_size("x".join(map(str, size)))
-    return paperscale.describe_latency(config, asked["arch"], sides, asked["batch"], asked["threads"], shares, **how)
+    told = {name: value for name, value in asked.items() if name != "method"}
+    told |= {"size": parse_size("x".join(map(str, size)))}
+    return paperscale.Timing(**told).described(config)
 
 
 @pytest.mark.parametrize("key", papers.METHODS)

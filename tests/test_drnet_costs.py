@@ -1,6 +1,7 @@
 """What dynamic resolution costs: the paper's counts to the printed digit, and what its printed averages allow."""
 
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -121,20 +122,20 @@ def test_the_command_tells_the_cost_of_every_choice(capsys):
 
 def test_a_timed_mixture_has_the_macs_of_its_mean_image_and_predictor(stopwatch):
     shares = (0.3, 0.25, 0.45)
-    record = paperscale.time_latency("drnet", THIN, "cifar_resnet20", (32, 32), shares=shares)
+    asked = paperscale.Timing("cifar_resnet20", (32, 32), shares=shares)
+    record = paperscale.time_latency("drnet", THIN, asked)
     macs = drnet.macs_by_choice(convert(backbones.build("cifar_resnet20"), THIN), (32, 32))
     mean = macs["predictor"] + 0.3 * macs["32"] + 0.25 * macs["24"] + 0.45 * macs["16"]
     assert record.metrics["macs_ratio"] == pytest.approx(macs["32"] / mean)
-    inside = paperscale.time_latency("drnet", THIN, "cifar_resnet20", (32, 32), shares=shares, octaves=0.5)
+    inside = paperscale.time_latency("drnet", THIN, replace(asked, octaves=0.5))
     assert inside.metrics["macs_ratio"] > 1.2 * record.metrics["macs_ratio"], "against the network without either"
     assert inside.config == record.config | {"octaves": 0.5}
 
 
 def test_the_timed_method_takes_its_decisions_from_outside():
     config = {"predictor_width": 0.125, "candidates": [1.0, 0.5]}
-    network, methods, images, facts = paperscale.latency_pair(
-        4, "drnet", config, "cifar_resnet8", [32, 32], [0.75, 0.25]
-    )
+    asked = {"arch": "cifar_resnet8", "size": [32, 32], "shares": [0.75, 0.25]}
+    network, methods, images, facts = paperscale.latency_pair(4, "drnet", config, **asked)
     assert isinstance(network, nn.Module) and facts.keys() == {
         "export_s",
         "load_s",

@@ -24,8 +24,8 @@ def test_the_cell_is_of_the_record_and_the_record_of_the_command():
     command = shlex.split(found(r"`python -m dynlib latency (octconv .*)`"))
     key, told = command[0], dict(zip(command[1::2], command[2::2], strict=False))
     method = settings.build(papers.method(key).Config, settings.parse([told["-p"]]))
-    asked = (method, told["--arch"], (int(told["--size"]),) * 2, int(told["--batch"]), int(told["--threads"]))
-    assert paperscale.describe_latency(*asked) == record.config
+    asked = (told["--arch"], (int(told["--size"]),) * 2, int(told["--batch"]), int(told["--threads"]))
+    assert paperscale.Timing(*asked).described(method) == record.config
     (line,) = report.latencies(key).query("alpha == 0.5 and arch == 'resnet50' and batch == 1").itertuples()
     assert line.record == record and line.speedup == record.metrics["speedup"]
 

@@ -3,23 +3,16 @@
 import pytest
 
 from dynlib.book.jobs import spread
-from dynlib.book.search_trials import SharedWeights, Trial
+from dynlib.book.search_trials import Search, SharedWeights, Trial
 from dynlib.errors import InputError
 from dynlib.papers.s2dnas import Config
 from dynlib.papers.s2dnas.exits import SHARED
 from dynlib.papers.s2dnas.search import Judge, Space, policy_search
 
-TRIAL = Trial(
-    "cifar_resnet8",
-    "scenes",
-    train_images=60,
-    held_out_images=20,
-    epochs=1,
-    batch_size=30,
-    width=8,
-    size_px=16,
-    accelerator="cpu",
+ASKED = Search(
+    "scenes", proxy_width=8, proxy_images=60, proxy_held_out_images=20, proxy_epochs=1, batch_size=30, search_stages=2
 )
+TRIAL = Trial(ASKED, epochs=1, accelerator="cpu")
 SPACE = Space(3, 2, 4)
 
 

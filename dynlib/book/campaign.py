@@ -107,7 +107,7 @@ def missing(rows: Sequence[Row], folder: Path = RESULTS) -> list[Job]:
     jobs: dict[tuple, Job] = {}
     for row in sorted(rows, key=lambda row: row.priority):
         for seed in range(row.seeds):
-            if not (folder / row.key / f"training-{PROFILE}-{row.digest}-s{seed}.json").exists():
+            if not records.place(row.key, "training", PROFILE, row.digest, seed, folder).exists():
                 jobs.setdefault((row.key, row.digest, seed), Job(row, seed))
     return sorted(jobs.values(), key=lambda job: (job.row.priority, job.seed))
 
@@ -167,16 +167,16 @@ def run(
     if scheduler is None:  # whose workers may have what this machine has not
         Hardware(accelerator=accelerator)
     began, outcomes = time.monotonic(), []
-    how = {"root": root, "accelerator": accelerator, "folder": folder, "checkpoints": checkpoints}
+    where = {"root": root, "folder": folder, "checkpoints": checkpoints}
 
-    def begun() -> Iterator[tuple[Job, dict]]:
+    def begun() -> Iterator[tuple]:
         waiting = list(jobs)
         while waiting:
             left = None if minutes is None else minutes - (time.monotonic() - began) / 60
             job = waiting.pop(_next(waiting, busy, checkpoints))
             if left is None or job.row.minutes <= left:
                 busy.append(job)
-                yield job, how
+                yield job, accelerator, where
 
     busy: list[Job] = []
     with tqdm(total=len(jobs), disable=not progress, unit="run") as bar:
@@ -195,37 +195,22 @@ def run(
 
 def _next(waiting: Sequence[Job], busy: Sequence[Job], checkpoints: Path) -> int:
     """The first job whose first phase is not being trained by another one: it would train it once more."""
-    learning = {_first(job) for job in busy if not _is_past(job, checkpoints)}
-    return next((place for place, job in enumerate(waiting) if _first(job) not in learning), 0)
+
+    def first(job: Job) -> tuple[Path, bool]:
+        return runs.first_phase(job.row.key, job.row.config, job.row.recipe, PROFILE, job.seed, checkpoints)
+
+    learning = {path for path, is_done in map(first, busy) if not is_done}
+    return next((place for place, job in enumerate(waiting) if first(job)[0] not in learning), 0)
 
 
-def _first(job: Job) -> tuple[str, str, int]:
-    """Equal for jobs that share their first phase."""
-    return job.row.key, runs.first_digest(job.row.key, job.row.config, job.row.recipe), job.seed
-
-
-def _is_past(job: Job, checkpoints: Path) -> bool:
-    row = job.row
-    return runs.first_phase_done(row.key, row.config, row.recipe, PROFILE, job.seed, checkpoints)
-
-
-def _trained(job: Job, how: Mapping[str, Any]) -> Outcome:
+def _trained(job: Job, accelerator: str, where: Mapping[str, Path | None]) -> Outcome:
     row = job.row
     try:
-        record = runs.measure(
-            row.key,
-            row.config,
-            row.recipe,
-            profile=PROFILE,
-            seed=job.seed,
-            root=how["root"],
-            folder=how["folder"],
-            checkpoints=how["checkpoints"],
-            hardware=Hardware(accelerator=how["accelerator"], precision=row.precision),
-        )
+        hardware = Hardware(accelerator=accelerator, precision=row.precision)
+        which = {"profile": PROFILE, "seed": job.seed}
+        return Outcome(job, runs.measure(row.key, row.config, row.recipe, **which, **where, hardware=hardware))
     except InputError as error:
         return Outcome(job, None, str(error))
-    return Outcome(job, record)
 
 
 def bring_in(archive: Path, folder: Path = RESULTS) -> list[Path]:

@@ -92,9 +92,8 @@ def latency(
     mixture = None if shares is None else tuple(settings.numbers("shares", shares))
     if record:
         paths.check_writable(paths.RESULTS / key / "record.json")
-    how = {"batch": batch, "threads": threads, "repeats": repeats, "shares": mixture, "engine": engine, "dtype": dtype}
-    how |= {"octaves": octaves}
-    measured = paperscale.time_latency(key, config, arch, parse_size(size), **how)
+    asked = paperscale.Timing(arch, parse_size(size), batch, threads, engine, dtype, octaves, mixture)
+    measured = paperscale.time_latency(key, config, asked, repeats)
     path = records.save(measured, paths.RESULTS) if record else None
     metrics, told = measured.metrics, measured.config
     if as_json:

@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from dynlib import settings
-from dynlib.book import chapters
 from dynlib.errors import InputError
 
 MOST_SEED = 2**31 - 1
@@ -28,13 +27,6 @@ Classes = Annotated[
 Precision = Annotated[str, typer.Option(help="32-true, bf16-mixed or 16-mixed; stands in the record.")]
 Out = Annotated[Path | None, typer.Option(help="Folder of records; default data/results.")]
 Scheduler = Annotated[str | None, typer.Option(help="Dask scheduler whose workers see these files.")]
-
-
-def chapter_values(key: str, profile: str) -> dict[str, Any]:
-    """The parameters of a method's chapter at a profile."""
-    chapter = chapters.of_method(key)
-    defaults = {parameter.name: parameter.default for parameter in chapters.parameters(chapter).values()}
-    return defaults | chapters.profile_values(chapter, profile)
 
 
 def existing(data_root: Path | None) -> Path | None:

@@ -19,7 +19,6 @@ from dynlib.book.cli_options import (
     Precision,
     Profile,
     Scheduler,
-    chapter_values,
     existing,
     print_json,
     print_table,
@@ -32,7 +31,9 @@ def _values(key: str, profile: str, param: list[str] | None, what: str, *kinds: 
     for name in given:
         if name not in allowed:
             raise settings.unknown(what, name, allowed)
-    return chapter_values(key, profile) | given
+    chapter = chapters.of_method(key)
+    defaults = {parameter.name: parameter.default for parameter in chapters.parameters(chapter).values()}
+    return defaults | chapters.profile_values(chapter, profile) | given
 
 
 def train(

@@ -7,7 +7,7 @@ import pickle
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
@@ -26,6 +26,7 @@ from dynlib.engines import check_engine, check_threads, installed_engines
 from dynlib.errors import InputError
 from dynlib.papers import method
 from dynlib.runtime import Deployed
+from dynlib.settings import LATER
 
 
 def cost_of(
@@ -121,61 +122,50 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
 STREAM = 20  # decisions of a dynamic method in one round: shares are whole multiples of 1 / STREAM
 
 
-def describe_latency(
-    config: object,
-    arch: str,
-    size: tuple[int, int],
-    batch: int,
-    threads: int,
-    shares: tuple[float, ...] | None = None,
-    engine: str | None = None,
-    dtype: str = latency.FLOAT32,
-    octaves: float = 0.0,
-) -> dict:
-    """What a latency record is found by, the machine excepted: that stands in its environment."""
-    asked = {"method": settings.described(config), "arch": arch, "size": _side(size)}
-    asked |= {"batch": batch, "threads": threads}
-    asked |= {} if engine is None else {"engine": engine}
-    asked |= {} if dtype == latency.FLOAT32 else {"dtype": dtype}
-    asked |= {"octaves": octaves} if octaves else {}
-    return settings.plain(asked | ({} if shares is None else {"shares": shares}))
+@dataclass(frozen=True)
+class Timing:
+    """What is timed besides the method."""
+
+    arch: str
+    size: tuple[int, int]  # height, width in px
+    batch: int = 1
+    threads: int = 1
+    engine: str | None = field(default=None, metadata=LATER)  # of the method, of `engines.ENGINES`; None: the fastest
+    dtype: str = field(default=latency.FLOAT32, metadata=LATER)  # of both sides, of `latency.DTYPES`
+    octaves: float = field(default=0.0, metadata=LATER)  # as in `cost_of`
+    shares: tuple[float, ...] | None = field(default=None, metadata=LATER)  # in the order of `macs_by_choice`
+
+    def described(self, config: object) -> dict:
+        """What a record is found by, the machine excepted: that stands in its environment."""
+        return {"method": settings.described(config)} | settings.described(self) | {"size": _side(self.size)}
 
 
-def latency_pair(
-    batch: int,
-    key: str,
-    config: dict,
-    arch: str,
-    size: list[int],
-    shares: list[float] | None = None,
-    engine: str | None = None,
-    dtype: str = latency.FLOAT32,
-    octaves: float = 0.0,
-) -> tuple[nn.Module, dict[str, Callable], Tensor, dict]:
+def latency_pair(batch: int, key: str, config: dict, **timing) -> tuple[nn.Module, dict[str, Callable], Tensor, dict]:
     """Both sides of a measurement, with random weights: the network, the method on each engine, and their example.
 
-    Then what `latency.weigh` tells of the method.
+    Then what `latency.weigh` tells of the method. `config` and `timing`, fields of `Timing`, are plain values.
 
     With `shares` the method decides as always, and then each call is told what to have decided: the choices come round
     in a shuffled order in which choice k has the share `shares[k]`, exactly so in every `STREAM` calls.
     """
-    paper, network, images = method(key), _image_network(arch).eval(), example(tuple(size), batch=batch)
-    model = paper.convert(with_octaves(network, octaves), settings.build(paper.Config, config)).eval()
-    threads = torch.get_num_threads()
-    first, *others = installed_engines() if engine is None else [engine]
-    how = {"engine": first, "threads": threads} | ({} if dtype == latency.FLOAT32 else {"calibrate": [images]})
+    asked = Timing(**timing)
+    paper, network, images = method(key), _image_network(asked.arch).eval(), example(tuple(asked.size), batch=batch)
+    model = paper.convert(with_octaves(network, asked.octaves), settings.build(paper.Config, config)).eval()
+    first, *others = installed_engines() if asked.engine is None else [asked.engine]
+    how = {"engine": first, "threads": torch.get_num_threads()}
+    how |= {} if asked.dtype == latency.FLOAT32 else {"calibrate": [images]}
     deployed, facts = latency.weigh(lambda: paper.deploy(model, images, **how), batch)
     nets, left_out, expected = {first: deployed}, {}, deployed(images)
     for name in others:
         other = deployed.on(name)
         share = export.difference(other(images), expected)
-        if share <= export.CLOSE or (dtype == latency.INT8 and share < math.inf):
+        if share <= export.CLOSE or (asked.dtype == latency.INT8 and share < math.inf):
             nets[name] = other
         else:
             left_out[f"method on {name}"] = f"its outputs differ by {share:.0e} of the largest value"
     choices = [None] * latency.CALLS
-    if shares is not None:
-        choices = stream(shares, batch)
+    if asked.shares is not None:
+        choices = stream(asked.shares, batch)
         nets = {name: _told(net, choices) for name, net in nets.items()}
     spent = deployed.operators_ms(images, choices)
     return network, nets, images, facts | {"left_out": left_out, "operators_ms": {"method": spent}}
@@ -202,60 +192,42 @@ def stream(shares: Sequence[float], batch: int) -> tuple[Tensor, ...]:
     return choices[order].split(batch)
 
 
-def time_latency(
-    key: str,
-    config: object,
-    arch: str,
-    size: tuple[int, int],
-    *,
-    batch: int = 1,
-    threads: int = 1,
-    repeats: int = 20,
-    shares: tuple[float, ...] | None = None,
-    engine: str | None = None,
-    dtype: str = latency.FLOAT32,
-    octaves: float = 0.0,
-) -> Record:
+def time_latency(key: str, config: object, asked: Timing, repeats: int = 20) -> Record:
     """Time a method against its network in a process of its own; the record, unsaved, at the paper's own scale.
 
-    `shares` of the choices, in the order of `macs_by_choice`, are for methods that decide an image at a time: random
-    weights would decide at random. The MAC ratio is then that of the mean image; that of a method that skips a given
-    share of the positions is `ratio_expected`.
-    `engine` is the method's, one of `engines.ENGINES`, or None: the fastest of those installed, as on the other side;
-    `dtype` that of both sides, one of `latency.DTYPES`; `octaves` as in `cost_of`.
-    Raises InputError for shares where there is nothing to choose, or none where there is.
+    Shares are for methods that decide an image at a time: random weights would decide at random. The MAC ratio is then
+    that of the mean image; that of a method that skips a given share of the positions is `ratio_expected`.
+    Raises InputError for an engine, threads or dtype that there are not, and for shares where there is nothing to
+    choose, or none where there is.
     """
     began = time.perf_counter()
-    if engine is not None:
-        check_engine(engine)
-    check_threads(threads)
-    if dtype not in latency.DTYPES:
-        raise InputError(f"dtype is {dtype!r}; allowed: {', '.join(latency.DTYPES)}")
-    cost = cost_of(key, config, arch, size, octaves=octaves)
+    if asked.engine is not None:
+        check_engine(asked.engine)
+    check_threads(asked.threads)
+    if asked.dtype not in latency.DTYPES:
+        raise InputError(f"dtype is {asked.dtype!r}; allowed: {', '.join(latency.DTYPES)}")
+    cost, shares = cost_of(key, config, asked.arch, asked.size, octaves=asked.octaves), asked.shares
     by_choice = dict(cost.get("macs_by_choice", {}))
     always = by_choice.pop("predictor", 0)
     choices, ratio = list(by_choice.values()), cost.get("ratio_expected", cost["ratio"])
     if len(shares or ()) != len(choices) and not (shares is None and "ratio_expected" in cost):
         given = list(shares) if shares else "missing"
-        asked = f"give the share of each: {', '.join(by_choice)}" if choices else "leave shares out"
-        raise InputError(f"shares are {given}; {key} on {arch} has {len(choices) or 'no'} choices, {asked}")
+        wanted = f"give the share of each: {', '.join(by_choice)}" if choices else "leave shares out"
+        raise InputError(f"shares are {given}; {key} on {asked.arch} has {len(choices) or 'no'} choices, {wanted}")
     cycle = 1
     if shares is not None:
-        cycle = len(stream(shares, batch))
+        cycle = len(stream(shares, asked.batch))
         mean = always + sum(share * macs for share, macs in zip(shares, choices, strict=True))
         ratio = cost["macs_static"] / mean
-    described = describe_latency(config, arch, size, batch, threads, shares, engine, dtype, octaves)
-    arguments = {"key": key, "config": described["method"], "arch": arch, "size": list(size)}
-    arguments |= {"engine": engine, "dtype": dtype, "octaves": octaves}
-    arguments |= {} if shares is None else {"shares": list(shares)}
-    pair = f"{__name__}:{latency_pair.__name__}"
-    how = {"batch": batch, "threads": threads, "repeats": repeats, "cycle": cycle, "dtype": dtype}
-    measured = latency.in_own_process(pair, arguments, **how)
-    metrics = settings.plain(asdict(measured))
+    described = asked.described(config)
+    arguments = {"key": key, "config": described["method"]} | settings.plain(asdict(asked))
+    how = {name: arguments[name] for name in ("batch", "threads", "dtype")} | {"repeats": repeats, "cycle": cycle}
+    del arguments["batch"]  # passed on with the rest
+    measured = latency.in_own_process(f"{__name__}:{latency_pair.__name__}", arguments, **how)
     # efficiency: the share of the saved multiply-accumulates that the clock saw
-    metrics |= {"macs_ratio": ratio, "efficiency": measured.speedup / ratio}
+    metrics = settings.plain(asdict(measured)) | {"macs_ratio": ratio, "efficiency": measured.speedup / ratio}
     wall_s = time.perf_counter() - began
-    return records.made(key, "latency", "paper", described, metrics=metrics, wall_s=wall_s, threads=threads)
+    return records.made(key, "latency", "paper", described, metrics=metrics, wall_s=wall_s, threads=asked.threads)
 
 
 def _image_network(arch: str, classes: int = 1000) -> nn.Module:

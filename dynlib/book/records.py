@@ -67,10 +67,14 @@ def made(
     return Record(key, kind, profile, config, config_hash(config), *found)
 
 
+def place(key: str, kind: str, profile: str, digest: str, seed: int, folder: Path = RESULTS) -> Path:
+    """Where a record of these fields lies, the hash of its configuration among them."""
+    return folder / key / f"{kind}-{profile}-{digest}-s{seed}.json"
+
+
 def path_of(record: Record, folder: Path = RESULTS) -> Path:
-    """Where a record lies: <folder>/<key>/<kind>-<profile>-<hash>-s<seed>.json."""
-    name = f"{record.kind}-{record.profile}-{record.config_hash}-s{record.seed}.json"
-    return folder / record.key / name
+    """Where a record lies."""
+    return place(record.key, record.kind, record.profile, record.config_hash, record.seed, folder)
 
 
 def save(record: Record, folder: Path = RESULTS) -> Path:
@@ -146,26 +150,18 @@ def find(key: str, kind: str, profile: str | None = None, folder: Path = RESULTS
 
 def lookup(key: str, kind: str, profile: str, config: Mapping, seed: int, folder: Path = RESULTS) -> Record | None:
     """The record of exactly this configuration and seed, or None where nobody measured it yet."""
-    path = folder / key / f"{kind}-{profile}-{config_hash(config)}-s{seed}.json"
+    path = place(key, kind, profile, config_hash(config), seed, folder)
     return load(path) if path.exists() else None
 
 
-def cpu_model() -> str:
-    """The processor's name as the system gives it."""
+def cpu() -> tuple[str, list[str]]:
+    """The processor's name, and which of `INSTRUCTIONS` it has: what decides how fast an engine can multiply."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        if lines:
-            return lines[0].split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def cpu_instructions() -> list[str]:
-    """Which of `INSTRUCTIONS` the processor has: what decides how fast an engine can multiply."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    flags = {flag for line in lines if line.startswith(("flags", "Features")) for flag in line.split()}
-    return [name for name in INSTRUCTIONS if name in flags]
+    lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
+    models = [value.strip() for name, _, value in lines if name.startswith("model name")]
+    flags = {flag for name, _, value in lines if name.startswith(("flags", "Features")) for flag in value.split()}
+    model = models[0] if models else platform.processor() or platform.machine()
+    return model, [name for name in INSTRUCTIONS if name in flags]
 
 
 def commit() -> str:
@@ -184,9 +180,10 @@ def environment(device: str | None = None, threads: int | None = None, precision
     `device` is the accelerator's name where one was used; the caller knows it, this module does not import torch.
     `precision` is that of a training, where it was not float32 throughout.
     """
+    model, instructions = cpu()
     return {
-        "device": device or cpu_model(),
-        **({} if device else {"instructions": cpu_instructions()}),
+        "device": device or model,
+        **({} if device else {"instructions": instructions}),
         "cores": os.cpu_count(),
         "threads": threads,
         **({} if precision is None else {"precision": precision}),

@@ -146,7 +146,7 @@ def measure(
     """
     for place in (folder, checkpoints):
         check_writable(place / key / "record.json")
-    present = dataset(recipe, root)
+    present = _dataset(*data_of(recipe, root))
     found = recorded(key, config, recipe, profile=profile, seed=seed, folder=folder)
     if found is not None and found.dataset != present:
         raise InputError(
@@ -159,12 +159,8 @@ def measure(
     return record
 
 
-def dataset(recipe: Recipe, root: Path | None) -> dict:
-    """What a record says of the data of a recipe: name, images, checksums."""
-    return _dataset(*data_of(recipe, root))
-
-
 def _dataset(batches: Batches | FolderBatches, valid: Batches | FolderBatches) -> dict:
+    """What a record says of the data: name, images, checksums."""
     return {
         "name": batches.samples.name,
         "train_images": len(batches.samples),
@@ -178,16 +174,13 @@ def _phases(paper: Method, config: object) -> tuple[train.Phase, ...]:
     return paper.phases(config) or (train.Phase("training"),)
 
 
-def first_digest(key: str, config: object, recipe: Recipe) -> str:
-    """What the weights at the end of a run's first phase are found by; runs that are equal in it share that phase."""
-    return _digest(describe(config, recipe), _phases(method(key), config), 0)
-
-
-def first_phase_done(key: str, config: object, recipe: Recipe, profile: str, seed: int, checkpoints: Path) -> bool:
-    """Whether the weights at the end of a run's first phase are there."""
-    path = _checkpoint(checkpoints, key, profile, first_digest(key, config, recipe), seed)
-    epochs = _phases(method(key), config)[0].of(recipe.schedule()).epochs
-    return epochs_done(path) >= epochs
+def first_phase(
+    key: str, config: object, recipe: Recipe, profile: str, seed: int, checkpoints: Path
+) -> tuple[Path, bool]:
+    """Where the weights at the end of a run's first phase lie, the same for all runs that share it; and if they do."""
+    phases = _phases(method(key), config)
+    path = _checkpoint(checkpoints, key, profile, _digest(describe(config, recipe), phases, 0), seed)
+    return path, epochs_done(path) >= phases[0].of(recipe.schedule()).epochs
 
 
 def _digest(described: dict, phases: tuple[train.Phase, ...], index: int) -> str:

@@ -1,20 +1,21 @@
-"""What a candidate of the search is worth: trained for a few epochs by itself, or read off shared weights.
+"""What a candidate of a search is worth: trained for a few epochs by itself, or read off shared weights.
 
-Both are callables of plain values, so that a job carries nothing but settings to another process or machine; data and
-weights are read there, once a process.
+`Search` are the settings of both. Both ways are callables of plain values, so that a job carries nothing but settings
+to another process or machine; data and weights are read there, once a process.
 """
 
 import time
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
+from math import isfinite
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from dynlib import backbones, checkpoints, train
+from dynlib import backbones, checkpoints, settings, train
 from dynlib.catalogue import DATASETS
 from dynlib.cost import count, example
 from dynlib.data import Batches, hold_out, load
@@ -23,9 +24,51 @@ from dynlib.errors import InputError
 from dynlib.ops import renewing
 from dynlib.papers.s2dnas import Config, convert, macs_by_choice, recut, summed_loss
 from dynlib.papers.s2dnas.exits import collect, shared
-from dynlib.papers.s2dnas.search import Measured, Space
+from dynlib.papers.s2dnas.search import OMEGA, Measured, Space
 
 STATISTICS = 256  # training images, at least, on which batch norms are measured under shared weights
+
+
+@dataclass(frozen=True)
+class Search:
+    """Settings of a search; the proxy is the small network on small images that stands for the one to be trained."""
+
+    dataset: str
+    proxy_arch: str = "cifar_resnet8"  # with as many map sizes as the network to be trained
+    proxy_width: int | None = None  # channels of its first stage where not as published
+    proxy_size_px: int | None = 16  # side of its images where it is not the stored one
+    proxy_images: int = 8000  # of the training split
+    proxy_held_out_images: int = 2000  # others of the training split, on which rewards are measured
+    proxy_epochs: int = 8  # of the shared weights, or of every candidate
+    shared_weights: bool = True  # one set for all candidates; false: each is trained by itself, as in the paper
+    batch_size: int = 128  # as of the recipe
+    lr: float = 0.1
+    search_stages: int = 3
+    search_groups: int = 8  # of channels
+    candidates: int = 100  # of each search
+    omega: float = OMEGA  # whose best are retrained
+    omegas: tuple[float, ...] = ()  # searched besides
+    ranked: int = 0  # every architecture is measured where the space has at most so many
+    retrained: int = 3  # best of the policy, and as many drawn at random; the paper has 10 of the policy
+    retrain_epochs: int = 8
+
+    def __post_init__(self):
+        for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
+            if name not in known:
+                raise settings.unknown(what, name, known)
+        for name in ("proxy_images", "proxy_held_out_images", "batch_size", "candidates", "retrained"):
+            settings.check_number(self, name, 1, whole=True)
+        held, classes = self.proxy_held_out_images, DATASETS[self.dataset].class_count
+        if held % classes:
+            raise InputError(f"proxy_held_out_images is {held}; it is a multiple of the {classes} classes")
+        for value in (self.omega, *self.omegas):
+            if not isfinite(value) or value > 0:
+                raise InputError(f"omega is {value}; it is 0 or less, or cost would be worth having")
+        _ = self.space(1), train.Schedule(self.proxy_epochs, self.lr), train.Schedule(self.retrain_epochs, self.lr)
+
+    def space(self, sizes: int) -> Space:
+        """The architectures of a network with so many map sizes."""
+        return Space(sizes, self.search_stages, self.search_groups)
 
 
 @dataclass(frozen=True)
@@ -35,15 +78,8 @@ class Trial:
     Training images and the held-out ones that are measured both come from the training split, drawn by the seed.
     """
 
-    arch: str
-    dataset: str
-    train_images: int = 45_000
-    held_out_images: int = 5_000
-    epochs: int = 5
-    batch_size: int = 128
-    lr: float = 0.1
-    width: int | None = None
-    size_px: int | None = None  # side of the images where it is not the stored one
+    asked: Search
+    epochs: int
     seed: int = 0
     root: str | None = None  # of the data, where the job runs
     accelerator: str = "auto"
@@ -52,45 +88,46 @@ class Trial:
     def __call__(self, config: Config) -> Measured:
         """Train the candidate and measure it at the thresholds of `papers.s2dnas.exits.SHARED`."""
         began = time.process_time()
-        batches, held = self.data()
         model = convert(self.network(), config)
-        train.fit(model, batches, self.schedule(), seed=self.seed, objective=summed_loss, hardware=self._hardware())
-        return self.measure(model, held, began)
+        self.fit(model, summed_loss)
+        return self.measure(model, began)
 
     def network(self) -> nn.Module:
         """The static network with weights that follow from the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return backbones.build(self.arch, DATASETS[self.dataset].class_count, self.width)
+            classes = DATASETS[self.asked.dataset].class_count
+            return backbones.build(self.asked.proxy_arch, classes, self.asked.proxy_width)
 
-    def schedule(self) -> train.Schedule:
-        """Cosine to zero over the few epochs."""
-        return train.Schedule(self.epochs, self.lr)
+    def fit(self, model: nn.Module, objective: train.Objective, progress: bool = False) -> list[dict]:
+        """Train, with the learning rate falling to zero over the few epochs; the curve."""
+        schedule = train.Schedule(self.epochs, self.asked.lr)
+        hardware = train.Hardware(self.accelerator, precision=self.precision)
+        how = {"seed": self.seed, "objective": objective, "hardware": hardware, "progress": progress}
+        return train.fit(model, self.data()[0], schedule, **how)
 
     def data(self) -> tuple[Batches, Batches]:
         """Training and held-out batches; both normalised by the training images."""
         return _data(self)
 
-    def measure(self, model: fx.GraphModule, held: Batches, began: float) -> Measured:
+    def measure(self, model: fx.GraphModule, began: float) -> Measured:
         """What the network does on held-out images, with the processor's time since `began`."""
+        _, held = self.data()
         size = tuple(held.samples.images.shape[-2:])
         outcomes = shared(*collect(model, held), list(macs_by_choice(model, size).values()))
         return Measured(tuple(outcomes), _static_macs(self, size), time.process_time() - began)
 
-    def _hardware(self) -> train.Hardware:
-        return train.Hardware(self.accelerator, precision=self.precision)
-
 
 @lru_cache(maxsize=1)
 def _data(trial: Trial) -> tuple[Batches, Batches]:
-    known = DATASETS[trial.dataset]
-    options = {"size_px": trial.size_px} if trial.size_px is not None else {}
+    asked, known = trial.asked, DATASETS[trial.asked.dataset]
+    options = {"size_px": asked.proxy_size_px} if asked.proxy_size_px is not None else {}
     if "n" in known.options:  # made to measure
-        options["n"] = 2 * (trial.train_images + trial.held_out_images)
-    samples = load(trial.dataset, known.splits[0], None if trial.root is None else Path(trial.root), **options)
-    rest, held = hold_out(samples, trial.held_out_images, trial.seed)
-    taken = rest if len(rest) == trial.train_images else hold_out(rest, trial.train_images, trial.seed)[1]
-    batches = Batches(taken, trial.batch_size, augment=flip_and_shift)
+        options["n"] = 2 * (asked.proxy_images + asked.proxy_held_out_images)
+    samples = load(asked.dataset, known.splits[0], trial.root, **options)
+    rest, held = hold_out(samples, asked.proxy_held_out_images, trial.seed)
+    taken = rest if len(rest) == asked.proxy_images else hold_out(rest, asked.proxy_images, trial.seed)[1]
+    batches = Batches(taken, asked.batch_size, augment=flip_and_shift)
     return batches, replace(batches, samples=held, augment=None, batch_size=500)
 
 
@@ -116,7 +153,6 @@ class SharedWeights:
 
         Every batch trains a random architecture, and the densest one beside it.
         """
-        batches, _ = self.trial.data()
         model = convert(self.trial.network(), self.space.config(self.space.densest()))
 
         def objective(network: nn.Module, images: Tensor, targets: Tensor, done: float) -> Tensor:
@@ -126,15 +162,7 @@ class SharedWeights:
                 total = total + sum(F.cross_entropy(logits, targets) for logits in network(images).exits)
             return total
 
-        curve = train.fit(
-            model,
-            batches,
-            self.trial.schedule(),
-            seed=self.trial.seed,
-            objective=objective,
-            hardware=self.trial._hardware(),
-            progress=progress,
-        )
+        curve = self.trial.fit(model, objective, progress)
         checkpoints.write(Path(self.path), model.state_dict())
         _shared_network.cache_clear()
         return curve
@@ -145,11 +173,11 @@ class SharedWeights:
         Raises InputError where the weights have not been trained.
         """
         began = time.process_time()
-        batches, held = self.trial.data()
+        batches, _ = self.trial.data()
         model = _shared_network(self)
         recut(model, config)
         renew_statistics(model, batches, -(-STATISTICS // batches.batch_size))
-        return self.trial.measure(model, held, began)
+        return self.trial.measure(model, began)
 
 
 @lru_cache(maxsize=1)

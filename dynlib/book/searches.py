@@ -10,28 +10,23 @@ import statistics
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import isfinite
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from scipy.stats import kendalltau
 
-from dynlib import backbones, settings
+from dynlib import settings
 from dynlib.book import records
 from dynlib.book.jobs import spread
 from dynlib.book.records import Record
-from dynlib.book.search_trials import SharedWeights, Trial
-from dynlib.catalogue import DATASETS
-from dynlib.errors import InputError
+from dynlib.book.search_trials import Search, SharedWeights, Trial
 from dynlib.papers.s2dnas import Config, convert
 from dynlib.papers.s2dnas.search import (
-    OMEGA,
     Candidate,
     Judge,
     Measured,
-    Space,
     best,
     exhaustive,
     policy_search,
@@ -39,56 +34,6 @@ from dynlib.papers.s2dnas.search import (
 )
 from dynlib.paths import RESULTS, check_writable
 from dynlib.train import Hardware
-
-
-@dataclass(frozen=True)
-class Search:
-    """Settings of a search; the proxy is the small network on small images that stands for the one to be trained."""
-
-    dataset: str
-    proxy_arch: str = "cifar_resnet8"  # with as many map sizes as the network to be trained
-    proxy_width: int | None = None  # channels of its first stage where not as published
-    proxy_size_px: int | None = 16  # side of its images where it is not the stored one
-    proxy_images: int = 8000  # of the training split
-    proxy_held_out_images: int = 2000  # others of the training split, on which rewards are measured
-    proxy_epochs: int = 8  # of the shared weights, or of every candidate
-    shared_weights: bool = True  # one set for all candidates; false: each is trained by itself, as in the paper
-    batch_size: int = 128  # as of the recipe
-    lr: float = 0.1
-    search_stages: int = 3
-    search_groups: int = 8  # of channels
-    candidates: int = 100  # of each search
-    omega: float = OMEGA  # whose best are retrained
-    omegas: tuple[float, ...] = ()  # searched besides
-    ranked: int = 0  # every architecture is measured where the space has at most so many
-    retrained: int = 3  # best of the policy, and as many drawn at random; the paper has 10 of the policy
-    retrain_epochs: int = 8
-
-    def __post_init__(self):
-        for what, name, known in (("dataset", self.dataset, DATASETS), ("arch", self.proxy_arch, backbones.names())):
-            if name not in known:
-                raise settings.unknown(what, name, known)
-        for name in ("proxy_images", "proxy_held_out_images", "batch_size", "candidates", "retrained"):
-            settings.check_number(self, name, 1, whole=True)
-        held, classes = self.proxy_held_out_images, DATASETS[self.dataset].class_count
-        if held % classes:
-            raise InputError(f"proxy_held_out_images is {held}; it is a multiple of the {classes} classes")
-        for value in (self.omega, *self.omegas):
-            if not isfinite(value) or value > 0:
-                raise InputError(f"omega is {value}; it is 0 or less, or cost would be worth having")
-        _ = self.space(1), self.trial(0).schedule(), replace(self.trial(0), epochs=self.retrain_epochs).schedule()
-
-    def space(self, sizes: int) -> Space:
-        """The architectures of a network with so many map sizes."""
-        return Space(sizes, self.search_stages, self.search_groups)
-
-    def trial(self, seed: int, **where) -> Trial:
-        """What a candidate is measured by, and trained by where it is trained by itself."""
-        counts = {"train_images": self.proxy_images, "held_out_images": self.proxy_held_out_images}
-        counts |= {"epochs": self.proxy_epochs, "batch_size": self.batch_size, "lr": self.lr}
-        network = {"width": self.proxy_width, "size_px": self.proxy_size_px}
-        return Trial(self.proxy_arch, self.dataset, **counts, **network, seed=seed, **where)
-
 
 SEARCHES = {"s2dnas": Search}  # method -> the settings of its search
 
@@ -129,12 +74,12 @@ def run(
     """
     began, hardware = time.perf_counter(), hardware or Hardware()
     where = {"root": None if root is None else str(root), "accelerator": hardware.accelerator}
-    trial = asked.trial(seed, **where, precision=hardware.precision)
+    trial = Trial(asked, asked.proxy_epochs, seed, **where, precision=hardware.precision)
     with tempfile.TemporaryDirectory(prefix="dynlib-") as folder:
         weights = Path(folder) / "shared.safetensors"
-        metrics, curve = _found(asked, trial, weights, progress, workers=workers, scheduler=scheduler)
+        metrics, curve = _found(trial, weights, progress, workers=workers, scheduler=scheduler)
     batches, held = trial.data()
-    dataset = {"name": trial.dataset, "train_images": len(batches.samples), "held_out_images": len(held.samples)}
+    dataset = {"name": asked.dataset, "train_images": len(batches.samples), "held_out_images": len(held.samples)}
     dataset |= {"train_sha256": batches.samples.checksum, "held_out_sha256": held.samples.checksum}
     told = {"seed": seed, "dataset": dataset, "metrics": settings.plain(metrics), "curve": curve}
     told |= {"threads": torch.get_num_threads(), "precision": hardware.precision}
@@ -144,19 +89,19 @@ def run(
 
 def ensure(key: str, asked: Search, *, profile: str, seed: int, folder: Path = RESULTS, **options) -> Record:
     """The record of a search: read where it exists, else made and, outside the smoke profile, saved."""
-    found = None if profile == "smoke" else recorded(key, asked, profile=profile, seed=seed, folder=folder)
-    if found is not None:
-        return found
-    if profile != "smoke":
+    if profile == "smoke":
+        return run(key, asked, profile=profile, seed=seed, **options)
+    record = recorded(key, asked, profile=profile, seed=seed, folder=folder)
+    if record is None:
         check_writable(folder / key / "record.json")
-    record = run(key, asked, profile=profile, seed=seed, **options)
-    if profile != "smoke":
+        record = run(key, asked, profile=profile, seed=seed, **options)
         records.save(record, folder)
     return record
 
 
-def _found(asked: Search, trial: Trial, weights: Path, progress: bool, **spreading) -> tuple[dict, list[dict]]:
+def _found(trial: Trial, weights: Path, progress: bool, **spreading) -> tuple[dict, list[dict]]:
     """The figures of a search and the curve of the shared weights, which are kept in `weights` meanwhile."""
+    asked = trial.asked
     sizes = convert(trial.network(), Config(cuts=((0, 1),))).meta["groups"]  # of maps, of the proxy's network
     here = spreading == {"workers": 1, "scheduler": None}
     now = time.process_time if here else time.perf_counter  # a busy machine does not lengthen the first

@@ -94,15 +94,11 @@ def _half(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _mirror(images: Tensor, mirrored: Tensor) -> Tensor:
-    return torch.where(_per_image(mirrored, images), images.flip(-1), images)
+    chosen = mirrored.to(images.device).view(-1, *[1] * (images.ndim - 1))  # (N, 1, ..)
+    return torch.where(chosen, images.flip(-1), images)
 
 
 def _reflect(index: Tensor, size: int) -> Tensor:
     """Fold positions outside 0 .. size-1 back inside, the border pixel not repeated."""
     index = index.abs() % max(2 * size - 2, 1)
     return torch.minimum(index, (2 * size - 2 - index).abs())
-
-
-def _per_image(values: Tensor, images: Tensor) -> Tensor:
-    """(N,) values on the device of the images, shaped to meet them."""
-    return values.to(images.device).view(-1, *[1] * (images.ndim - 1))

@@ -52,42 +52,19 @@ def read(
     files = _slices(path, arrays, "data", "offset")
     size = None if size_px is None else _height_width(size_px)
     images, stored = _decode(path, files, rgb, size)
-    count = len(images)
-
     if "class_name" in arrays:
         classes = tuple(str(name) for name in arrays["class_name"])
     elif classes is None:
         raise InputError(f"{path} has no key class_name: its keys are {', '.join(arrays)}")
-    labels = masks = boxes = box_labels = box_images = None
+    targets: dict[str, Tensor | None] = {"labels": None}
     if task == "classification":
-        labels = _ids(path, arrays, "label", len(classes), count)
+        targets["labels"] = _ids(path, arrays, "label", len(classes), len(images))
     elif task == "segmentation":
-        masks = _masks(path, arrays, len(classes), stored, size)
+        targets["masks"] = _masks(path, arrays, len(classes), stored, size)
     else:
-        boxes = torch.from_numpy(_key(path, arrays, "box").astype(np.float32))
-        if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes[:, :2] < boxes[:, 2:]).all():
-            raise InputError(f"{path}: box, of shape {tuple(boxes.shape)}, does not hold (M, 4) of x1 < x2 and y1 < y2")
-        box_images = _ids(path, arrays, "box_image", count, len(boxes))
-        limits = torch.tensor([tuple(shape) for shape in stored]).flip(1)[box_images]  # (M, 2): width, height
-        if (boxes[:, :2] < -1).any() or (boxes[:, 2:] > limits + 1).any():  # annotations are rounded
-            raise InputError(
-                f"{path}: a box reaches beyond its image; allowed is 0 to its width and height, or 1 px off"
-            )
-        box_labels = _ids(path, arrays, "box_label", len(classes), len(boxes))
-        if size is not None:
-            boxes = boxes * _box_scale(stored, size)[box_images]
-    return Samples(
-        name=path.parent.name,
-        split=path.stem,
-        images=_stack(path, images),
-        labels=labels,
-        classes=classes,
-        checksum=checksum,
-        masks=masks,
-        boxes=boxes,
-        box_labels=box_labels,
-        box_images=box_images,
-    )
+        targets |= _boxes(path, arrays, len(classes), stored, size)
+    pixels = _stack(path, images)
+    return Samples(path.parent.name, path.stem, pixels, classes=classes, checksum=checksum, **targets)
 
 
 def _height_width(size_px: int | tuple[int, int]) -> tuple[int, int]:
@@ -158,6 +135,22 @@ def _masks(
     return masks[:, 0]
 
 
+def _boxes(
+    path: Path, arrays: dict[str, np.ndarray], limit: int, stored: list[torch.Size], size: tuple[int, int] | None
+) -> dict[str, Tensor]:
+    """The boxes, their labels and their images, as Samples have them."""
+    boxes = torch.from_numpy(_key(path, arrays, "box").astype(np.float32))
+    if boxes.ndim != 2 or boxes.shape[1] != 4 or not (boxes[:, :2] < boxes[:, 2:]).all():
+        raise InputError(f"{path}: box, of shape {tuple(boxes.shape)}, does not hold (M, 4) of x1 < x2 and y1 < y2")
+    box_images = _ids(path, arrays, "box_image", len(stored), len(boxes))
+    sides = torch.tensor([tuple(shape) for shape in stored])[box_images]  # (M, 2): height, width
+    if (boxes[:, :2] < -1).any() or (boxes[:, 2:] > sides.flip(1) + 1).any():  # annotations are rounded
+        raise InputError(f"{path}: a box reaches beyond its image; allowed is 0 to its width and height, or 1 px off")
+    if size is not None:
+        boxes = boxes * (torch.tensor(size) / sides).flip(1).repeat(1, 2)
+    return {"boxes": boxes, "box_labels": _ids(path, arrays, "box_label", limit, len(boxes)), "box_images": box_images}
+
+
 def rgb(file: BinaryIO | Path) -> Tensor:
     """uint8 (3, H, W) of an image file of any kind."""
     with Image.open(file) as image:
@@ -199,9 +192,3 @@ def _stack(path: Path, images: list[Tensor]) -> Tensor:
     if len({image.shape for image in images}) > 1:
         raise InputError(f"{path}: its images have different sizes; allowed is to load them at one, with size_px")
     return torch.stack(images)
-
-
-def _box_scale(stored: list[torch.Size], size: tuple[int, int]) -> Tensor:
-    """New size over stored size of each image, as (N, 4) for x1 y1 x2 y2."""
-    ratio = torch.tensor(size) / torch.tensor([tuple(shape) for shape in stored])  # (N, 2): height, width
-    return ratio.flip(1).repeat(1, 2)

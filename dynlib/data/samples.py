@@ -52,23 +52,13 @@ class Samples:
                 f"index {outside[0].item()} into {self.name}/{self.split}: allowed is 0 to {len(self) - 1}"
             )
 
-        def pick(values: Tensor | None) -> Tensor | None:
-            return None if values is None else values[index]
-
-        boxes, box_labels, box_images = self.boxes, self.box_labels, self.box_images
-        if boxes is not None:
-            image, box = torch.nonzero(index[:, None] == box_images[None], as_tuple=True)  # one row a box, in new order
-            boxes, box_labels, box_images = boxes[box], box_labels[box], image
-        return replace(
-            self,
-            images=self.images[index],
-            labels=pick(self.labels),
-            checksum=hashlib.sha256(self.checksum.encode() + index.numpy().tobytes()).hexdigest(),
-            masks=pick(self.masks),
-            boxes=boxes,
-            box_labels=box_labels,
-            box_images=box_images,
-        )
+        every = {"images": self.images, "labels": self.labels, "masks": self.masks}
+        picked = {name: values[index] for name, values in every.items() if values is not None}
+        if self.boxes is not None:  # one row a box, in the new order
+            image, box = torch.nonzero(index[:, None] == self.box_images[None], as_tuple=True)
+            picked |= {"boxes": self.boxes[box], "box_labels": self.box_labels[box], "box_images": image}
+        checksum = hashlib.sha256(self.checksum.encode() + index.numpy().tobytes()).hexdigest()
+        return replace(self, checksum=checksum, **picked)
 
 
 def hold_out(samples: Samples, count: int, seed: int) -> tuple[Samples, Samples]:

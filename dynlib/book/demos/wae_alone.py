@@ -7,7 +7,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.utils import make_grid
 
 from dynlib import checkpoints
 from dynlib.errors import InputError
@@ -64,15 +63,3 @@ def stretched(images: Tensor) -> Tensor:
     """Every channel of every image (N, C, H, W) from 0 to 1; a constant one is black."""
     low, high = images.amin((-2, -1), keepdim=True), images.amax((-2, -1), keepdim=True)
     return (images - low) / torch.where(high > low, high - low, 1)
-
-
-def both(model: Wae, image: Tensor) -> np.ndarray:
-    """I_L above I_H of one image (3, H, W), stretched, as one picture; every pixel is drawn 2 x 2."""
-    with torch.no_grad():
-        output = model(image[None], restore=True, classify=False)
-    parts = stretched(torch.cat([output.image_low, output.image_high]))
-    return _below(parts.repeat_interleave(2, -1).repeat_interleave(2, -2), 4)
-
-
-def _below(images: Tensor, gap_px: int) -> np.ndarray:
-    return make_grid(images, nrow=1, padding=gap_px, pad_value=1.0).permute(1, 2, 0).numpy()

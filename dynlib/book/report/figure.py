@@ -24,11 +24,8 @@ INK, PALE = "0.2", "0.55"
 SMALL = 9  # points
 AXES = {  # quantity as kept: axis label without unit, unit and factor to it
     "macs": ("multiply-accumulates an image", "G", 1e-9),
-    "params": ("parameters", "M", 1e-6),
     "top1": ("top-1 accuracy", "%", 100),
     "top5": ("top-5 accuracy", "%", 100),
-    "miou": ("mean intersection over union", "%", 100),
-    "map50": ("mean average precision at 0.5", "%", 100),
     "density": ("share of the positions computed", "%", 100),
     "loss": ("training loss", "nats", 1),
 }
@@ -43,31 +40,24 @@ def house_style() -> None:
     sns.set_theme("notebook", "ticks", PALETTE, rc=quiet | size | fonts | {"svg.hashsalt": "dynlib"})
 
 
-def tradeoff(
-    ax: Axes, claimed: pd.DataFrame | None, ours: pd.DataFrame | None, x: str = "macs", y: str = "top1"
-) -> None:
-    """Accuracy against cost, one line a series; frames as `tables.points` makes them. Either side may be None.
+def tradeoff(ax: Axes, claimed: pd.DataFrame, y: str = "top1") -> None:
+    """Published accuracy against cost, one line of rings a series; `claimed` has series, knob, macs and `y`.
 
-    Published points are rings wide enough to be seen around ours. Of several series each is named at its costliest
-    point; of a single one, every point is named by its knob.
+    Rings are wide enough to be seen around other marks. Of several series each is named at its costliest point; of a
+    single one, every point is named by its knob.
     """
-    sides = [(name, f) for name, f in (("claimed", claimed), ("ours", ours)) if f is not None and len(f)]
-    colours = _colours(series for _, frame in sides for series in frame.series)
-    fx = _axis(ax.xaxis, x, [value for _, frame in sides for value in frame[x]])
-    fy = _axis(ax.yaxis, y, [value for _, frame in sides for value in frame[y]])
-    ends: dict[str, tuple[float, float]] = {}
-    for side, frame in sides:
-        ours_here = side == "ours"
-        look = {"marker": "o", "markersize": 5 if ours_here else 8, "linewidth": 1.2, "zorder": 3 if ours_here else 2}
-        ax.plot([], [], color=INK, markerfacecolor=INK if ours_here else "white", label=side, **look | {"linewidth": 0})
-        for series, line in frame.sort_values(x, ascending=False).groupby("series", sort=False):
-            colour, xs, ys = colours[series], line[x] * fx, line[y] * fy
-            ax.plot(xs, ys, color=colour, markerfacecolor=colour if ours_here else "white", **look)
-            for knob, *end in zip(line["knob"], xs, ys, strict=True):
-                ends.setdefault(series if len(colours) > 1 else knob or series, end)
-    if sides:
-        ax.legend(loc="lower right", handletextpad=0.2)
+    colours = _colours(claimed.series)
     several = len(colours) > 1
+    fx, fy = _axis(ax.xaxis, "macs", claimed.macs), _axis(ax.yaxis, y, claimed[y])
+    look = {"marker": "o", "markersize": 8, "markerfacecolor": "white", "zorder": 2}
+    ax.plot([], [], color=INK, label="claimed", linewidth=0, **look)
+    ends: dict[str, tuple[float, float]] = {}
+    for series, line in claimed.sort_values("macs", ascending=False).groupby("series", sort=False):
+        xs, ys = line.macs * fx, line[y] * fy
+        ax.plot(xs, ys, color=colours[series], linewidth=1.2, **look)
+        for knob, *end in zip(line.knob, xs, ys, strict=True):
+            ends.setdefault(series if several else knob or series, end)
+    ax.legend(loc="lower right", handletextpad=0.2)
     _label(ax, ends, colours if several else dict.fromkeys(ends, INK), drop=0 if several else 5)
 
 
@@ -121,10 +111,11 @@ def images(pictures: Sequence[ArrayLike], titles: Sequence[str]) -> Figure:
     return figure
 
 
-def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """Frequency in cycles a pixel, and power averaged over rings of it and over all leading axes of (..., H, W).
+def radial_power(maps: ArrayLike) -> np.ndarray:
+    """Power averaged over rings of frequency and over all leading axes of (..., H, W).
 
-    The mean is taken off and a Hann window laid on, so that neither the offset nor the border leaks into the rings.
+    Ring k of n, from 1, lies at k / 2n cycles a pixel. The mean is taken off and a Hann window laid on, so that neither
+    the offset nor the border leaks into the rings.
     """
     maps = np.asarray(maps, dtype=float)
     height, width = maps.shape[-2:]
@@ -138,16 +129,11 @@ def radial_power(maps: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     rings = min(height, width) // 2
     ring = np.rint(radius * 2 * rings).astype(int)
     total, count = (np.bincount(ring.ravel(), weights, rings + 1) for weights in (power.ravel(), None))
-    return np.arange(1, rings + 1) / (2 * rings), (total / np.maximum(count, 1))[1 : rings + 1]
-
-
-def spectrum(ax: Axes, maps: Mapping[str, ArrayLike]) -> None:
-    """Radially averaged power spectra of images or feature maps (..., H, W), one line a name."""
-    spectra(ax, {name: radial_power(values)[1] for name, values in maps.items()})
+    return (total / np.maximum(count, 1))[1 : rings + 1]
 
 
 def spectra(ax: Axes, powers: Mapping[str, ArrayLike]) -> None:
-    """Spectra as `radial_power` makes them, its second result, one line a name."""
+    """Power spectra as `radial_power` makes them, one line a name."""
     colours = _colours(powers)
     ends = {}
     for name, power in powers.items():
@@ -281,13 +267,13 @@ def _write(ax: Axes, text: str, at: tuple, offset: tuple, *, color: str, ha: str
     ax.annotate(text, at, offset, textcoords="offset points", bbox=ground, **style)
 
 
-def plane(ax: Axes, frame: pd.DataFrame, families: Mapping[str, Sequence[str]], y: str = "top1") -> None:
+def plane(ax: Axes, frame: pd.DataFrame, families: Mapping[str, Sequence[str]]) -> None:
     """Accuracy over the cost of the mean image, one line a family of rows of `report.summary`, ± one deviation.
 
     `frame` has row, mean, std, cost; rows without records leave no mark. Families of one row are single points.
     """
     colours = _colours(families)
-    fx, fy = _axis(ax.xaxis, "macs", frame.cost.dropna()), _axis(ax.yaxis, y, frame["mean"].dropna())
+    fx, fy = _axis(ax.xaxis, "macs", frame.cost.dropna()), _axis(ax.yaxis, "top1", frame["mean"].dropna())
     ends = {}
     for name, members in families.items():
         line = frame[frame.row.isin(members)].dropna(subset=["mean"]).sort_values("cost")

@@ -10,15 +10,13 @@ runs on an image's shape.
 """
 
 import contextlib
-import csv
 import importlib.util
-import io
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import torch
 from torch import nn
 from torchvision import models
@@ -41,8 +39,6 @@ TIMM = (
     *("mobilenetv2_100", "mobilenetv3_large_100", "mnasnet_100", "fbnetc_100", "efficientnet_b0", "efficientnet_lite0"),
     *("mixnet_s", "ghostnet_100", "rexnet_100", "regnetx_004", "regnety_004", "repvgg_a0", "gernet_s", "convnext_atto"),
 )
-
-
 REASONS = {  # part of a refusal -> the same in a few words, for a table
     "has no batch norm": "no batch norm",
     "has no residual block": "no known residual block",
@@ -118,34 +114,9 @@ def reason(refusal: str) -> str:
     return next((words for part, words in REASONS.items() if part in refusal), refusal)
 
 
-def counted(findings: Sequence[Finding]) -> Iterator[tuple]:
-    """(library, networks, how many each method converts), a line a library."""
-    yield "library", "networks", *papers.METHODS
-    for library in dict.fromkeys(found.library for found in findings):
-        own = [found for found in findings if found.library == library]
-        right = Counter(found.method for found in own if not found.refusal)
-        yield library, len({found.network for found in own}), *(right[key] for key in papers.METHODS)
-
-
-def stopped(findings: Sequence[Finding]) -> Iterator[tuple]:
-    """(network, what stops each method), a line a network; of methods that convert it nothing."""
-    yield "network", "library", *papers.METHODS
-    for library, network in dict.fromkeys((found.library, found.network) for found in findings):
-        own = {f.method: f.refusal for f in findings if (f.library, f.network) == (library, network)}
-        yield network, library, *(reason(own[key]) if own[key] else "converts" for key in papers.METHODS)
-
-
-def as_csv(rows: Iterable[tuple]) -> str:
-    """One line each."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
-
-
 def read(path: Path = PATH) -> list[Finding]:
     """What `write` wrote."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [Finding(**row | {"params": int(row["params"])}) for row in csv.DictReader(file)]
+    return [Finding(*line) for line in pd.read_csv(path, keep_default_na=False).itertuples(index=False)]
 
 
 def write(folder: Path = SURVEYS) -> None:
@@ -153,11 +124,18 @@ def write(folder: Path = SURVEYS) -> None:
     tables(folder, [tried(*network, key) for network in networks() for key in papers.METHODS])
 
 
-def tables(folder: Path, found: Sequence[Finding]) -> None:
-    """Write the three files of some findings."""
-    write_atomically(folder / PATH.name, as_csv([Finding._fields, *found]))
-    write_atomically(folder / "coverage_counted.csv", as_csv(counted(found)))
-    write_atomically(folder / "coverage_stopped.csv", as_csv(stopped(found)))
+def tables(folder: Path, findings: Sequence[Finding]) -> None:
+    """Write the findings, how many networks of a library each method converts, and what stops it at the others."""
+    found = pd.DataFrame(findings)
+    found["converts"], found["why"] = found.refusal == "", found.refusal.map(reason).replace("", "converts")
+    counted = found.pivot_table("converts", "library", "method", "sum", sort=False)
+    counted.insert(0, "networks", found.groupby("library").network.nunique())
+    names = ["network", "library"]
+    stopped = found.pivot(index=names, columns="method", values="why")[[*papers.METHODS]]
+    stopped = found[names].drop_duplicates().join(stopped, on=names)
+    write_atomically(folder / PATH.name, found.to_csv(columns=Finding._fields, index=False))
+    write_atomically(folder / "coverage_counted.csv", counted.to_csv())
+    write_atomically(folder / "coverage_stopped.csv", stopped.to_csv(index=False))
 
 
 if __name__ == "__main__":

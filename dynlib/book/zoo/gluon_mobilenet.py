@@ -4,7 +4,8 @@ It differs from torchvision's in three ways that show in the counts: the first b
 factor is 1; channels are the product with the width rounded down, not to multiples of 8; the classifier has no bias.
 """
 
-import torch
+from collections import OrderedDict
+
 from torch import Tensor, nn
 from torchvision.ops import Conv2dNormActivation
 
@@ -36,37 +37,24 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-class GluonMobileNetV2(nn.Module):
+def gluon_mobilenet_v2(num_classes: int = 1000, width: float = 1.0) -> nn.Sequential:
     """MobileNetV2: (N, 3, H, W) -> logits (N, num_classes), meant for 224 px.
 
-    Args:
-        num_classes: outputs of the classifier.
-        width: factor on all channels; that of the tail, 1280, only grows.
-
-    Raises:
-        InputError: the width leaves a layer without channels.
+    `width` is a factor on all channels; those of the tail, 1280, only grow. Raises InputError where it leaves a layer
+    without channels.
     """
-
-    def __init__(self, num_classes: int = 1000, width: float = 1.0):
-        super().__init__()
-        if not 1 <= 16 * width < float("inf"):
-            raise InputError(f"width is {width}; the factor on 16 to 320 channels is at least 1/16")
-        c_in = int(32 * width)
-        layers = [_layer(3, c_in, 3, 2)]
-        for expansion, channels, blocks, stride in STAGES:
-            for block in range(blocks):
-                c_out = int(channels * width)
-                layers.append(InvertedResidual(c_in, c_out, expansion, 1 if block else stride))
-                c_in = c_out
-        tail = int(1280 * max(1.0, width))
-        self.features = nn.Sequential(*layers, _layer(c_in, tail))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Conv2d(tail, num_classes, 1, bias=False)
-        kaiming(self)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Classify a batch of images."""
-        return torch.flatten(self.classifier(self.avgpool(self.features(x))), 1)
+    if not 1 <= 16 * width < float("inf"):
+        raise InputError(f"width is {width}; the factor on 16 to 320 channels is at least 1/16")
+    c_in, tail = int(32 * width), int(1280 * max(1.0, width))
+    layers = [_layer(3, c_in, 3, 2)]
+    for expansion, channels, blocks, stride in STAGES:
+        for block in range(blocks):
+            c_out = int(channels * width)
+            layers.append(InvertedResidual(c_in, c_out, expansion, 1 if block else stride))
+            c_in = c_out
+    parts = {"features": nn.Sequential(*layers, _layer(c_in, tail)), "avgpool": nn.AdaptiveAvgPool2d(1)}
+    parts |= {"classifier": nn.Conv2d(tail, num_classes, 1, bias=False), "flatten": nn.Flatten()}
+    return kaiming(nn.Sequential(OrderedDict(parts)))
 
 
-MODELS = {"gluon_mobilenet_v2": GluonMobileNetV2}
+MODELS = {"gluon_mobilenet_v2": gluon_mobilenet_v2}

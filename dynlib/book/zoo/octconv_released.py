@@ -32,6 +32,8 @@ class Schedule(NamedTuple):
     free: tuple[str, ...]  # activations and poolings that are of a kind which the authors' counter does not know
 
 
+BY_RULE = Schedule((), ())
+
 # Activations, and the poolings of the gates: contributed operators, here modules or (name "") functions.
 _RESNET_FREE = ("layer*.relu", "layer*.function", "layer*.se.a*", "layer*.se.s*", "")
 
@@ -79,26 +81,21 @@ def regenerate(row: str, metric: str) -> int | None:
     if name is None:
         return None
     share, side = re.search(r", alpha ([\d.]+)", row), re.search(r", (\d+)(/\d+)? px$", row)
-    network, schedule = _network(name, float(share[1]) if share else 0.0)
+    network, arch = _network(name, float(share[1]) if share else 0.0), NETWORKS[name][0]
     if metric == "params":
         return sum(parameter.numel() for parameter in network.parameters())
-    if takes_clips(NETWORKS[name][0]):
+    if takes_clips(arch):
         return video_macs(network)
-    return released_macs(network, int(side[1]) if side else 224, schedule)
+    return released_macs(network, int(side[1]) if side else 224, SCHEDULES.get(arch, BY_RULE))
 
 
 @cache
-def _network(name: str, alpha: float) -> tuple[nn.Module, Schedule]:
+def _network(name: str, alpha: float) -> nn.Module:
     """A network of the paper on the meta device."""
-    schedule = SCHEDULES.get(NETWORKS[name][0], Schedule((), ()))
-    return convert(_plain(name), Config(alpha=alpha, vanilla=schedule.vanilla)), schedule
-
-
-@cache
-def _plain(name: str) -> nn.Module:
     arch, settings = NETWORKS[name]
     with torch.device("meta"):
-        return build(arch, **settings)
+        plain = build(arch, **settings)
+    return convert(plain, Config(alpha=alpha, vanilla=SCHEDULES.get(arch, BY_RULE).vanilla))
 
 
 def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Schedule) -> int:
@@ -113,7 +110,7 @@ def released_macs(network: nn.Module, size: int | tuple[int, int], schedule: Sch
 
 
 def video_macs(network: nn.Module) -> int:
-    """Multiply-accumulates of Table 8: of a network from `convert` of a padded `VideoResNet`, for 8 frames of 224 px.
+    """Multiply-accumulates of Table 8: of a network from `convert` of a padded `video_resnet`, for 8 frames of 224 px.
 
     The published costs follow from maps of 55 px behind a first pooling without padding, with a low band of 28 px, the
     half rounded up. Such an octave cannot be added up, so the network has 56 px there; this is the sum for 55.

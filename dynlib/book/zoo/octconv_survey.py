@@ -7,8 +7,10 @@ library finds, and `write` makes it anew: python -c "from dynlib.book.zoo import
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
+
 from dynlib.backbones import build
-from dynlib.book.zoo.coverage import as_csv, on_meta
+from dynlib.book.zoo.coverage import on_meta
 from dynlib.cost import example
 from dynlib.errors import InputError
 from dynlib.papers.octconv import Config, convert, cost
@@ -59,4 +61,4 @@ def survey(arch: str) -> Finding:
 
 def write(path: Path = SURVEYS / "octconv.csv") -> None:
     """Try every architecture of `TRIED` and write what came of it, one line each."""
-    write_atomically(path, as_csv([Finding._fields, *map(survey, TRIED)]))
+    write_atomically(path, pd.DataFrame(map(survey, TRIED), dtype=object).to_csv(index=False))
