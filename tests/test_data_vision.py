@@ -9,7 +9,9 @@ import torch
 import torchvision
 from PIL import Image
 
-from dynlib.data import FolderBatches, load, load_folder, pack
+from dynlib import train
+from dynlib.book import runs
+from dynlib.data import FolderBatches, hold_out, load, load_folder, pack
 from dynlib.errors import InputError
 
 WNIDS = ("n01440764", "n02102040")
@@ -128,6 +130,15 @@ def test_a_folder_is_listed_and_left_on_the_disk(imagenet):
     assert samples.checksum == load_folder(imagenet / "imagenet" / "train", "imagenet").checksum
     samples.files[0].unlink()
     assert samples.checksum != load("imagenet", "train", imagenet).checksum
+
+
+def test_images_of_a_folder_are_held_out_as_others_are(imagenet):
+    samples = load("imagenet", "train", imagenet)
+    kept, held = hold_out(samples, 2, seed=0)
+    assert (len(kept), held.labels.tolist()) == (6, [0, 1]) and kept.checksum != samples.checksum != held.checksum
+    assert sorted([*kept.files, *held.files]) == sorted(samples.files)
+    seen = [runs._seen_in(train.Phase("p", images=of), FolderBatches(kept, 2)).samples for of in ("all", "most")]
+    assert seen[0] is kept and seen[1].files == kept.files, "of six none is the tenth"
 
 
 def test_evaluation_reads_the_centre_in_order(imagenet):

@@ -200,10 +200,8 @@ def _checkpoint(folder: Path, key: str, profile: str, digest: str, seed: int) ->
 
 
 def _seen_in(phase: train.Phase, batches: Batches | FolderBatches) -> Batches | FolderBatches:
-    """The training batches as a phase sees them."""
-    if isinstance(batches, FolderBatches):
-        return batches
-    if not phase.augment:
+    """The training batches as a phase sees them; images of a folder are always moved."""
+    if not phase.augment and isinstance(batches, Batches):
         batches = replace(batches, augment=None)
     if phase.images == "all":
         return batches

@@ -3,8 +3,8 @@
 import hashlib
 import io
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -123,6 +123,13 @@ class FolderSamples:
     def __len__(self) -> int:
         """Images."""
         return len(self.files)
+
+    def subset(self, indices: Sequence[int] | Tensor) -> "FolderSamples":
+        """The images at `indices`, in that order, under a checksum of their own."""
+        index = torch.as_tensor(indices, dtype=torch.int64)
+        checksum = hashlib.sha256(self.checksum.encode() + index.numpy().tobytes()).hexdigest()
+        files = tuple(self.files[place] for place in index.tolist())
+        return replace(self, files=files, labels=self.labels[index], checksum=checksum)
 
 
 def load_folder(folder: Path | str, name: str) -> FolderSamples:
