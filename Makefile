@@ -69,8 +69,8 @@ LIBRARY  := $(shell find dynlib -name '*.py')
 PAGES    := _config.yml $(wildcard book/*.md book/*.yml book/*.bib book/_static/* data/surveys/coverage*.csv)
 
 # What a chapter is made from besides its source and the library: settings, claims, studies, records and weights of its
-# own paper; cover and comparison have those of all. Folders stand in the list so that a removed record is noticed too.
-key      = $(if $(filter comparison cover,$(word 2,$(subst _, ,$(1)))),*,$(word 2,$(subst _, ,$(1))))
+# own paper; cover, comparison and the first chapter, which looks at rivals, have those of all. Folders stand in the list so that a removed record is noticed too.
+key      = $(if $(filter comparison cover wae,$(word 2,$(subst _, ,$(1)))),*,$(word 2,$(subst _, ,$(1))))
 evidence = $(wildcard notebooks/profiles/*/$(1).yml data/claims/orders.csv data/claims/$(call key,$(1)).csv \
              data/studies/$(call key,$(1)).yml data/surveys/$(call key,$(1)).csv data/weights/$(call key,$(1))/* \
              data/results/$(call key,$(1)) data/results/$(call key,$(1))/*.json)

@@ -73,7 +73,7 @@ def conv_macs(conv: nn.Module, pixels: Iterable[int]) -> int:
 
     `pixels` is the output size (H, W), (L,) or (T, H, W); for a transposed convolution, the input size.
     """
-    return conv.weight.numel() * prod(pixels)
+    return conv.weight.numel() * prod(pixels)  # eq-conv-macs
 
 
 # ------------------------------------------------------------------------------------------------------- counting

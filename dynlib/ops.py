@@ -147,11 +147,13 @@ def renewing(model: nn.Module, norms: Sequence[_BatchNorm]) -> Iterator[None]:
 
 
 @contextmanager
-def subsampling_first(module: nn.Module) -> Iterator[nn.Module]:
-    """Narrow strided 1x1 convolutions take every second pixel and then convolve at stride 1: same numbers, same cost.
+def sound_gradients(module: nn.Module) -> Iterator[nn.Module]:
+    """Go around two faults of oneDNN's kernel gradients on a CPU, with the same numbers.
 
-    In channels-last memory oneDNN's gradient of such a kernel writes beyond its buffer where the map has fewer channels
-    than a block, 8 or 16 (uxlfoundation/oneDNN issue 6035), and the process dies some time later.
+    Narrow strided 1x1 convolutions take every second pixel and then convolve at stride 1: in channels-last memory their
+    gradient writes beyond its buffer where the map has fewer channels than a block, 8 or 16 (uxlfoundation/oneDNN issue
+    6035), and the process dies some time later. Strided 3x3 convolutions take a map of one pixel with zeros below and
+    beside it: in bfloat16 the gradient of taps that see no pixel is left as the memory was, which may be anything.
     """
     narrow = [
         (conv, conv.stride)
@@ -160,18 +162,29 @@ def subsampling_first(module: nn.Module) -> Iterator[nn.Module]:
         if max(conv.stride) > 1 and conv.in_channels < 16
     ]
     hooks = [conv.register_forward_pre_hook(_every(*stride)) for conv, stride in narrow]
+    hooks += [
+        conv.register_forward_pre_hook(_more_than_a_pixel)
+        for conv in module.modules()
+        if isinstance(conv, nn.Conv2d)
+        if (conv.kernel_size, conv.padding, conv.stride) == ((3, 3), (1, 1), (2, 2))
+    ]
     try:
         for conv, _ in narrow:
             conv.stride = (1, 1)
         yield module
     finally:
-        for hook, (conv, stride) in zip(hooks, narrow, strict=True):
+        for hook in hooks:
             hook.remove()
+        for conv, stride in narrow:
             conv.stride = stride
 
 
 def _every(rows: int, columns: int) -> Callable[[nn.Module, tuple[Tensor]], tuple[Tensor]]:
     return lambda conv, inputs: (inputs[0][..., ::rows, ::columns],)
+
+
+def _more_than_a_pixel(conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
+    return (F.pad(inputs[0], (0, 1, 0, 1)),) if inputs[0].shape[-2:] == (1, 1) else None
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from dynlib import checkpoints
 from dynlib.data import IGNORED, Batches, Loader, as_batches
 from dynlib.errors import InputError
-from dynlib.ops import evaluating, subsampling_first
+from dynlib.ops import evaluating, sound_gradients
 from dynlib.settings import check_choice, check_number
 
 Targets = Tensor | list[dict[str, Tensor]]  # labels (N,), masks (N, H, W), or the boxes and labels of each image
@@ -217,7 +217,7 @@ def fit(
     if not steps:
         raise InputError(f"{len(train)} batches an epoch cannot be shared by {world} processes; take smaller batches")
     bar = tqdm(total=schedule.epochs * steps, disable=not progress, unit="step")
-    with torch.random.fork_rng(), _only(groups, model), subsampling_first(model), bar:
+    with torch.random.fork_rng(), _only(groups, model), sound_gradients(model), bar:
         bar.update(len(state.curve) * steps)
         for epoch in range(len(state.curve), schedule.epochs):
             began, total, seen = time.perf_counter(), torch.zeros((), device=fabric.device), 0

@@ -17,6 +17,9 @@ EXTRAS = (
     "IPython",
     "nbformat",
     "sphinx",
+    "scipy",
+    "altair",
+    "vl_convert",
 )
 PROGRAM = f"""
 import sys
@@ -28,11 +31,18 @@ from dynlib.book.cli import main
 for key in {tuple(METHODS)}:
     papers.method(key)
 import dynlib.book.paperscale, dynlib.book.recipes, dynlib.book.runs
+import torch
+from dynlib import backbones, train
+from dynlib.papers import octconv
+images = torch.rand(4, 3, 32, 32)
+net = octconv.convert(backbones.build("cifar_resnet20", 2), octconv.Config())
+train.fit(net, [(images, torch.arange(4) % 2)], train.Schedule(epochs=1), seed=0)
+print(octconv.deploy(net.eval(), images, threads=1)(images).shape)
 sys.exit(main(["cost", "octconv", "--arch", "resnet18", "--size", "64"]))
 """
 
 
-def test_methods_and_their_costs_need_nothing_of_the_book():
+def test_converting_training_deploying_and_counting_need_nothing_of_the_book():
     done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "octconv on resnet18" in done.stdout
+    assert "torch.Size([4, 2])" in done.stdout and "octconv on resnet18" in done.stdout

@@ -42,6 +42,10 @@ def test_the_line_bears_the_tag_of_its_equation():
         assert f"({label})" in (NOTEBOOKS / "02_octconv.ipynb").read_text(encoding="utf-8")
 
 
+def test_the_test_of_the_line_is_there():
+    assert f"def {found(r'`(test_the_.*)`')}(" in (ROOT / found(r"`(tests/\S+\.py)`")).read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("key", papers.METHODS)
 def test_what_is_recalled_are_other_methods_own_figures(key):
     assert set(report.claims(key).query("confidence == 'recalled'").table) <= {"cross_check_thinet"}

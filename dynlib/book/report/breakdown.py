@@ -1,5 +1,7 @@
 """Where the time of a plain network and of a method goes, by kind of work, beside what the MACs promise."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 
@@ -13,21 +15,29 @@ WORK = {  # what operators of ONNX do; all others are arithmetic on single eleme
 }
 
 
+KNOWN = {operator: kind for kind, operators in WORK.items() for operator in operators.split()}
+OTHER = "elementwise"
+
+
+def by_kind(operators_ms: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds of each kind of work, from those of each ONNX operator."""
+    spent = dict.fromkeys([*WORK, OTHER], 0.0)
+    for operator, time_ms in operators_ms.items():
+        spent[KNOWN.get(operator, OTHER)] += time_ms
+    return spent
+
+
 def breakdown(ax: Axes, frame: pd.DataFrame) -> None:
     """Where the time goes: two bars a line, the plain network's and the method's, in ONNX Runtime, by kind of work.
 
     Frames have `label`, `macs_ratio`, `operators_ms` (of both sides, as in a record), `static_ms`, `method_ms`.
     All is a share of the plain network's time; a tick marks what the MACs promise.
     """
-    kinds = [*WORK, "elementwise", "outside of operators"]
-    known = {operator: kind for kind, operators in WORK.items() for operator in operators.split()}
+    kinds = [*WORK, OTHER, "outside of operators"]
     for place, line in enumerate(frame.itertuples()):
         for side, height in (("static", place - 0.19), ("method", place + 0.19)):
             spent, clock = line.operators_ms[side], getattr(line, f"{side}_ms")
-            shares = dict.fromkeys(kinds, 0.0)
-            for operator, time_ms in spent.items():
-                shares[known.get(operator, "elementwise")] += time_ms
-            shares["outside of operators"] = max(0.0, clock - sum(spent.values()))
+            shares = by_kind(spent) | {kinds[-1]: max(0.0, clock - sum(spent.values()))}
             left = 0.0
             for kind, colour in zip(kinds, PALETTE, strict=False):
                 width = 100 * shares[kind] * clock / max(clock, sum(spent.values())) / line.static_ms

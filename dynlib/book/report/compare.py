@@ -44,12 +44,15 @@ def compare(key: str, above: str, below: str, metric: str = "top1", cost: str = 
 
     Without `cost` the two are one point each. With `macs`, the curve of one is read at the costs of the other's points,
     by linear interpolation between its own and nowhere outside of them, and a seed's difference is the mean over these:
-    at the points of the side that has fewer. Raises InputError for a row that no study has.
+    at the points of the side that has fewer. Raises InputError for a row that no study has, and for several points
+    without a cost.
     """
     sides = [_points(key, side, metric) for side in (above, below)]
     differences = []
     for seed in sorted(set(sides[0]) & set(sides[1])):
         a, b = (side[seed] for side in sides)
+        if not cost and len(a) + len(b) > 2:
+            raise InputError(f"{above!r} against {below!r}: a side of several points is compared over their cost")
         if not cost:
             differences.append(a[0][1] - b[0][1])
         elif len(a) <= len(b):

@@ -33,14 +33,14 @@ def trainings(key: str) -> pd.DataFrame:
 
 
 @lru_cache
-def latencies(key: str, dtype: str = "float32", folder: Path = RESULTS) -> pd.DataFrame:
+def latencies(key: str, dtype: str = "float32", threads: int = 1, folder: Path = RESULTS) -> pd.DataFrame:
     """A line a latency record of one paper: arch, size, batch, threads, shares, octaves, metrics, device, path, record.
 
-    Those of one number format and one thread. Every setting of the method stands under its own name.
+    Those of one number format and so many threads. Every setting of the method stands under its own name.
     """
     lines = []
     for record in records.find(key, "latency", folder=folder):
-        if (record.metrics["dtype"], record.metrics["threads"]) != (dtype, 1):
+        if (record.metrics["dtype"], record.metrics["threads"]) != (dtype, threads):
             continue
         asked = {name: value for name, value in record.config.items() if name != "method"}
         rest = {"device": record.environment["device"], "path": records.path_of(record, folder), "record": record}

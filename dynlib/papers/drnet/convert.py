@@ -23,11 +23,7 @@ from dynlib.train import Phase, evaluate as task_scores, predict
 class Config:
     """Settings of a dynamic resolution network; each value is checked and a bad one named."""
 
-    candidates: tuple[float, ...] = (
-        1.0,
-        0.75,
-        0.5,
-    )  # shares of the side, from 1 down; 224, 168, 112 px in the paper
+    candidates: tuple[float, ...] = (1.0, 0.75, 0.5)  # shares of the side, from 1 down; 224, 168, 112 px in the paper
     alpha: float = 0.611  # target mean cost, share of that at full resolution, (0, 1]; 2.5 of ResNet-50's 4.089 GMAC
     eta: float = 0.2  # weight of the penalty on cost above alpha, 0 up; 0.1 to 1 in Table 2
     tau: float = 1.0  # temperature of the gate's gradient, above 0; not stated, 1 in the released module

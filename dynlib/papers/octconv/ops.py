@@ -139,20 +139,20 @@ def octave_conv(
     w_hh, w_lh = rows_h.split(columns, dim=1)
     w_hl, w_ll = rows_l.split(columns, dim=1)
     y_high = y_low = None
-    if out.high and in_high:  # eq-octconv, first line
+    if out.high and in_high:
         y_high = path(high, w_hh, rest, bias_h)
     if out.high and in_low and crosses(low_to_high, inp, out):
         offset = bias_h if y_high is None else None
         factor = max(stride // 2, 1)  # X^L has lost one halving already
         raised = path(low, w_lh, factor, offset)
         raised = enlarge(raised) if stride == 1 else raised
-        y_high = raised if y_high is None else y_high + raised
-    if out.low and in_low:  # eq-octconv, second line
+        y_high = raised if y_high is None else y_high + raised  # eq-octconv, 1
+    if out.low and in_low:
         y_low = path(low, w_ll, stride, bias_l)
     if out.low and in_high and crosses(high_to_low, inp, out):
         offset = bias_l if y_low is None else None
         lowered = path(high, w_hl, 2 * rest, offset)
-        y_low = lowered if y_low is None else y_low + lowered
+        y_low = lowered if y_low is None else y_low + lowered  # eq-octconv, 2
     return Octave(y_high, y_low)
 
 
@@ -248,7 +248,7 @@ class OctConv2d(Costed, nn.Module):
             full = prod(time) * height * width
             half = prod(time) * (height // 2) * (width // 2)
         if self.depthwise:
-            return kernel * (self.out.high * full + self.out.low * half)
+            return kernel * (self.out.high * full + self.out.low * half)  # eq-octconv-depthwise
         raised = half if self.stride == 1 else full  # LH: at its source
         goes_up = crosses(self.low_to_high, self.inp, self.out)
         goes_down = crosses(self.high_to_low, self.inp, self.out)

@@ -87,7 +87,8 @@ class SampledBlock(nn.Module):
         filled = [step.conv for step, fill in zip(self.steps, fills, strict=True) if fill]
         self.fillers = nn.ModuleDict({conv: Filler(kind, window, sigma, epsilon) for conv in filled})
         self.to(like)
-        self.train(block.training)
+        for part in (self, *self.samplers.modules(), *self.fillers.modules()):  # layers of the block keep their mode
+            part.training = block.training
 
     @property
     def integration(self) -> Integration:

@@ -240,13 +240,13 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     if not found:
         return _of_backbone(cost(part, size).by_layer)
     kept = next(iter(found.values())).seed
-    with tallied(part) as tally:
+    fillers = [filler for filler in model.modules() if isinstance(filler, Filler) and filler.kind == RBF]
+    with tallied(part, *{filler.window for filler in fillers}) as tally:
         scores = []
         for seed in SEEDS:
             set_seed(model, seed)
             scores += task.watch(model, valid).values()
     set_seed(model, kept)
-    fillers = [part for part in model.modules() if isinstance(part, Filler) and part.kind == RBF]
     by_layer = expected(part, size, tally.densities)
     sigmas = {"sigma_by_mask": [abs(filler.sigma.item()) for filler in fillers]} if fillers else {}
     return (

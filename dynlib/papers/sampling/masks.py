@@ -190,9 +190,9 @@ class Tally:
 
 
 @contextmanager
-def tallied(network: nn.Module) -> Iterator[Tally]:
-    """Counts over the masks of every forward pass in evaluation mode inside the block."""
-    tally = Tally()
+def tallied(network: nn.Module, window: int = 7) -> Iterator[Tally]:
+    """Counts over the masks of every forward pass in evaluation mode inside the block; `window` is a filler's."""
+    tally = Tally(window)
     with watching(samplers(network), lambda name, inputs, sample: tally.add(name, sample)):
         yield tally
 
