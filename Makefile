@@ -44,6 +44,9 @@ LATENCY := \
   "octconv --arch cifar_resnet20 --size 32 --batch 1 -p alpha=0.5" \
   "octconv --arch cifar_resnet20 --size 24 --batch 1 -p alpha=0" \
   "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0.3,0.25,0.45 -p predictor_width=0.25 -p predictor_side=0.5" \
+  "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0,1,0 -p predictor_width=0.25 -p predictor_side=0.5" \
+  "drnet --arch efficientnet_lite0 --size 224 --batch 1 --shares 0.8,0.2,0" \
+  "s2dnas --arch cifar_resnet20 --size 32 --batch 1 --shares 0.1,0.2,0.7 -p cuts=[[0,2,4,8],[0,2,5,8],[0,5,6,8]] -p reuse=[[1,0,0],[0,1,0],[1,1,1]]" \
   "drnet --arch cifar_resnet20 --size 32 --batch 1 --shares 0.3,0.25,0.45 --octaves 0.25 -p predictor_width=0.25 -p predictor_side=0.5" \
   "drnet --arch resnet50 --size 224 --batch 1 --shares 0.3,0.25,0.45 --octaves 0.5 -p candidates=[1.0,0.7142857142857143,0.5714285714285714]" \
   "wae --arch vgg16 --size 224 --dtype int8" \
