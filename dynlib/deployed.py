@@ -94,8 +94,8 @@ class Deployed:
         about = {"format": FORMAT, "checksum": checksum(about), **about}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for old in folder.glob("*.onnx") if (folder / ABOUT).exists() else ():
-                old.unlink()
+            for old in _parts_in(folder) - files.keys():
+                (folder / old).unlink(missing_ok=True)
             for name, graph in files.items():
                 (folder / name).write_bytes(graph)
             (folder / ABOUT).write_text(json.dumps(about, indent=1) + "\n")
@@ -137,6 +137,15 @@ class Deployed:
             given = f"{choices.dtype} {choices.shape} {choices.flatten()[:8].tolist()}"
             raise InputError(f"choices are {given}; allowed: int64 ({count},) from 0 to {self.choice_count - 1}")
         return choices
+
+
+def _parts_in(folder: Path) -> set[str]:
+    """The files of what was deployed to a folder before; other people's files are none of them."""
+    try:
+        named = json.loads((folder / ABOUT).read_text())["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {name for name in named if Path(name).name == name and name.endswith(".onnx")}
 
 
 def checksum(about: Mapping[str, Any]) -> str:

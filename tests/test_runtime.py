@@ -63,11 +63,14 @@ def rewritten(folder, **changed):
     (folder / "deployed.json").write_text(json.dumps(about | changed))
 
 
-def test_what_was_deployed_to_a_folder_before_goes(one):
+def test_what_was_deployed_to_a_folder_before_goes_and_nothing_else(one):
     net = runtime.load(one, threads=1)
-    (one / "stage_3.onnx").write_bytes(b"of another network")
+    rewritten(one, files={"stage_3.onnx": "0", "../theirs.onnx": "0"})
+    for name in ("stage_3.onnx", "theirs.onnx", "../theirs.onnx"):
+        (one / name).write_bytes(b"a graph")
     net.save(one)
-    assert sorted(path.name for path in one.iterdir()) == ["deployed.json", "network.onnx"]
+    assert sorted(path.name for path in one.iterdir()) == ["deployed.json", "network.onnx", "theirs.onnx"]
+    assert (one.parent / "theirs.onnx").exists()
 
 
 def test_folders_engines_and_threads_that_cannot_be_are_refused(one, monkeypatch):

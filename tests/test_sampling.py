@@ -200,6 +200,8 @@ def test_evaluation_lists_seeds_densities_and_expected_macs():
     found = sampling.evaluate(net, valid)
     assert len(found["top1_by_seed"]) == 3 and len(found["density_by_mask"]) == 6
     assert all(abs(d - 0.1) < 0.05 for d in found["density_by_mask"]) and 0 < found["empty_windows"] < 0.3
+    few = convert(CifarResNet(8, 10, width=8), Config(density=0.1, grid=None, window=3, interpolation="average"))
+    assert sampling.evaluate(scored(few), valid)["empty_windows"] > 0.3 > found["empty_windows"]
     assert found["macs_expected"] == pytest.approx(sum(sampling.expected(net, 32, 0.1).values()), rel=0.1)
     assert {s.seed for s in samplers(net).values()} == {0}
     assert len(found["undecided_by_mask"]) == 6 and found["undecided"] == 1  # all of 0.1

@@ -13,8 +13,6 @@ WORK = {  # what operators of ONNX do; all others are arithmetic on single eleme
     "moving": "Concat Slice Split Pad Reshape Transpose Expand Gather GatherND ScatterND NonZero Where ReorderInput "
     "ReorderOutput QLinearConcat QuantizeLinear DequantizeLinear",
 }
-
-
 KNOWN = {operator: kind for kind, operators in WORK.items() for operator in operators.split()}
 OTHER = "elementwise"
 

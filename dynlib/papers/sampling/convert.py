@@ -240,15 +240,16 @@ def evaluate(model: nn.Module, valid: Batches) -> dict[str, float | list[float]]
     if not found:
         return _of_backbone(cost(part, size).by_layer)
     kept = next(iter(found.values())).seed
-    fillers = [filler for filler in model.modules() if isinstance(filler, Filler) and filler.kind == RBF]
-    with tallied(part, *{filler.window for filler in fillers}) as tally:
+    fillers = [filler for filler in model.modules() if isinstance(filler, Filler)]  # all of one kind and window
+    with tallied(part, fillers[0].window) if fillers else tallied(part) as tally:
         scores = []
         for seed in SEEDS:
             set_seed(model, seed)
             scores += task.watch(model, valid).values()
     set_seed(model, kept)
     by_layer = expected(part, size, tally.densities)
-    sigmas = {"sigma_by_mask": [abs(filler.sigma.item()) for filler in fillers]} if fillers else {}
+    learned = [filler for filler in fillers if filler.kind == RBF]
+    sigmas = {"sigma_by_mask": [abs(filler.sigma.item()) for filler in learned]} if learned else {}
     return (
         sigmas
         | _of_backbone(by_layer)
